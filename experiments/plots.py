@@ -1,0 +1,260 @@
+"""Pictures of a run: what became of the widths, and how training went.
+
+matplotlib is optional (`pip install "morph-jax[plots]"`). Figures are made without pyplot, so
+nothing here touches the caller's own figures or needs a screen.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+except ModuleNotFoundError as error:
+    if error.name != "matplotlib":
+        raise
+    mpl = None  # type: ignore[assignment]
+
+# Okabe & Ito's colours, which colour-blind readers can tell apart.
+_BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+_INK, _MUTED, _LIGHT = "#222222", "#777777", "#C8C8C8"
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _LIGHT,
+    "axes.labelcolor": _INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "savefig.dpi": 160,
+}
+_LAYERS_PER_COLUMN = 32
+_LONGEST_NAME = 36  # characters
+_CHARACTERS_ACROSS = 115  # how many fit side by side above a panel; roughly
+
+
+def plot_widths(
+    rows: Sequence[tuple[str, int, int, int]], path: str | Path, title: str = "Learned widths"
+) -> None:
+    """Draws what every layer or group became, in network order, as MorphNet's paper does.
+
+    Grey outline: the seed's width. Solid bar: the final width, blue where it is at most the
+    seed's and orange where it is more. Diamond: the width after shrinking, before expansion.
+
+    Args:
+        rows: per layer its name, seed width, shrunk width and final width.
+        path: the file to write; its ending chooses the format (.png, .svg, .pdf).
+        title: printed above the bars.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if there are no rows, or one is not a name and three widths >= 0.
+    """
+    _require_matplotlib()
+    if not rows:
+        raise ValueError("plot_widths needs at least one row (name, seed, shrunk, final).")
+    for row in rows:
+        if len(row) != 4 or min(row[1:]) < 0:
+            raise ValueError(
+                f"plot_widths needs rows of (name, seed, shrunk, final), widths >= 0; got {row}."
+            )
+    columns = math.ceil(len(rows) / _LAYERS_PER_COLUMN)
+    per_column = math.ceil(len(rows) / columns)
+    widest = max(max(widths) for _, *widths in rows)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(
+            figsize=(7.2 if columns == 1 else 5.4 * columns, 1.1 + 0.24 * max(per_column, 5)),
+            layout="constrained",
+        )
+        axes = figure.subplots(1, columns, squeeze=False)[0]
+        for column, ax in enumerate(axes):
+            _draw_widths(ax, rows[column * per_column : (column + 1) * per_column], per_column)
+            ax.set_xlim(0, 1.2 * max(1, widest))
+            ax.set_xlabel("channels")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+        figure.legend(
+            handles=[
+                Patch(facecolor="white", edgecolor=_MUTED, label="seed"),
+                Line2D([], [], ls="", marker="D", ms=4, mfc="white", mec=_INK, label="shrunk"),
+                Patch(color=_BLUE, label="final"),
+                Patch(color=_ORANGE, label="final, wider than the seed"),
+            ],
+            loc="outside lower center",
+            ncols=4,
+            frameon=False,
+        )
+        figure.savefig(path)
+
+
+def _draw_widths(ax: "Axes", rows: Sequence[tuple[str, int, int, int]], slots: int) -> None:
+    """Draws some layers from top to bottom on axes with room for `slots`."""
+    for y, (_, seed, shrunk, final) in enumerate(rows):
+        color = _ORANGE if final > seed else _BLUE
+        ax.barh(y, final, height=0.62, color=color)
+        ax.barh(y, seed, height=0.82, fill=False, edgecolor=_MUTED, linewidth=0.7)
+        ax.plot(shrunk, y, "D", ms=4, mfc="white", mec=_INK, mew=0.8, clip_on=False, zorder=3)
+        label = f"{final}" if final == seed else f"{final} / {seed}" if final else "removed"
+        ax.annotate(
+            label,
+            (max(seed, shrunk, final), y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+            color=_INK,
+        )
+    ax.set_ylim(slots - 0.4, -0.6)
+    ax.set_yticks(range(len(rows)), [_shortened(name) for name, *_ in rows], color=_INK)
+    ax.tick_params(axis="y", length=0, pad=6)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.grid(axis="x", color=_LIGHT, linewidth=0.5, alpha=0.6)
+    ax.set_axisbelow(True)
+    ax.spines["left"].set_visible(False)
+
+
+def _shortened(name: str) -> str:
+    """Returns the end of a long name, which tells more than its beginning."""
+    return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
+
+
+# Per panel: its title, and the records' keys it shows with their label, colour and line style.
+_PANELS: tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...] = (
+    ("Loss", (("loss", "loss", _BLUE, "-"),)),
+    ("Test accuracy", (("test_accuracy", "test accuracy", _GREEN, "-"),)),
+    (
+        "Cost, share of the seed",
+        (("cost_ratio", "alive cost", _ORANGE, "-"), ("target_ratio", "target", _INK, "--")),
+    ),
+    ("Strength λ", (("strength", "strength λ", _PURPLE, "-"),)),
+)
+
+
+def plot_training(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Draws loss, test accuracy, cost and strength against the step, with the phases shaded.
+
+    A panel appears where at least one record has its value. Where `step` starts again at a new
+    phase, the phases are laid one after the other.
+
+    Args:
+        records: what a `metrics.jsonl` holds, in order: `phase`, `step`, `loss`, and optionally
+            `test_accuracy`, `cost_ratio`, `target_ratio` and `strength`.
+        path: the file to write; its ending chooses the format (.png, .svg, .pdf).
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if there are no records, or one has no phase or step, or nothing to draw.
+    """
+    _require_matplotlib()
+    if not records:
+        raise ValueError("plot_training needs at least one record; got none.")
+    for index, record in enumerate(records):
+        missing = [key for key in ("phase", "step") if key not in record]
+        if missing:
+            raise ValueError(
+                f"plot_training needs 'phase' and 'step' in every record; record {index} has no "
+                f"{' and no '.join(map(repr, missing))}, only {sorted(record)}."
+            )
+    steps, phases = _timeline(records)
+    panels = [
+        (
+            title,
+            [line for line in lines if any(record.get(line[0]) is not None for record in records)],
+        )
+        for title, lines in _PANELS
+    ]
+    panels = [(title, lines) for title, lines in panels if lines]
+    if not panels:
+        raise ValueError("plot_training found no loss, accuracy, cost or strength in any record.")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 0.7 + 1.75 * len(panels)), layout="constrained")
+        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for ax, (title, lines) in zip(axes, panels, strict=True):
+            _draw_lines(ax, title, lines, steps, records)
+            _shade_phases(ax, phases)
+        _name_phases(axes[0], phases)
+        axes[-1].set_xlim(phases[0][1], max(phases[-1][2], phases[0][1] + 1))
+        axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes[-1].set_xlabel("step")
+        figure.savefig(path)
+
+
+def _timeline(
+    records: Sequence[Mapping[str, Any]],
+) -> tuple[list[float], list[tuple[str, float, float]]]:
+    """Returns each record's step on one axis, and each phase with its first and last step."""
+    steps: list[float] = []
+    phases: list[tuple[str, float, float]] = []
+    end = offset = 0.0
+    for name, group in itertools.groupby(records, key=lambda record: record["phase"]):
+        own = [float(record["step"]) for record in group]
+        if own[0] + offset < end:  # this phase counts from its own beginning
+            offset = end
+        steps += [step + offset for step in own]
+        start, end = end if phases else own[0] + offset, max(own) + offset
+        phases.append((str(name), start, end))
+    return steps, phases
+
+
+def _draw_lines(
+    ax: "Axes",
+    title: str,
+    lines: Sequence[tuple[str, str, str, str]],
+    steps: Sequence[float],
+    records: Sequence[Mapping[str, Any]],
+) -> None:
+    """Draws one panel."""
+    positive = True
+    for key, label, color, style in lines:
+        points = [
+            (step, float(record[key]))
+            for step, record in zip(steps, records, strict=True)
+            if record.get(key) is not None
+        ]
+        positive = positive and all(value > 0 for _, value in points)
+        marker = "o" if len(points) < 40 and style == "-" else ""
+        ax.plot(*zip(*points, strict=True), style, marker=marker, ms=3, color=color, label=label)
+    if lines[0][0] in ("loss", "strength") and positive:
+        ax.set_yscale("log")
+    elif lines[0][0] in ("test_accuracy", "cost_ratio", "target_ratio"):
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    if len(lines) > 1:
+        ax.legend(frameon=False, loc="best")
+    ax.set_title(title, fontsize=9.5)
+    ax.grid(axis="y", color=_LIGHT, linewidth=0.5, alpha=0.6)
+
+
+def _shade_phases(ax: "Axes", phases: Sequence[tuple[str, float, float]]) -> None:
+    """Shades every other phase."""
+    for _, start, end in phases[1::2]:
+        ax.axvspan(start, end, color=_LIGHT, alpha=0.35, linewidth=0)
+
+
+def _name_phases(ax: "Axes", phases: Sequence[tuple[str, float, float]]) -> None:
+    """Writes the phases' names over the top panel; one too short for its name gets none."""
+    length = max(1.0, phases[-1][2] - phases[0][1])
+    for name, start, end in phases:
+        if len(phases) == 1 or _CHARACTERS_ACROSS * (end - start) / length >= len(name):
+            ax.annotate(
+                name,
+                ((start + end) / 2, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 18),
+                textcoords="offset points",
+                ha="center",
+                color=_MUTED,
+            )
+
+
+def _require_matplotlib() -> None:
+    if mpl is None:
+        raise ImportError('Plots need matplotlib: pip install "morph-jax[plots]"')

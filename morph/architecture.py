@@ -1,0 +1,509 @@
+"""An architecture: what every channel group became. Immutable, printable, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jsonschema
+import numpy as np
+
+from regularizers.channels import axes as ax
+from regularizers.channels.axes import Axis
+from regularizers.channels.calls import flat_paths
+from regularizers.channels.graph import ChannelGraph, layer_name, near
+from regularizers.costs.flops import flop_factors, operation_name
+
+FORMAT, VERSION = "morph-architecture", 1
+FRESH = -1  # the parent of a channel that has none
+
+
+class ArchitectureError(ValueError):
+    """A file that is not an architecture, or an architecture that does not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResizedGroup:
+    """What one channel group became.
+
+    Attributes:
+        seed_width: its width in the seed network.
+        parents: for each channel now, the seed channel that it comes from, or -1 (`FRESH`).
+        members: the paths of the variables that carry it.
+    """
+
+    seed_width: int
+    parents: tuple[int, ...]
+    members: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Its width now."""
+        return len(self.parents)
+
+    @property
+    def unchanged(self) -> bool:
+        """True if it is the seed's, channel by channel."""
+        return self.parents == tuple(range(self.seed_width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One variable of the seed: its shape and what its axes are made of."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    axes: tuple[Axis, ...]
+    produces: frozenset[int]
+    consumes: frozenset[int]
+    trained: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One product or convolution: FLOPs = coefficient x the sizes of `flop_axes`."""
+
+    path: str
+    op: str
+    kernel: tuple[int, ...]
+    in_axis: Axis
+    out_axis: Axis
+    flop_coefficient: float
+    flop_axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What every channel group became, and all that is needed to rebuild the network from it.
+
+    Attributes:
+        groups: by name, in the order of the network.
+        variables: the layout of every variable of the seed, by path.
+        layers: its products and convolutions, in order.
+        width_multiplier: of the last expansion; None if it was not expanded.
+        report: budget, costs before and after, how it was obtained; free-form JSON.
+    """
+
+    groups: Mapping[str, ResizedGroup]
+    variables: Mapping[str, Layout]
+    layers: tuple[Layer, ...] = ()
+    width_multiplier: float | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_seed(cls, graph: ChannelGraph) -> Architecture:
+        """The architecture that changes nothing."""
+        layers = []
+        for operation in graph.operations:
+            coefficient, factors = flop_factors(operation)
+            op, kernel, in_axis, out_axis = operation_name(operation)
+            layers.append(
+                Layer(
+                    path=operation.layer,
+                    op=op,
+                    kernel=kernel,
+                    in_axis=in_axis,
+                    out_axis=out_axis,
+                    flop_coefficient=coefficient,
+                    flop_axes=factors,
+                )
+            )
+        return cls(
+            groups={
+                name: ResizedGroup(
+                    seed_width=group.width,
+                    parents=tuple(range(group.width)),
+                    members=tuple(dict.fromkeys(member.path for member in group.members)),
+                )
+                for name, group in graph.groups.items()
+            },
+            variables={
+                path: Layout(
+                    shape=v.shape,
+                    dtype=v.dtype,
+                    axes=v.axes,
+                    produces=v.produces,
+                    consumes=v.consumes,
+                    trained=v.trained,
+                )
+                for path, v in graph.variables.items()
+            },
+            layers=tuple(layers),
+        )
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The width of every group now."""
+        return {name: group.width for name, group in self.groups.items()}
+
+    @property
+    def seed_widths(self) -> dict[str, int]:
+        """The width of every group in the seed network."""
+        return {name: group.seed_width for name, group in self.groups.items()}
+
+    @property
+    def resized(self) -> frozenset[str]:
+        """The groups that are not the seed's, channel by channel."""
+        return frozenset(name for name, group in self.groups.items() if not group.unchanged)
+
+    def shape(self, path: str) -> tuple[int, ...]:
+        """The shape of a variable now."""
+        return tuple(ax.size(axis, self.widths) for axis in self.variables[path].axes)
+
+    def with_parents(self, parents: Mapping[str, tuple[int, ...]], **changes: Any) -> Architecture:
+        """The architecture with other parents for some groups."""
+        groups = {
+            name: replace(group, parents=tuple(map(int, parents.get(name, group.parents))))
+            for name, group in self.groups.items()
+        }
+        return replace(self, groups=groups, **changes)
+
+    def then(self, other: Architecture) -> Architecture:
+        """This architecture followed by `other`, whose seed is this one's network.
+
+        Raises:
+            ArchitectureError: if the groups or their widths do not match.
+        """
+        if set(other.groups) != set(self.groups):
+            odd = sorted(set(other.groups) ^ set(self.groups))
+            raise ArchitectureError(f"cannot chain architectures: group {odd[0]!r} is in only one")
+        for name, group in self.groups.items():
+            if other.groups[name].seed_width != group.width:
+                raise ArchitectureError(
+                    f"cannot chain architectures: group {name!r} ends with width {group.width} in "
+                    f"the first, and starts with {other.groups[name].seed_width} in the second"
+                )
+        parents = {
+            name: tuple(
+                FRESH if i == FRESH else group.parents[i] for i in other.groups[name].parents
+            )
+            for name, group in self.groups.items()
+        }
+        merged = {**self.report, **other.report}
+        return self.with_parents(parents, width_multiplier=other.width_multiplier, report=merged)
+
+    def take(self, tree: Any) -> Any:
+        """Slices a tree with the variables' structure: variables, gradients, optimizer states.
+
+        A leaf belongs to a variable if its path ends with that variable's (its collection may be
+        missing) and it has the seed's shape. All other leaves, e.g. step counters, pass. Where a
+        channel has several clones, what consumes them is divided by their number, so that the
+        function stays the same (Net2WiderNet, Chen et al. 2016).
+
+        Raises:
+            ArchitectureError: if no leaf belongs to a variable, a leaf has another shape than its
+                variable's in the seed, or a channel is fresh (then use `morph.init`).
+        """
+        for name, group in self.groups.items():
+            if FRESH in group.parents:
+                raise ArchitectureError(
+                    f"group {name!r} has fresh channels, which have nothing to be taken from; use "
+                    "morph.init, or morph.expand(..., warm=True) to clone channels instead."
+                )
+        paths, leaves, treedef = flat_paths(tree)
+        owners = [self._owner(path) for path in paths]
+        if leaves and not any(owners):
+            raise ArchitectureError(
+                f"no leaf belongs to the architecture: found {paths[0]!r}, ..., "
+                f"expected paths like {next(iter(self.variables))!r}."
+            )
+        taken = []
+        for path, leaf, owner in zip(paths, leaves, owners, strict=True):
+            taken.append(leaf if owner is None else self._slice(leaf, path, owner))
+        return jax.tree.unflatten(treedef, taken)
+
+    @cached_property
+    def _short_paths(self) -> dict[str, str]:
+        """Every variable by its full path and by its path without collection, if unambiguous."""
+        names: dict[str, list[str]] = {}
+        for path in self.variables:
+            names.setdefault(path.split("/", 1)[-1], []).append(path)
+        short = {name: paths[0] for name, paths in names.items() if len(paths) == 1}
+        return {**short, **{path: path for path in self.variables}}
+
+    def _owner(self, path: str) -> str | None:
+        parts = path.split("/")
+        tails = ("/".join(parts[i:]) for i in range(len(parts)))
+        return next((self._short_paths[t] for t in tails if t in self._short_paths), None)
+
+    def _slice(self, leaf: Any, path: str, owner: str) -> Any:
+        layout = self.variables[owner]
+        shape = tuple(np.shape(leaf))
+        if shape != layout.shape:
+            if path != owner and not shape:
+                return leaf  # a scalar that an optimizer keeps per variable
+            raise ArchitectureError(
+                f"{path!r} has shape {list(shape)}; in the seed network {owner!r} has "
+                f"{list(layout.shape)}. Pass the seed's variables."
+            )
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(self.shape(owner), leaf.dtype)
+        for k, axis in enumerate(layout.axes):
+            if not self.resized.intersection(ax.groups_of(axis)):
+                continue
+            index = self._positions(axis)
+            leaf = jnp.take(leaf, index, axis=k)
+            clones = np.bincount(index)[index]
+            if k in layout.consumes and k not in layout.produces and clones.max(initial=1) > 1:
+                ones = [-1 if i == k else 1 for i in range(len(shape))]
+                leaf = leaf / clones.reshape(ones).astype(leaf.dtype)
+        return leaf
+
+    def _positions(self, axis: Axis) -> np.ndarray:
+        parents = {name: np.asarray(group.parents, int) for name, group in self.groups.items()}
+        return ax.parent_positions(axis, parents, self.seed_widths)
+
+    def flops(self, widths: Mapping[str, int] | None = None) -> dict[str, float]:
+        """FLOPs per layer (2 per multiply-add, at the traced batch size) at `widths` or now."""
+        at = dict(widths or self.widths)
+        totals: dict[str, float] = {}
+        for layer in self.layers:
+            value = layer.flop_coefficient * float(
+                np.prod([float(ax.size(axis, at)) for axis in layer.flop_axes])
+            )
+            totals[layer.path] = totals.get(layer.path, 0.0) + value
+        return totals
+
+    def parameters(self, widths: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Trained parameters per layer at `widths` or now."""
+        at = dict(widths or self.widths)
+        totals: dict[str, int] = {}
+        for path, layout in self.variables.items():
+            if layout.trained:
+                count = int(np.prod([ax.size(axis, at) for axis in layout.axes], dtype=np.int64))
+                totals[layer_name(path)] = totals.get(layer_name(path), 0) + count
+        return totals
+
+    def to_json(self) -> dict[str, Any]:
+        """The architecture as plain JSON data, the part for people first."""
+        flops, parameters = self.flops(), self.parameters()
+        seed, now = self.seed_widths, self.widths
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "report": dict(self.report),
+            "width_multiplier": self.width_multiplier,
+            "totals": {
+                "flops": sum(flops.values()),
+                "seed_flops": sum(self.flops(seed).values()),
+                "parameters": sum(parameters.values()),
+                "seed_parameters": sum(self.parameters(seed).values()),
+            },
+            "layers": [
+                {
+                    "path": layer.path,
+                    "op": layer.op,
+                    "kernel": list(layer.kernel),
+                    "in": {
+                        "width": ax.size(layer.in_axis, now),
+                        "seed": ax.size(layer.in_axis, seed),
+                    },
+                    "out": {
+                        "width": ax.size(layer.out_axis, now),
+                        "seed": ax.size(layer.out_axis, seed),
+                    },
+                    "factorization": None,
+                    "flops": flops[layer.path],
+                    "parameters": parameters.get(layer.path, 0),
+                    "in_axis": ax.to_json(layer.in_axis),
+                    "out_axis": ax.to_json(layer.out_axis),
+                    "flop_coefficient": layer.flop_coefficient,
+                    "flop_axes": [ax.to_json(axis) for axis in layer.flop_axes],
+                }
+                for layer in self.layers
+            ],
+            "removed": [],
+            "groups": {
+                name: {
+                    "seed_width": group.seed_width,
+                    "width": group.width,
+                    "parents": list(group.parents),
+                    "members": list(group.members),
+                }
+                for name, group in self.groups.items()
+            },
+            "variables": {
+                path: {
+                    "shape": list(layout.shape),
+                    "dtype": layout.dtype,
+                    "axes": [ax.to_json(axis) for axis in layout.axes],
+                    "produces": sorted(layout.produces),
+                    "consumes": sorted(layout.consumes),
+                    "trained": layout.trained,
+                }
+                for path, layout in self.variables.items()
+            },
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Writes the architecture as JSON; the file is complete or not there at all."""
+        target = Path(path)
+        draft = target.with_name(target.name + ".part")
+        draft.write_text(_dump(self.to_json()) + "\n")
+        draft.replace(target)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Architecture:
+        """Reads an architecture and checks it against the schema and against itself.
+
+        Raises:
+            ArchitectureError: if it is not JSON, not an architecture, of a newer version, or
+                contradicts itself. The message says where.
+            OSError: if the file cannot be read.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ArchitectureError(f"{path} is not JSON: {error}") from error
+        try:
+            return cls.from_json(data)
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_json(cls, data: Any) -> Architecture:
+        """The inverse of `to_json`; raises `ArchitectureError` as `load` does."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            found = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise ArchitectureError(
+                f"not an architecture: expected an object with format {FORMAT!r}, found {found!r}"
+            )
+        version = data.get("version")
+        if isinstance(version, int) and version > VERSION:
+            raise ArchitectureError(
+                f"written by a newer version (format version {version}; this one reads up to "
+                f"{VERSION}); upgrade morph-jax"
+            )
+        error = jsonschema.exceptions.best_match(_validator().iter_errors(data))
+        if error is not None:
+            where = "/".join(map(str, error.absolute_path)) or "the top level"
+            raise ArchitectureError(f"malformed architecture at {where}: {error.message[:200]}")
+        architecture = cls(
+            groups={
+                name: ResizedGroup(
+                    seed_width=group["seed_width"],
+                    parents=tuple(group["parents"]),
+                    members=tuple(group["members"]),
+                )
+                for name, group in data["groups"].items()
+            },
+            variables={
+                path: Layout(
+                    shape=tuple(layout["shape"]),
+                    dtype=layout["dtype"],
+                    axes=tuple(map(ax.from_json, layout["axes"])),
+                    produces=frozenset(layout["produces"]),
+                    consumes=frozenset(layout["consumes"]),
+                    trained=layout["trained"],
+                )
+                for path, layout in data["variables"].items()
+            },
+            layers=tuple(
+                Layer(
+                    path=layer["path"],
+                    op=layer["op"],
+                    kernel=tuple(layer["kernel"]),
+                    in_axis=ax.from_json(layer["in_axis"]),
+                    out_axis=ax.from_json(layer["out_axis"]),
+                    flop_coefficient=layer["flop_coefficient"],
+                    flop_axes=tuple(map(ax.from_json, layer["flop_axes"])),
+                )
+                for layer in data["layers"]
+            ),
+            width_multiplier=data["width_multiplier"],
+            report=data["report"],
+        )
+        architecture._check(data)
+        return architecture
+
+    def _check(self, data: Mapping[str, Any]) -> None:
+        """What a schema cannot say: parents in range, widths and shapes that agree."""
+        for name, group in self.groups.items():
+            if data["groups"][name]["width"] != group.width:
+                raise ArchitectureError(
+                    f"malformed architecture: group {name!r} says width "
+                    f"{data['groups'][name]['width']}, but lists {group.width} parents"
+                )
+            if any(not FRESH <= parent < group.seed_width for parent in group.parents):
+                raise ArchitectureError(
+                    f"malformed architecture: group {name!r} has a parent outside 0.."
+                    f"{group.seed_width - 1}"
+                )
+        known = self.seed_widths
+        for where, axis in [
+            *((path, axis) for path, v in self.variables.items() for axis in v.axes),
+            *(
+                (l.path, axis)
+                for l in self.layers
+                for axis in (l.in_axis, l.out_axis, *l.flop_axes)
+            ),
+        ]:
+            for name in ax.groups_of(axis):
+                if name not in known:
+                    raise ArchitectureError(
+                        f"malformed architecture: {where!r} names group {name!r}{near(name, known)}"
+                    )
+        for path, layout in self.variables.items():
+            sizes = tuple(ax.size(axis, known) for axis in layout.axes)
+            if sizes != layout.shape:
+                raise ArchitectureError(
+                    f"malformed architecture: {path!r} has shape {list(layout.shape)}, but its "
+                    f"axes measure {list(sizes)}"
+                )
+
+    def structs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The abstract value of every variable now, by path."""
+        return {
+            path: jax.ShapeDtypeStruct(self.shape(path), np.dtype(layout.dtype))
+            for path, layout in self.variables.items()
+            if not layout.dtype.startswith("key<")
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{'group':<32} {'seed':>6} {'width':>6}"]
+        for name, group in self.groups.items():
+            mark = "" if group.unchanged else "  resized"
+            lines.append(f"{name:<32} {group.seed_width:>6} {group.width:>6}{mark}")
+        return "\n".join(lines)
+
+
+@cache
+def _validator() -> Any:
+    text = resources.files("morph").joinpath("architecture.schema.json").read_text()
+    return jsonschema.Draft202012Validator(json.loads(text))
+
+
+def _dump(data: Any) -> str:
+    """JSON with one line per entry of lists of numbers, so that people can read and diff it."""
+    return _Compact(indent=2).encode(data)
+
+
+class _Compact(json.JSONEncoder):
+    """Indents objects; keeps a list without objects in it on one line."""
+
+    def encode(self, o: Any) -> str:
+        return self._write(o, "")
+
+    def _write(self, o: Any, pad: str) -> str:
+        inner = pad + "  "
+        if isinstance(o, dict) and o and not _is_flat(o):
+            items = [f"{inner}{json.dumps(str(k))}: {self._write(v, inner)}" for k, v in o.items()]
+            return "{\n" + ",\n".join(items) + "\n" + pad + "}"
+        if isinstance(o, list) and any(isinstance(x, dict | list) and not _is_flat(x) for x in o):
+            return "[\n" + ",\n".join(inner + self._write(x, inner) for x in o) + "\n" + pad + "]"
+        return json.dumps(o)
+
+
+def _is_flat(o: Any) -> bool:
+    """A container short enough for one line: an axis, a width, a list of numbers."""
+    children = o.values() if isinstance(o, dict) else o if isinstance(o, list) else ()
+    if isinstance(o, dict) and len(o) > 2:
+        return False
+    return all(not isinstance(c, dict | list) or _is_flat(c) for c in children)

@@ -1,0 +1,90 @@
+"""Expand: multiply all widths by one width multiplier to return to a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from morph.architecture import FRESH, Architecture
+
+_STEPS = 60  # of the bisection: more than a float64 can tell apart
+
+
+class BudgetError(ValueError):
+    """A budget that no widths can meet."""
+
+
+def multiplied(widths: Mapping[str, int], multiplier: float, round_to: int = 1) -> dict[str, int]:
+    """`widths` times the multiplier, rounded to the nearest multiple of `round_to`, never zero."""
+    return {
+        name: max(round_to, round_to * int(multiplier * width / round_to + 0.5))
+        for name, width in widths.items()
+    }
+
+
+def width_multiplier(
+    widths: Mapping[str, int],
+    cost: Callable[[Mapping[str, int]], Any],
+    budget: float,
+    round_to: int = 1,
+) -> float:
+    """The largest multiplier whose rounded widths cost at most `budget` (bisection).
+
+    Raises:
+        BudgetError: if even the narrowest widths cost more.
+    """
+
+    def fits(multiplier: float) -> bool:
+        return float(cost(multiplied(widths, multiplier, round_to))) <= budget
+
+    if not fits(0.0):
+        least = float(cost(multiplied(widths, 0.0, round_to)))
+        raise BudgetError(
+            f"cannot meet a budget of {budget:.6g}: the narrowest widths ({round_to} per group) "
+            f"cost {least:.6g}. Ask for at least that."
+        )
+    low, high = 0.0, 1.0
+    while fits(high):
+        if high > 2.0**20:
+            return high  # the cost does not depend on the widths
+        low, high = high, high * 2.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def expand(
+    architecture: Architecture,
+    cost: Callable[[Mapping[str, int]], Any],
+    budget: float,
+    *,
+    round_to: int = 1,
+    warm: bool = False,
+) -> Architecture:
+    """Multiplies all widths by the largest multiplier that keeps the cost within the budget.
+
+    Args:
+        architecture: what to expand; with a multiplier below 1 it gets narrower.
+        cost: a cost over the same groups, e.g. `reg.flops(graph)`.
+        budget: the most that the result may cost, in the unit of `cost`.
+        round_to: widths become multiples of it.
+        warm: new channels are clones of the present ones in turn, so that `take` keeps the function
+            (Net2WiderNet); otherwise they are fresh, to be drawn by `morph.init`.
+
+    Returns:
+        The architecture with `width_multiplier` set.
+
+    Raises:
+        BudgetError: if the budget is below the cost of the narrowest widths.
+    """
+    multiplier = width_multiplier(architecture.widths, cost, budget, round_to)
+    widths = multiplied(architecture.widths, multiplier, round_to)
+    parents = {}
+    for name, group in architecture.groups.items():
+        kept = group.parents[: widths[name]]
+        more = widths[name] - len(kept)
+        added = [kept[i % len(kept)] if warm and kept else FRESH for i in range(more)]
+        parents[name] = (*kept, *added)
+    return replace(architecture.with_parents(parents), width_multiplier=multiplier)

@@ -1,0 +1,106 @@
+"""How each primitive is evaluated again at new sizes.
+
+Most primitives take their shapes from their operands and are simply bound again. Those with static
+shapes among their parameters have a rule here that recomputes them from the terms. A primitive
+without a coupling rule was pinned by inference, so that binding it again is right as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from morph.resize.sizes import Sizes
+from regularizers.channels import jaxprs
+from regularizers.channels.inference import Step
+from regularizers.channels.jaxprs import Primitive
+from regularizers.channels.jaxprs import primitives as p
+
+# The static parameters that change.
+EmissionRule: TypeAlias = Callable[[Step, Sizes], dict[str, Any]]
+
+
+def emit(step: Step, values: Sequence[Any], sizes: Sizes) -> list[Any]:
+    """Evaluates one equation on resized values."""
+    rule = EMISSION.get(step.primitive)
+    return jaxprs.rebind(step.eqn, values, **(rule(step, sizes) if rule else {}))
+
+
+def broadcast_in_dim(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`shape` from the result."""
+    return {"shape": sizes.shape(step.results[0])}
+
+
+def reshape(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`new_sizes` from the result."""
+    return {"new_sizes": sizes.shape(step.results[0])}
+
+
+def random_bits(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`shape` from the result, less the axes of the keys."""
+    return {"shape": sizes.shape(step.results[0])[len(step.operands[0]) :]}
+
+
+def slice_(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """The limits are moved to where the seed's positions went."""
+    params, (operand,) = step.eqn.params, step.operands
+
+    def moved(positions: Sequence[int]) -> tuple[int, ...]:
+        return tuple(sizes.prefix(term, n) for term, n in zip(operand, positions, strict=True))
+
+    return {
+        "start_indices": moved(params["start_indices"]),
+        "limit_indices": moved(params["limit_indices"]),
+    }
+
+
+def split(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`sizes` from the results."""
+    k = step.eqn.params["axis"]
+    return {"sizes": tuple(sizes.of(result[k]) for result in step.results)}
+
+
+def pad(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """Low and high padding from the ends of the result."""
+    config = []
+    for term, result, (low, high, interior) in zip(
+        step.operands[0], step.results[0], step.eqn.params["padding_config"], strict=True
+    ):
+        if low >= 0 and high >= 0 and interior == 0:
+            low = sizes.prefix(result, low)
+            high = sizes.of(result) - low - sizes.of(term)
+        config.append((low, high, interior))
+    return {"padding_config": tuple(config)}
+
+
+def slice_sizes(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`slice_sizes` of axes that are read whole."""
+    seed = step.eqn.params["slice_sizes"]
+    return {
+        "slice_sizes": tuple(
+            sizes.of(term) if n == term.size else n
+            for term, n in zip(step.operands[0], seed, strict=True)
+        )
+    }
+
+
+def convolution(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`feature_group_count` from the input's channels over the kernel's."""
+    numbers = step.eqn.params["dimension_numbers"]
+    lhs, rhs = step.operands
+    channels = sizes.of(lhs[numbers.lhs_spec[1]])
+    return {"feature_group_count": channels // max(1, sizes.of(rhs[numbers.rhs_spec[1]]))}
+
+
+EMISSION: dict[Primitive, EmissionRule] = {
+    p.broadcast_in_dim_p: broadcast_in_dim,
+    p.conv_general_dilated_p: convolution,
+    p.dynamic_slice_p: slice_sizes,
+    p.gather_p: slice_sizes,
+    p.iota_p: broadcast_in_dim,
+    p.pad_p: pad,
+    p.random_bits_p: random_bits,
+    p.reshape_p: reshape,
+    p.slice_p: slice_,
+    jaxprs.split_p: split,
+}

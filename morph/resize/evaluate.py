@@ -1,0 +1,134 @@
+"""Evaluates an inferred body at new sizes; what a call means survives the resizing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from morph.resize.emission import emit
+from morph.resize.sizes import Sizes
+from regularizers.channels import jaxprs
+from regularizers.channels.inference import Body, Inference, Step
+from regularizers.channels.jaxprs import Literal, Primitive, Var
+from regularizers.channels.jaxprs import primitives as p
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A body and the sizes to evaluate it at; `check` is asked after any further inference."""
+
+    body: Body
+    inference: Inference
+    sizes: Sizes
+    check: Callable[[], None]
+
+
+def evaluate(plan: Plan, body: Body, values: Sequence[Any]) -> list[Any]:
+    """The outputs of `body` (a part of the plan) on resized values."""
+    env: dict[Var, Any] = dict(zip(body.jaxpr.invars, values, strict=True))
+    for v, const, axes in zip(body.jaxpr.constvars, body.consts, body.const_axes, strict=True):
+        env[v] = plan.sizes.slice_constant(const, axes)
+
+    def read(v: Var | Literal) -> Any:
+        return v.val if isinstance(v, Literal) else env[v]
+
+    for step in body.steps:
+        operands = [read(v) for v in step.eqn.invars]
+        if step.body is None:
+            results = emit(step, operands, plan.sizes)
+        else:
+            call = CALLS.get(step.primitive)
+            results = (
+                call(plan, step, step.body, operands)
+                if call
+                else evaluate(plan, step.body, operands)
+            )
+        env.update(zip(step.eqn.outvars, results, strict=True))
+    return [read(v) for v in body.jaxpr.outvars]
+
+
+def remat(plan: Plan, step: Step, body: Body, operands: Sequence[Any]) -> list[Any]:
+    """`jax.checkpoint` stays `jax.checkpoint`, with its policy."""
+    params = step.eqn.params
+    run = jax.checkpoint(
+        lambda *values: evaluate(plan, body, values),
+        prevent_cse=params["prevent_cse"],
+        policy=params["policy"],
+    )
+    return run(*operands)
+
+
+def custom_jvp(plan: Plan, step: Step, body: Body, operands: Sequence[Any]) -> list[Any]:
+    """The user's derivative rule is resized like the function itself (relu'(0) stays 0)."""
+    consts = operands[: step.eqn.params["num_consts"]]
+
+    @jax.custom_jvp
+    def run(*primals: Any) -> list[Any]:
+        return evaluate(plan, body, [*consts, *primals])
+
+    @run.defjvp
+    def jvp(primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        closed, zero, n = jaxprs.custom_jvp_body(step.eqn)
+        axes = step.operands[n:]
+        rule = plan.inference.run(closed, [*axes, *axes])
+        plan.check()
+        results = evaluate(plan, rule, [*primals, *tangents])
+        out, moving = results[: len(zero)], iter(results[len(zero) :])
+        return out, [
+            _zero_tangent(o) if z else next(moving) for o, z in zip(out, zero, strict=True)
+        ]
+
+    return run(*operands[len(consts) :])
+
+
+def custom_vjp(plan: Plan, step: Step, body: Body, operands: Sequence[Any]) -> list[Any]:
+    """The user's forward and backward rules are resized like the function itself."""
+    consts = operands[: step.eqn.params["num_consts"]]
+
+    @jax.custom_vjp
+    def run(*primals: Any) -> list[Any]:
+        return evaluate(plan, body, [*consts, *primals])
+
+    def forward(*primals: Any) -> tuple[list[Any], Any]:
+        fwd, _, forwarded, _, n = jaxprs.custom_vjp_bodies(step.eqn)
+        rule = plan.inference.run(fwd, step.operands[n:])
+        plan.check()
+        results = evaluate(plan, rule, primals)
+        own = len(results) - len(step.results)
+        return results[own:], (results[:own], [primals[f - n] for f in forwarded if f is not None])
+
+    def backward(residuals: Any, cotangents: Sequence[Any]) -> tuple[Any, ...]:
+        fwd, bwd, forwarded, returned, n = jaxprs.custom_vjp_bodies(step.eqn)
+        forward_body = plan.inference.run(fwd, step.operands[n:])
+        own_axes, own = iter(forward_body.outputs), iter(residuals[0])
+        passed = iter(residuals[1])
+        axes = [next(own_axes) if f is None else step.operands[f] for f in forwarded]
+        values = [next(own) if f is None else next(passed) for f in forwarded]
+        rule = plan.inference.run(bwd, [*axes, *step.results])
+        plan.check()
+        results = iter(evaluate(plan, rule, [*values, *cotangents]))
+        return tuple(next(results) if is_value else None for is_value in returned)
+
+    run.defvjp(forward, backward)
+    return run(*operands[len(consts) :])
+
+
+def _zero_tangent(out: Any) -> Any:
+    if jnp.issubdtype(out.dtype, jnp.inexact):
+        return jnp.zeros_like(out)
+    return np.zeros(out.shape, jax.dtypes.float0)
+
+
+CallRule: TypeAlias = Callable[[Plan, Step, Body, Sequence[Any]], list[Any]]
+
+# All other calls (jit and the like) are evaluated in place.
+CALLS: dict[Primitive, CallRule] = {
+    p.custom_jvp_call_p: custom_jvp,
+    p.custom_vjp_call_p: custom_vjp,
+    p.remat_p: remat,
+}

@@ -1,0 +1,44 @@
+"""Shrink: from which channels are alive to an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from morph.architecture import Architecture
+from regularizers.channels.graph import ChannelGraph
+
+
+def shrink(
+    graph: ChannelGraph, alive: Mapping[str, Any], *, min_width: int = 1, inexact: bool = False
+) -> Architecture:
+    """The architecture that keeps the alive channels.
+
+    Args:
+        graph: the channel graph of the seed network.
+        alive: for some groups, bool [width]: which channels stay. All others stay whole.
+        min_width: no group gets narrower; dead channels stay, in order, to fill it up.
+        inexact: also shrink groups whose dead channels are not zero where they are consumed. The
+            function then changes; without it such groups stay whole.
+
+    Returns:
+        An `Architecture`; `compact(fn, it)(it.take(graph.mask(variables, alive)))` equals
+        `fn(graph.mask(variables, alive))`.
+
+    Raises:
+        KeyError: if a group is unknown. ValueError: if a mask does not fit its group.
+
+    Example:
+        >>> arch = morph.shrink(graph, {"Conv_0": np.array([True, False, True])})  # doctest: +SKIP
+    """
+    flags = graph.check_alive(alive)
+    parents = {}
+    for name, group in graph.groups.items():
+        if group.exact or inexact:
+            dead = np.flatnonzero(~flags[name])
+            missing = min_width - int(flags[name].sum())
+            flags[name][dead[: max(0, missing)]] = True
+            parents[name] = tuple(np.flatnonzero(flags[name]))
+    return Architecture.of_seed(graph).with_parents(parents)

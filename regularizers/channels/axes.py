@@ -1,0 +1,184 @@
+"""The vocabulary of widths: what one axis of one array is made of.
+
+Read this file first. After inference every axis of every variable is an `Axis`, one of
+
+* an `int`: a fixed number of positions,
+* a `str`: the width of the channel group of that name,
+* `Sum(parts)`: a concatenation of axes,
+* `Product(factors)`: a row-major merge of axes (`reshape`; the first factor is the outermost).
+
+An axis is a value: it can be compared, printed, saved as JSON, and evaluated at any widths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A concatenation of axes, in order."""
+
+    parts: tuple[Axis, ...]
+
+    def __str__(self) -> str:
+        return "(" + " + ".join(map(str, self.parts)) + ")"
+
+
+@dataclass(frozen=True)
+class Product:
+    """A row-major merge of axes, the outermost first."""
+
+    factors: tuple[Axis, ...]
+
+    def __str__(self) -> str:
+        return "(" + " x ".join(map(str, self.factors)) + ")"
+
+
+Axis: TypeAlias = int | str | Sum | Product
+
+
+def make_sum(parts: Sequence[Axis]) -> Axis:
+    """The concatenation of `parts` in normal form: flat, neighbouring integers added."""
+    flat: list[Axis] = []
+    for part in parts:
+        for piece in part.parts if isinstance(part, Sum) else (part,):
+            if isinstance(piece, int) and flat and isinstance(flat[-1], int):
+                flat[-1] += piece
+            elif piece != 0:
+                flat.append(piece)
+    if not flat:
+        return 0
+    return flat[0] if len(flat) == 1 else Sum(tuple(flat))
+
+
+def make_product(factors: Sequence[Axis]) -> Axis:
+    """The merge of `factors` in normal form: flat, no ones, neighbouring integers multiplied."""
+    flat: list[Axis] = []
+    for factor in factors:
+        for piece in factor.factors if isinstance(factor, Product) else (factor,):
+            if isinstance(piece, int) and flat and isinstance(flat[-1], int):
+                flat[-1] *= piece
+            elif piece != 1:
+                flat.append(piece)
+    if not flat:
+        return 1
+    return flat[0] if len(flat) == 1 else Product(tuple(flat))
+
+
+def groups_of(axis: Axis) -> Iterator[str]:
+    """The names of the groups in `axis`, with repetitions, in order."""
+    match axis:
+        case str():
+            yield axis
+        case Sum(children) | Product(children):
+            for child in children:
+                yield from groups_of(child)
+
+
+def size(axis: Axis, widths: Mapping[str, Any]) -> Any:
+    """The length of `axis` at `widths`; works on integers and on traced scalars alike."""
+    match axis:
+        case int():
+            return axis
+        case str():
+            return widths[axis]
+        case Sum(parts):
+            return sum(size(part, widths) for part in parts)
+        case Product(factors):
+            return math.prod(size(factor, widths) for factor in factors)
+    raise TypeError(f"not an axis: {axis!r}")
+
+
+def spread(
+    axis: Axis,
+    per_channel: Mapping[str, np.ndarray],
+    fixed: Callable[[int], np.ndarray],
+    merge: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """One value per position of `axis`, from one value per channel of its groups.
+
+    Args:
+        axis: the axis to spread over.
+        per_channel: for each group, an array with one entry per channel.
+        fixed: the entries of a fixed stretch of that many positions.
+        merge: combines outer [n, 1] with inner [1, m] entries of a merged axis.
+    """
+    match axis:
+        case int():
+            return fixed(axis)
+        case str():
+            return np.asarray(per_channel[axis])
+        case Sum(parts):
+            return np.concatenate([spread(part, per_channel, fixed, merge) for part in parts])
+        case Product(factors):
+            result = spread(factors[0], per_channel, fixed, merge)
+            for factor in factors[1:]:
+                inner = spread(factor, per_channel, fixed, merge)
+                result = merge(result[:, None], inner[None, :]).reshape(-1)
+            return result
+    raise TypeError(f"not an axis: {axis!r}")
+
+
+def alive_positions(axis: Axis, alive: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Bool [length]: which positions of `axis` belong to alive channels only."""
+    return spread(axis, alive, lambda n: np.ones(n, bool), np.logical_and)
+
+
+def parent_positions(
+    axis: Axis, parents: Mapping[str, np.ndarray], widths: Mapping[str, int]
+) -> np.ndarray:
+    """For each position of the resized axis, the position of the seed axis it comes from.
+
+    Args:
+        axis: an axis over groups.
+        parents: for each group, the parent channel of each new channel; -1 where it is fresh.
+        widths: the seed width of each group.
+
+    Returns:
+        int [new length], -1 where the position has no parent.
+    """
+    match axis:
+        case int():
+            return np.arange(axis)
+        case str():
+            return np.asarray(parents[axis])
+        case Sum(parts):
+            offsets = np.cumsum([0, *(size(part, widths) for part in parts)])
+            pieces = [parent_positions(part, parents, widths) for part in parts]
+            return np.concatenate(
+                [np.where(p < 0, -1, p + o) for p, o in zip(pieces, offsets, strict=False)]
+            )
+        case Product(factors):
+            result = parent_positions(factors[0], parents, widths)
+            for factor in factors[1:]:
+                inner = parent_positions(factor, parents, widths)
+                outer = result[:, None]
+                merged = outer * size(factor, widths) + inner[None, :]
+                result = np.where((outer < 0) | (inner[None, :] < 0), -1, merged).reshape(-1)
+            return result
+    raise TypeError(f"not an axis: {axis!r}")
+
+
+def to_json(axis: Axis) -> Any:
+    """`axis` as JSON: an integer, a string, `{"sum": [...]}` or `{"product": [...]}`."""
+    match axis:
+        case Sum(parts):
+            return {"sum": [to_json(part) for part in parts]}
+        case Product(factors):
+            return {"product": [to_json(factor) for factor in factors]}
+    return axis
+
+
+def from_json(data: Any) -> Axis:
+    """The inverse of `to_json`."""
+    if isinstance(data, dict):
+        if "sum" in data:
+            return Sum(tuple(from_json(part) for part in data["sum"]))
+        return Product(tuple(from_json(factor) for factor in data["product"]))
+    return data

@@ -1,0 +1,132 @@
+"""From a user's call `fn(variables, *inputs, **static)` to a flat function of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call whose leaves are either arrays, traced as inputs, or static values.
+
+    Attributes:
+        fn: the user's function.
+        paths: the path of every leaf of the variables.
+        variables: those leaves, abstract.
+        trained: whether each is a parameter: in the collection `params` if there is one.
+        arrays: the arrays among the other arguments.
+    """
+
+    fn: Callable[..., Any]
+    paths: tuple[str, ...]
+    variables: tuple[jax.ShapeDtypeStruct, ...]
+    trained: tuple[bool, ...]
+    arrays: tuple[Any, ...]
+    _variables_tree: Any
+    _rest_tree: Any
+    _rest: tuple[Any, ...]  # static leaves; _ARRAY where an array goes
+
+    @property
+    def structs(self) -> list[jax.ShapeDtypeStruct]:
+        """All traced arguments of `flat`, abstract: the variables, then the other arrays."""
+        return [*self.variables, *map(abstract, self.arrays)]
+
+    def flat(self, *arrays: Any) -> Any:
+        """The user's function of flat arrays."""
+        n = len(self.variables)
+        rest = iter(arrays[n:])
+        leaves = [next(rest) if leaf is _ARRAY else leaf for leaf in self._rest]
+        inputs, static = jax.tree.unflatten(self._rest_tree, leaves)
+        variables = jax.tree.unflatten(self._variables_tree, arrays[:n])
+        return self.fn(variables, *inputs, **static)
+
+    @property
+    def signature(self) -> Hashable | None:
+        """What a trace of this call depends on; None where a static value cannot be hashed."""
+        structs = tuple((struct.shape, struct.dtype) for struct in self.structs)
+        key = (self._variables_tree, self._rest_tree, self._rest, structs)
+        try:
+            hash(key)
+        except TypeError:
+            return None
+        return key
+
+    def is_float(self, i: int) -> bool:
+        """Whether variable `i` holds numbers that can be pulled to zero."""
+        return bool(jnp.issubdtype(self.variables[i].dtype, jnp.inexact))
+
+
+class _Array:
+    """Stands where an array goes among static leaves."""
+
+
+_ARRAY = _Array()
+
+
+def bind_call(
+    fn: Callable[..., Any], variables: Any, inputs: Sequence[Any], static: Mapping[str, Any]
+) -> Call:
+    """Sorts the leaves of a call into arrays and static values.
+
+    Raises:
+        ValueError: if `variables` holds no arrays.
+        TypeError: if a leaf of `variables` is not an array.
+    """
+    paths, leaves, tree = flat_paths(variables)
+    if not leaves:
+        raise ValueError(
+            "the variables hold no arrays; pass what the function takes as its first argument, "
+            "e.g. model.init(...) for Linen or the state of reg.nnx_function(model) for NNX."
+        )
+    for path, leaf in zip(paths, leaves, strict=True):
+        if not is_array(leaf):
+            raise TypeError(
+                f"leaf {path!r} of the variables is {leaf!r}, not an array with a shape and dtype; "
+                "pass it as a keyword argument if it is static."
+            )
+    collections = {path.split("/", 1)[0] for path in paths}
+    rest, rest_tree = jax.tree.flatten((tuple(inputs), dict(static)))
+    return Call(
+        fn=fn,
+        paths=tuple(paths),
+        variables=tuple(map(abstract, leaves)),
+        trained=tuple("params" not in collections or p.startswith("params/") for p in paths),
+        arrays=tuple(leaf for leaf in rest if is_array(leaf)),
+        _variables_tree=tree,
+        _rest_tree=rest_tree,
+        _rest=tuple(_ARRAY if is_array(leaf) else leaf for leaf in rest),
+    )
+
+
+def is_array(leaf: Any) -> bool:
+    """True for arrays, tracers and abstract arrays; False for Python scalars."""
+    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+
+
+def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of an array."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def flat_paths(tree: Any) -> tuple[list[str], list[Any], Any]:
+    """The leaves of a tree, their paths as text (`params/Dense_0/kernel`), and its structure."""
+    entries, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    paths = ["/".join(_key(k) for k in path) for path, _ in entries]
+    return paths, [leaf for _, leaf in entries], treedef
+
+
+def _key(key: Any) -> str:
+    match key:
+        case jax.tree_util.DictKey() | jax.tree_util.FlattenedIndexKey():
+            return str(key.key)
+        case jax.tree_util.SequenceKey():
+            return str(key.idx)
+        case jax.tree_util.GetAttrKey():
+            return key.name
+    return str(key)

@@ -1,0 +1,86 @@
+"""Elementwise primitives: out[i, j, ..] = f(a[i, j, ..], b[i, j, ..], ..)."""
+
+from __future__ import annotations
+
+from regularizers.channels.coupling.rule import Rule, out_shape, together
+from regularizers.channels.jaxprs import (
+    JaxprEqn,
+    Primitive,
+    clamp_p,
+    copy_p,
+    optimization_barrier_p,
+    random_clone_p,
+)
+from regularizers.channels.jaxprs import primitives as p
+from regularizers.channels.terms import Axes, Solver
+
+# f(0) = 0
+ZERO_TO_ZERO: frozenset[Primitive] = frozenset({
+    p.abs_p, p.asin_p, p.asinh_p, p.atan_p, p.atanh_p, p.cbrt_p, p.ceil_p, p.conj_p,
+    p.convert_element_type_p, copy_p, p.device_put_p, p.erf_inv_p, p.erf_p, p.expm1_p, p.floor_p,
+    p.imag_p, p.log1p_p, p.name_p, p.neg_p, p.population_count_p, p.real_p, p.reduce_precision_p,
+    p.round_p, p.sharding_constraint_p, p.sign_p, p.sin_p, p.sinh_p, p.sqrt_p, p.square_p,
+    p.stop_gradient_p, p.tan_p, p.tanh_p,
+})  # fmt: skip
+
+# f(0) != 0
+ZERO_TO_OTHER: frozenset[Primitive] = frozenset({
+    p.acos_p, p.acosh_p, p.bessel_i0e_p, p.clz_p, p.cos_p, p.cosh_p, p.digamma_p, p.erfc_p,
+    p.exp2_p, p.exp_p, p.is_finite_p, p.lgamma_p, p.log_p, p.logistic_p, p.not_p, p.rsqrt_p,
+    random_clone_p,
+})  # fmt: skip
+
+# f(0, 0) = 0
+ZEROS_TO_ZERO: frozenset[Primitive] = frozenset({
+    p.add_p, p.add_jaxvals_p, p.complex_p, p.max_p, p.min_p, p.or_p, p.sub_p, p.xor_p,
+})  # fmt: skip
+
+# f(0, y) = f(x, 0) = 0
+ANY_ZERO_TO_ZERO: frozenset[Primitive] = frozenset({p.and_p, p.mul_p})
+
+# f(0, y) = 0 where y is not 0
+NUMERATOR: frozenset[Primitive] = frozenset({
+    p.div_p, p.rem_p, p.shift_left_p, p.shift_right_arithmetic_p, p.shift_right_logical_p,
+})  # fmt: skip
+
+# Nothing is known of the result where operands are 0.
+NO_ZERO: frozenset[Primitive] = frozenset({
+    p.atan2_p, p.eq_p, p.eq_to_p, p.ge_p, p.gt_p, p.igamma_p, p.igammac_p, p.le_p, p.le_to_p,
+    p.lt_p, p.lt_to_p, p.ne_p, p.nextafter_p, p.polygamma_p, p.pow_p, p.random_fold_in_p,
+    p.regularized_incomplete_beta_p, p.zeta_p,
+})  # fmt: skip
+
+# Each has a zero rule of its own.
+SPECIAL: frozenset[Primitive] = frozenset({
+    clamp_p, p.integer_pow_p, p.select_n_p, optimization_barrier_p,
+})  # fmt: skip
+
+
+def couple(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
+    """out[k] ~ operand[k] for every axis k and every operand that has it at full size.
+
+    Example: add f32[8,5] f32[1,5] ties the 5s and leaves the 1 alone.
+    """
+    return [together(solver, operands, out_shape(eqn))]
+
+
+def barrier(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
+    """out_i = operand_i, each with its own axes."""
+    del solver, eqn
+    return list(operands)
+
+
+RULES: dict[Primitive, Rule] = {
+    **dict.fromkeys(
+        ZERO_TO_ZERO
+        | ZERO_TO_OTHER
+        | ZEROS_TO_ZERO
+        | ANY_ZERO_TO_ZERO
+        | NUMERATOR
+        | NO_ZERO
+        | (SPECIAL - {optimization_barrier_p}),
+        couple,
+    ),
+    optimization_barrier_p: barrier,
+    p.device_put_p: barrier,
+}

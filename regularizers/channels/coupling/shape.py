@@ -1,0 +1,201 @@
+"""Primitives that only move, merge, cut and repeat axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from regularizers.channels.coupling.rule import (
+    Rule,
+    fixed_axes,
+    out_shape,
+    pin_everything,
+    together,
+)
+from regularizers.channels.jaxprs import (
+    JaxprEqn,
+    Primitive,
+    random_unwrap_p,
+    random_wrap_p,
+    split_p,
+)
+from regularizers.channels.jaxprs import primitives as p
+from regularizers.channels.terms import Axes, Solver, Term, concatenation, merge
+
+
+def broadcast_in_dim(solver: Solver, eqn: JaxprEqn, operand: Axes, *_: Axes) -> list[Axes]:
+    """out[dims[k]] ~ operand[k] unless it is repeated; all other axes are new widths.
+
+    Example: f32[8] -> f32[2,4,8] with dims (2,). Reads `shape`, `broadcast_dimensions`.
+    """
+    axes: list[Term] = [solver.fresh(n) for n in eqn.params["shape"]]
+    for term, k in zip(operand, eqn.params["broadcast_dimensions"], strict=True):
+        if term.size == axes[k].size:
+            axes[k] = term
+    return [tuple(axes)]
+
+
+def chunks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """The smallest runs of axes that a reshape maps onto each other, axes of size 1 left out.
+
+    Example: (2, 4, 8) -> (2, 1, 32) gives ([0], [0]) and ([1, 2], [2]).
+    """
+    left = [k for k, n in enumerate(before) if n != 1]
+    right = [k for k, n in enumerate(after) if n != 1]
+    while left:
+        ins, outs = [left.pop(0)], [right.pop(0)]
+        size_in, size_out = before[ins[0]], after[outs[0]]
+        while size_in != size_out:
+            if size_in < size_out:
+                ins.append(left.pop(0))
+                size_in *= before[ins[-1]]
+            else:
+                outs.append(right.pop(0))
+                size_out *= after[outs[-1]]
+        yield ins, outs
+
+
+def reshape(solver: Solver, eqn: JaxprEqn, operand: Axes, *rest: Axes) -> list[Axes]:
+    """Runs of axes of equal product: one term, merged (`Product`) or divided.
+
+    Example: f32[2,4,4,8] -> f32[2,128] makes the last axis 4 x 4 x 8. Reads `new_sizes`.
+    """
+    before, after = eqn.invars[0].aval.shape, out_shape(eqn)
+    if 0 in before or rest or eqn.params.get("dimensions"):
+        return pin_everything(solver, eqn, operand, *rest, reason="reshape of an empty array")
+    axes: list[Term] = [solver.fresh(n) for n in after]
+    for ins, outs in chunks(before, after):
+        merged = merge(operand[k] for k in ins)
+        if len(outs) == 1:
+            axes[outs[0]] = merged
+        else:
+            solver.unify(merged, merge(axes[k] for k in outs))
+    return [tuple(axes)]
+
+
+def transpose(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
+    """out[k] ~ operand[permutation[k]]. Reads `permutation`."""
+    del solver
+    return [tuple(operand[k] for k in eqn.params["permutation"])]
+
+
+def squeeze(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
+    """The axes in `dimensions`, all of size 1, go."""
+    del solver
+    dropped = eqn.params["dimensions"]
+    return [tuple(term for k, term in enumerate(operand) if k not in dropped)]
+
+
+def concatenate(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
+    """out[dimension] = Sum of the operands'; all other axes are the same. Reads `dimension`."""
+    k = eqn.params["dimension"]
+    others = [(*axes[:k], *axes[k + 1 :]) for axes in operands]
+    shape = out_shape(eqn)
+    same = together(solver, others, (*shape[:k], *shape[k + 1 :]))
+    return [(*same[:k], concatenation(axes[k] for axes in operands), *same[k:])]
+
+
+def split(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
+    """operand[axis] = Sum of the results'. Reads `axis`, `sizes`."""
+    k = eqn.params["axis"]
+    pieces = [solver.fresh(int(n)) for n in eqn.params["sizes"]]
+    solver.unify(operand[k], concatenation(pieces))
+    return [(*operand[:k], piece, *operand[k + 1 :]) for piece in pieces]
+
+
+def slice_(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
+    """operand[k] = before + out[k] + after; a stride pins. Reads start, limit and strides."""
+    starts, limits = eqn.params["start_indices"], eqn.params["limit_indices"]
+    strides = eqn.params["strides"] or (1,) * len(operand)
+    axes: list[Term] = []
+    for term, n, start, limit, stride in zip(
+        operand, out_shape(eqn), starts, limits, strides, strict=True
+    ):
+        if n == term.size:
+            axes.append(term)
+        elif stride != 1 or n == 0:
+            solver.pin(term, "sliced with a stride")
+            axes.append(solver.fixed(n, "sliced with a stride"))
+        else:
+            piece = solver.fresh(n)
+            around = [solver.fresh(start), piece, solver.fresh(term.size - limit)]
+            solver.unify(term, concatenation(around))
+            axes.append(piece)
+    return [tuple(axes)]
+
+
+def pad(solver: Solver, eqn: JaxprEqn, operand: Axes, value: Axes) -> list[Axes]:
+    """out[k] = low + operand[k] + high; negative or interior padding pins.
+
+    Reads `padding_config`.
+    """
+    del value
+    axes: list[Term] = []
+    for term, n, (low, high, interior) in zip(
+        operand, out_shape(eqn), eqn.params["padding_config"], strict=True
+    ):
+        if (low, high, interior) == (0, 0, 0):
+            axes.append(term)
+        elif low >= 0 and high >= 0 and (interior == 0 or term.size <= 1):
+            axes.append(concatenation([solver.fresh(low), term, solver.fresh(high)]))
+        else:
+            solver.pin(term, "padded in between or by a negative amount")
+            axes.append(solver.fixed(n, "padded in between or by a negative amount"))
+    return [tuple(axes)]
+
+
+def rev(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
+    """Axes that are reversed are pinned; the others carry. Reads `dimensions`."""
+    for k in eqn.params["dimensions"]:
+        solver.pin(operand[k], "reversed")
+    return [operand]
+
+
+def iota(solver: Solver, eqn: JaxprEqn) -> list[Axes]:
+    """The counted axis is pinned: its values are positions. Reads `shape`, `dimension`."""
+    axes: list[Term] = [solver.fresh(n) for n in eqn.params["shape"]]
+    k = eqn.params["dimension"]
+    axes[k] = solver.fixed(axes[k].size, "positions are counted along it (iota)")
+    return [tuple(axes)]
+
+
+def random_bits(solver: Solver, eqn: JaxprEqn, key: Axes) -> list[Axes]:
+    """out = axes of the key(s), then new widths. Reads `shape`."""
+    return [(*key, *(solver.fresh(n) for n in eqn.params["shape"]))]
+
+
+def bitcast(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
+    """Elementwise between types of equal width; otherwise a byte axis appears or goes: pinned."""
+    if out_shape(eqn) == tuple(eqn.invars[0].aval.shape):
+        return [operand]
+    return pin_everything(solver, eqn, operand, reason="reinterpreted at another item size")
+
+
+def keys(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
+    """Random keys: made, split and unpacked at fixed sizes."""
+    for axes in operands:
+        for term in axes:
+            solver.pin(term, "indexes random keys")
+    return [
+        fixed_axes(solver, out_shape(eqn, i), "indexes random keys")
+        for i in range(len(eqn.outvars))
+    ]
+
+
+RULES: dict[Primitive, Rule] = {
+    p.bitcast_convert_type_p: bitcast,
+    p.broadcast_in_dim_p: broadcast_in_dim,
+    p.concatenate_p: concatenate,
+    p.iota_p: iota,
+    p.pad_p: pad,
+    p.random_bits_p: random_bits,
+    p.random_seed_p: keys,
+    p.random_split_p: keys,
+    p.reshape_p: reshape,
+    p.rev_p: rev,
+    p.slice_p: slice_,
+    p.squeeze_p: squeeze,
+    p.transpose_p: transpose,
+    random_unwrap_p: keys,
+    random_wrap_p: keys,
+    split_p: split,
+}

@@ -1,0 +1,471 @@
+"""The channel graph of a function: its groups, what they are made of, and why the rest is fixed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from regularizers.channels import axes as ax
+from regularizers.channels import jaxprs
+from regularizers.channels.axes import Axis
+from regularizers.channels.calls import Call, bind_call, flat_paths
+from regularizers.channels.coupling import contraction
+from regularizers.channels.exactness import find_inexact
+from regularizers.channels.inference import Body, Inference
+from regularizers.channels.roles import Roles, find_roles
+from regularizers.channels.terms import Atom, Axes, atoms, freeze
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One axis of one variable that carries a group."""
+
+    path: str
+    axis: int
+    produces: bool
+    consumes: bool
+    kind: str  # kernel, scale, shift, table; statistic where it is not trained
+
+    def __str__(self) -> str:
+        verb = " and ".join(v for v, on in self._verbs() if on)
+        return f"{self.path} axis {self.axis} ({self.kind}, {verb})"
+
+    def _verbs(self) -> tuple[tuple[str, bool], ...]:
+        return (("produces", self.produces), ("consumes", self.consumes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Axis positions over variables and activations that must keep the same width."""
+
+    name: str
+    width: int
+    members: tuple[Member, ...]
+    exact: bool
+    why_inexact: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """One leaf of the variables: its seed shape and what its axes are made of."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    axes: tuple[Axis, ...]
+    produces: frozenset[int]  # axes
+    consumes: frozenset[int]  # axes
+    kind: str
+    trained: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One matrix product or convolution: what the costs count."""
+
+    primitive: jaxprs.Primitive
+    layer: str
+    kernel: str  # path of the kernel variable; "" for a product of activations
+    lhs: tuple[Axis, ...]
+    rhs: tuple[Axis, ...]
+    out: tuple[Axis, ...]
+    params: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelGraph:
+    """All that inference found out about a function.
+
+    Attributes:
+        groups: the channel groups that may be resized, by name, in the order of the function.
+        variables: every leaf of the variables, by path, in the order of the tree.
+        operations: its products and convolutions, in the order of the function.
+        unknown: primitives without a rule, with the user's source line of the first use.
+    """
+
+    groups: Mapping[str, Group]
+    variables: Mapping[str, Variable]
+    operations: tuple[Operation, ...]
+    unknown: Mapping[str, str]
+    _terms: tuple[Axes, ...] = field(repr=False)
+    _atoms: Mapping[str, Atom] = field(repr=False)
+    _body: Body = field(repr=False)
+    _exact_with: dict[frozenset[str], frozenset[str]] = field(default_factory=dict, repr=False)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The seed width of every group."""
+        return {name: group.width for name, group in self.groups.items()}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that have an operation, in the order of the function."""
+        return tuple(dict.fromkeys(operation.layer for operation in self.operations))
+
+    def explain(self, path: str) -> str:
+        """Why the axes of a variable (or the members of a group) are what they are.
+
+        Args:
+            path: the path of a variable, with or without its collection, or a group's name.
+
+        Raises:
+            KeyError: if nothing has this name; the message lists near matches.
+        """
+        if path in self.groups:
+            group = self.groups[path]
+            lines = [f"group {path}: width {group.width}, {'exact' if group.exact else 'inexact'}"]
+            lines += [f"  {member}" for member in group.members]
+            return "\n".join([*lines, *([f"  {group.why_inexact}"] if group.why_inexact else [])])
+        variable = self.variables[self._find(path)]
+        position = list(self.variables).index(variable.path)
+        lines = [f"{variable.path}  {variable.dtype}{list(variable.shape)}"]
+        for k, (axis, term) in enumerate(zip(variable.axes, self._terms[position], strict=True)):
+            names = list(dict.fromkeys(ax.groups_of(axis)))
+            verbs = [
+                verb
+                for verb, on in (("produces", variable.produces), ("consumes", variable.consumes))
+                if k in on
+            ]
+            if names:
+                lines.append(f"  axis {k}: {variable.shape[k]} = {axis}, {' and '.join(verbs)}")
+            reasons = {atom.pin.reason: atom.pin for atom in atoms(term) if atom.pin is not None}
+            for reason, pin in reasons.items():
+                where = jaxprs.source_line(pin.source)
+                at = f"  [{where}]" if where else ""
+                lines.append(f"  axis {k}: {variable.shape[k]}, fixed: {reason}{at}")
+        return "\n".join(lines)
+
+    def mask(self, variables: Any, alive: Mapping[str, Any]) -> Any:
+        """`variables` with the producers of dead channels set to zero.
+
+        Args:
+            variables: a tree with the structure that was traced.
+            alive: for some groups, bool [width]: which channels are alive. Others are all alive.
+
+        Raises:
+            KeyError: if a group is unknown.
+            ValueError: if a mask or the variables do not fit.
+        """
+        flags = self.check_alive(alive)
+        leaves, treedef = self.leaves(variables)
+        masked = []
+        for leaf, variable in zip(leaves, self.variables.values(), strict=True):
+            for k in sorted(variable.produces):
+                if any(not flags[name].all() for name in ax.groups_of(variable.axes[k])):
+                    keep = ax.alive_positions(variable.axes[k], flags)
+                    keep = keep.reshape([-1 if i == k else 1 for i in range(len(variable.shape))])
+                    leaf = jnp.where(keep, leaf, jnp.zeros((), leaf.dtype))
+            masked.append(leaf)
+        return jax.tree.unflatten(treedef, masked)
+
+    def leaves(self, variables: Any) -> tuple[list[Any], Any]:
+        """The leaves of `variables`, checked against the graph, and the tree's structure.
+
+        Raises:
+            ValueError: if paths or shapes differ from those that were traced.
+        """
+        paths, leaves, treedef = flat_paths(variables)
+        check_fit(paths, leaves, {v.path: v.shape for v in self.variables.values()})
+        return leaves, treedef
+
+    def check_alive(self, alive: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """`alive` as one bool array per group, checked."""
+        flags = {name: np.ones(group.width, bool) for name, group in self.groups.items()}
+        for name, given in alive.items():
+            if name not in self.groups:
+                raise KeyError(f"no channel group {name!r}{near(name, self.groups)}")
+            mask = np.array(given)
+            if mask.dtype != bool or mask.shape != flags[name].shape:
+                raise ValueError(
+                    f"group {name!r} has {self.groups[name].width} channels: alive must be "
+                    f"bool[{self.groups[name].width}], found {mask.dtype}{list(mask.shape)}"
+                )
+            flags[name] = mask
+        return flags
+
+    def exact_with(self, paths: Collection[str]) -> frozenset[str]:
+        """The groups that are exactly dead once the producers among `paths` are zero."""
+        known = self._exact_with.get(frozenset(paths))
+        if known is None:
+            zeroed = [v.produces if v.path in paths else () for v in self.variables.values()]
+            known = frozenset(self.groups) - _inexact(self._body, self._atoms, zeroed).keys()
+            self._exact_with[frozenset(paths)] = known
+        return known
+
+    def _find(self, path: str) -> str:
+        if path in self.variables:
+            return path
+        matches = [p for p in self.variables if p.split("/", 1)[-1] == path]
+        if len(matches) != 1:
+            names = [*self.groups, *self.variables]
+            raise KeyError(f"no variable or group {path!r}{near(path, names)}")
+        return matches[0]
+
+    def __str__(self) -> str:
+        return "\n".join(_table(self))
+
+
+def trace_channels(
+    fn: Callable[..., Any], variables: Any, *inputs: Any, **static: Any
+) -> ChannelGraph:
+    """Infers which channels of `fn` belong together.
+
+    Args:
+        fn: any JAX function `fn(variables, *inputs, **static)`, e.g. a Linen `model.apply` or the
+            function of `nnx_function`. It is traced, not run.
+        variables: a tree of arrays or `jax.ShapeDtypeStruct`s.
+        *inputs: its further arguments; arrays, structs, or trees of them.
+        **static: keyword arguments. Arrays in them are inputs, all else is passed as it is.
+
+    Returns:
+        The graph of channel groups. All inputs and outputs keep their widths, except outputs
+        that are an update of a variable (same path, e.g. batch statistics).
+
+    Raises:
+        ValueError: if `variables` holds no arrays, or the output does not depend on them.
+        TypeError: if a leaf of `variables` is not an array, or JAX cannot trace `fn`.
+
+    Example:
+        >>> import flax.linen as nn, jax
+        >>> model, x = nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(3)]), jax.numpy.ones((1, 8))
+        >>> graph = trace_channels(model.apply, model.init(jax.random.key(0), x), x)
+        >>> graph.widths
+        {'layers_0': 16}
+    """
+    call = bind_call(fn, variables, inputs, static)
+    closed, outputs = jaxprs.trace(call.flat, *call.structs)
+    inference = Inference()
+    solver = inference.solver
+    terms = tuple(inference.fresh_axes(leaf.shape) for leaf in call.variables)
+    given = tuple(
+        tuple(solver.fixed(n, "axis of an input") for n in struct.shape)
+        for struct in call.structs[len(terms) :]
+    )
+    body = inference.run(closed, [*terms, *given])
+    solver.source = None
+    roles = find_roles(body, len(terms))
+    if not roles.order:
+        raise ValueError(
+            "the output does not depend on any of the variables; asked to trace "
+            f"{getattr(fn, '__qualname__', fn)!r} with {len(terms)} arrays. "
+            "Pass a function fn(variables, *inputs) that uses its first argument."
+        )
+    for path, axes in zip(flat_paths(outputs)[0], body.outputs, strict=True):
+        own = updated_variable(path, axes, call.paths, terms)
+        for k, term in enumerate(axes):
+            if own is None:
+                solver.pin(term, "axis of an output")
+            else:
+                solver.unify(term, terms[own][k])
+    return _assemble(call, inference, terms, body, roles)
+
+
+def updated_variable(
+    path: str, axes: Sequence[Any], paths: Sequence[str], terms: Sequence[Sequence[Any]]
+) -> int | None:
+    """The variable that an output is an update of: the same path (or its tail), the same shape."""
+    parts = path.split("/")
+    for start in range(len(parts)):
+        tail = "/".join(parts[start:])
+        if tail in paths:
+            i = list(paths).index(tail)
+            if [t.size for t in terms[i]] == [t.size for t in axes]:
+                return i
+    return None
+
+
+def _assemble(
+    call: Call, inference: Inference, terms: tuple[Axes, ...], body: Body, roles: Roles
+) -> ChannelGraph:
+    """Names the groups and freezes everything."""
+    produced = {atom for i, k in roles.produces for atom in atoms(terms[i][k]) if call.is_float(i)}
+    for axes in terms:
+        for term in axes:
+            for atom in atoms(term):
+                if atom not in produced and atom.pin is None:
+                    inference.solver.pin(atom, "no variable produces it, so it cannot be zeroed")
+    named = _name_groups(call.paths, terms, roles)
+    for name, atom in named.items():
+        atom.name = name
+    variables = {
+        path: Variable(
+            path=path,
+            shape=tuple(leaf.shape),
+            dtype=str(leaf.dtype),
+            axes=tuple(map(freeze, axes)),
+            produces=frozenset(k for k in range(len(axes)) if (i, k) in roles.produces),
+            consumes=frozenset(k for k in range(len(axes)) if (i, k) in roles.consumes),
+            kind=roles.kind.get(i, "unused") if call.trained[i] else "statistic",
+            trained=call.trained[i] and call.is_float(i),
+        )
+        for i, (path, leaf, axes) in enumerate(zip(call.paths, call.variables, terms, strict=True))
+    }
+    inexact = _inexact(body, named, [v.produces for v in variables.values()])
+    order = [call.paths[i] for i in roles.order]
+    in_order = [variables[p] for p in order] + [
+        v for p, v in variables.items() if p not in set(order)
+    ]
+    groups = {
+        name: Group(
+            name=name,
+            width=atom.size,
+            members=tuple(
+                Member(
+                    path=v.path,
+                    axis=k,
+                    produces=k in v.produces,
+                    consumes=k in v.consumes,
+                    kind=v.kind,
+                )
+                for v in in_order
+                for k, axis in enumerate(v.axes)
+                if name in ax.groups_of(axis)
+            ),
+            exact=name not in inexact,
+            why_inexact=inexact.get(name, ""),
+        )
+        for name, atom in named.items()
+    }
+    return ChannelGraph(
+        groups=groups,
+        variables=variables,
+        operations=tuple(_operations(body, roles, call.paths)),
+        unknown={
+            primitive.name: jaxprs.source_line(source)
+            for primitive, source in inference.unknown.items()
+        },
+        _terms=terms,
+        _atoms=named,
+        _body=body,
+    )
+
+
+def _name_groups(paths: Sequence[str], terms: Sequence[Axes], roles: Roles) -> dict[str, Atom]:
+    """Every free atom by the name of the first layer that produces it.
+
+    Several groups of one layer are told apart by axis, several of one axis by position:
+    `query[1]`, `query[2]`, `qkv[1.0]`.
+    """
+    first: dict[Atom, tuple[str, int, int]] = {}
+    for i in roles.order:
+        for k in sorted(range(len(terms[i])), reverse=True):
+            if (i, k) in roles.produces:
+                for part, atom in enumerate(atoms(terms[i][k])):
+                    if atom.pin is None:
+                        first.setdefault(atom, (layer_name(paths[i]), k, part))
+    taken: dict[str, list[Atom]] = {}
+    for atom, (layer, _, _) in first.items():
+        taken.setdefault(layer, []).append(atom)
+    named: dict[str, Atom] = {}
+    for atom, (layer, k, part) in first.items():
+        on_axis = [a for a in taken[layer] if first[a][1] == k]
+        suffix = f"[{k}]" if len(on_axis) == 1 else f"[{k}.{part}]"
+        named[layer if len(taken[layer]) == 1 else layer + suffix] = atom
+    return named
+
+
+def layer_name(path: str) -> str:
+    """`params/Block_0/Conv_0/kernel` -> `Block_0/Conv_0`."""
+    parts = path.split("/")
+    if len(parts) > 1 and parts[0] == "params":
+        parts = parts[1:]
+    return "/".join(parts[:-1] if len(parts) > 1 else parts)
+
+
+def _inexact(
+    body: Body, named: Mapping[str, Atom], produces: Sequence[Collection[int]]
+) -> dict[str, str]:
+    """The reason why, for every group that is not exact when the given axes are zeroed."""
+    groups = set(named.values())
+    zeroed = [
+        frozenset((k, atom) for k in own for atom in atoms(axes[k]) if atom in groups)
+        for own, axes in zip(produces, body.inputs, strict=False)
+    ]
+    zeroed += [frozenset()] * (len(body.inputs) - len(zeroed))
+    found = find_inexact(body, groups, zeroed)
+    reasons = {}
+    for name, atom in named.items():
+        if atom in found:
+            reason, source = found[atom]
+            where = jaxprs.source_line(source)
+            reasons[name] = f"{reason} [{where}]" if where else reason
+    return reasons
+
+
+def _operations(body: Body, roles: Roles, paths: Sequence[str]) -> Iterator[Operation]:
+    for step in body.steps:
+        if step.body is not None:
+            yield from _operations(step.body, roles, paths)
+        elif step.primitive in contraction.RULES:
+            lhs, rhs = (tuple(map(freeze, operand)) for operand in step.operands)
+            kernel = next((paths[i] for i in roles.kernels.get(id(step), ())), "")
+            yield Operation(
+                primitive=step.primitive,
+                layer=layer_name(kernel) if kernel else jaxprs.scope(step.eqn) or "product",
+                kernel=kernel,
+                lhs=lhs,
+                rhs=rhs,
+                out=tuple(map(freeze, step.results[0])),
+                params=step.eqn.params,
+            )
+
+
+def check_fit(
+    paths: Sequence[str], leaves: Sequence[Any], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raises a ValueError that names the first leaf that is missing, extra or misshapen."""
+    for path, leaf in zip(paths, leaves, strict=True):
+        if path not in expected:
+            raise ValueError(
+                f"the variables do not fit the graph: {path!r} was not among those that were "
+                f"traced{near(path, expected)}. Trace the graph with these variables."
+            )
+        if tuple(np.shape(leaf)) != expected[path]:
+            raise ValueError(
+                f"the variables do not fit the graph: {path!r} was traced with shape "
+                f"{list(expected[path])}, found {list(np.shape(leaf))}."
+            )
+    missing = [path for path in expected if path not in set(paths)]
+    if missing:
+        raise ValueError(
+            f"the variables do not fit the graph: {missing[0]!r} is missing "
+            f"({len(missing)} of {len(expected)} leaves are)."
+        )
+
+
+def near(name: str, known: Collection[str]) -> str:
+    """The end of an error message: names close to `name`, or the first few known ones."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    if close:
+        return "; did you mean " + " or ".join(map(repr, close)) + "?"
+    some = ", ".join(map(repr, list(known)[:6]))
+    return f"; known are {some}{', ...' if len(known) > 6 else ''}"
+
+
+def _table(graph: ChannelGraph) -> Iterator[str]:
+    rows = [("group", "width", "exact", "produced by", "consumed by")]
+    for group in graph.groups.values():
+        shown = [m for m in group.members if m.kind != "statistic"]
+        made = list(dict.fromkeys(layer_name(m.path) for m in shown if m.produces))
+        used = list(dict.fromkeys(layer_name(m.path) for m in shown if m.consumes))
+        exact = "yes" if group.exact else "no"
+        rows.append((group.name, str(group.width), exact, _short(made), _short(used)))
+    columns = [max(len(row[c]) for row in rows) for c in range(5)]
+    for row in rows:
+        cells = [
+            cell.rjust(w) if c == 1 else cell.ljust(w)
+            for c, (cell, w) in enumerate(zip(row, columns, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+    for name, where in graph.unknown.items():
+        yield f"no rule for {name}: all that it touches is pinned [{where}]"
+
+
+def _short(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f", +{len(names) - most}" if len(names) > most else "")

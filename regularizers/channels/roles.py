@@ -1,0 +1,118 @@
+"""Which axes of which variables produce a group, and which consume it.
+
+A variable is followed through everything that only rearranges it or acts on it elementwise. Its
+axes that a product or convolution contracts *consume*; all others *produce*. What it first meets
+also says what kind of member it is: a kernel, a scale, a shift, a table that is looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from regularizers.channels.coupling import contraction
+from regularizers.channels.flow import destinations
+from regularizers.channels.inference import Body, Step
+from regularizers.channels.jaxprs import Literal, Var
+from regularizers.channels.jaxprs import primitives as p
+
+Source: TypeAlias = tuple[int, int]  # (variable, axis of it)
+Sources: TypeAlias = tuple[frozenset[Source], ...]  # for each axis of a value
+NOTHING: frozenset[Source] = frozenset()
+
+SUMS = frozenset({p.add_p, p.add_jaxvals_p, p.sub_p})
+SCALES = frozenset({p.mul_p, p.div_p})
+
+
+@dataclass
+class Roles:
+    """What became of every variable, by its position in the flattened tree."""
+
+    produces: set[Source] = field(default_factory=set)
+    consumes: set[Source] = field(default_factory=set)
+    kind: dict[int, str] = field(default_factory=dict)  # kernel, scale, shift, table
+    order: list[int] = field(default_factory=list)  # variables in the order of first use
+    kernels: dict[int, list[int]] = field(default_factory=dict)  # id(step): its kernel variables
+
+
+def find_roles(body: Body, variables: int) -> Roles:
+    """The roles of the first `variables` inputs of `body`."""
+    roles = Roles()
+    inputs: list[Sources | None] = [
+        tuple(frozenset({(i, k)}) for k in range(len(axes))) if i < variables else None
+        for i, axes in enumerate(body.inputs)
+    ]
+    for value in _walk(body, inputs, roles):  # what reaches an output unused still produces
+        _use(roles, value, "table")
+    return roles
+
+
+def _walk(body: Body, inputs: list[Sources | None], roles: Roles) -> list[Sources | None]:
+    env: dict[Var, Sources | None] = dict(zip(body.jaxpr.invars, inputs, strict=True))
+    env.update((v, _constant(v)) for v in body.jaxpr.constvars)
+
+    def read(v: Var | Literal) -> Sources | None:
+        return _constant(v) if isinstance(v, Literal) else env[v]
+
+    for step in body.steps:
+        values = [read(v) for v in step.eqn.invars]
+        results: list[Sources | None]
+        if step.body is not None:
+            results = _walk(step.body, values, roles)
+        elif any(value is not None and any(value) for value in values):
+            results = _follow(step, values, roles)
+        elif any(value is None for value in values):
+            results = [None] * len(step.eqn.outvars)
+        else:
+            results = [_constant(v) for v in step.eqn.outvars]
+        env.update(zip(step.eqn.outvars, results, strict=True))
+    return [read(v) for v in body.jaxpr.outvars]
+
+
+def _constant(v: Var | Literal) -> Sources:
+    """The sources of a value that depends on neither variables nor inputs."""
+    return (NOTHING,) * len(getattr(v.aval, "shape", ()))
+
+
+def _use(roles: Roles, value: Sources | None, kind: str, contracted: Iterable[int] = ()) -> None:
+    """Records that `value` meets an activation here."""
+    if value is None:
+        return
+    for k, sources in enumerate(value):
+        (roles.consumes if k in contracted else roles.produces).update(sources)
+    for variable in sorted({i for sources in value for i, _ in sources}):
+        if variable not in roles.kind:
+            roles.kind[variable] = kind
+            roles.order.append(variable)
+
+
+def _follow(step: Step, values: list[Sources | None], roles: Roles) -> list[Sources | None]:
+    """The sources of a step's results; None where a result is not made of variables alone."""
+    results = len(step.eqn.outvars)
+    to = destinations(step)
+    if step.primitive in contraction.RULES and to is not None:
+        for value, axes in zip(values, to, strict=True):
+            _use(roles, value, "kernel", [k for k, d in enumerate(axes) if not d])
+        roles.kernels[id(step)] = _variables(values[::-1])
+        return [None] * results
+    if to is None or None in values or len(_variables(values)) > 1:
+        kind = (
+            "shift" if step.primitive in SUMS else "scale" if step.primitive in SCALES else "table"
+        )
+        for value in values:
+            _use(roles, value, kind)
+    if to is None or None in values:
+        return [None] * results
+    joined = [NOTHING] * len(step.results[0])
+    for value, axes in zip(values, to, strict=True):
+        for sources, targets in zip(value or (), axes, strict=True):
+            for k in targets:
+                joined[k] |= sources
+    return [tuple(joined)] * results
+
+
+def _variables(values: Iterable[Sources | None]) -> list[int]:
+    """The variables that `values` are made of, those of the first value first."""
+    found = [i for value in values if value for sources in value for i, _ in sorted(sources)]
+    return list(dict.fromkeys(found))

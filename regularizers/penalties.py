@@ -1,0 +1,167 @@
+"""Strengths: one non-negative number per channel, which the penalty pulls to zero.
+
+A penalty says which members of a group count and how strong each makes a channel; a combination
+says how the members of a group agree. Both are rows of a table.
+
+Sources: group lasso (Yuan and Lin 2006; RMS over the fan-in as in MorphNet, Gordon et al. 2018),
+batch-norm gamma (Liu et al. 2017, "Learning efficient convolutional networks").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from regularizers.channels import axes as ax
+from regularizers.channels.axes import Axis
+from regularizers.channels.graph import ChannelGraph, Group
+
+
+def rms(leaf: Float[Array, "..."], axis: int, l1_share: float = 0.0) -> Float[Array, " n"]:
+    """Root mean square of every slice along `axis`: group lasso, in MorphNet's normalisation.
+
+    With an L1 share s it is (1 - s) RMS + s mean |w|. Computed in float32 or wider, scaled so that
+    it cannot overflow; its gradient at a slice of zeros is zero.
+    """
+    wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    others = tuple(k for k in range(leaf.ndim) if k != axis)
+    square = jnp.mean(jnp.square(wide), axis=others)
+    is_zero = square == 0.0
+    root = jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
+    if not l1_share:
+        return root
+    return (1.0 - l1_share) * root + l1_share * jnp.mean(jnp.abs(wide), axis=others)
+
+
+def combine_max(strengths: Sequence[Float[Array, " n"]]) -> Float[Array, " n"]:
+    """A channel is as strong as its strongest member (MorphNet's default)."""
+    return reduce(jnp.maximum, strengths)
+
+
+def combine_l2(strengths: Sequence[Float[Array, " n"]]) -> Float[Array, " n"]:
+    """The Euclidean norm over members."""
+    square = reduce(jnp.add, [jnp.square(s) for s in strengths])
+    is_zero = square == 0.0
+    return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
+
+
+def combine_any(strengths: Sequence[Float[Array, " n"]]) -> Float[Array, " n"]:
+    """1 - prod(1 - p): the probability that any member is on; for gates."""
+    return 1.0 - reduce(jnp.multiply, [1.0 - s for s in strengths])
+
+
+Combination: TypeAlias = Callable[[Sequence[Float[Array, " n"]]], Float[Array, " n"]]
+
+COMBINATIONS: dict[str, Combination] = {
+    "max": combine_max,
+    "l2": combine_l2,
+    "any": combine_any,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One axis of one variable that makes a group strong, and which channel each position is.
+
+    `channel` is None where position c simply is channel c.
+    """
+
+    path: str
+    axis: int
+    channel: np.ndarray | None  # int [positions], -1 where another group
+
+    def strength(
+        self, leaf: Float[Array, "..."], width: int, l1_share: float
+    ) -> Float[Array, " width"]:
+        """The strength [width] that this variable gives the channels."""
+        if self.channel is None:
+            return rms(leaf, self.axis, l1_share)
+        square = jnp.square(rms(leaf, self.axis, l1_share))
+        total = jax.ops.segment_sum(square, self.channel, num_segments=width)  # drops -1
+        count = np.bincount(self.channel[self.channel >= 0], minlength=width)
+        mean = total / count
+        is_zero = mean == 0.0
+        return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, mean)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strength:
+    """How one group is penalised: what measures it, and what is pulled to zero with it."""
+
+    group: str
+    width: int
+    penalty: str
+    measured: tuple[Source, ...]
+    pulled: tuple[str, ...]  # paths of the variables that die with a channel
+
+
+def group_lasso(graph: ChannelGraph, group: Group) -> Strength:
+    """RMS over the slices of every trained variable that produces the group."""
+    sources = _sources(graph, group, lambda kind: True)
+    return Strength(
+        group=group.name,
+        width=group.width,
+        penalty="group_lasso",
+        measured=sources,
+        pulled=tuple(dict.fromkeys(source.path for source in sources)),
+    )
+
+
+def gamma(graph: ChannelGraph, group: Group) -> Strength:
+    """|gamma| of the normalisation layers; their shifts are pulled along.
+
+    Where scales and shifts alone cannot make a channel exactly zero (a producer without a
+    normalisation after it), the group falls back to group lasso.
+    """
+    kinds = ("scale", "shift")
+    paths = {v.path for v in graph.variables.values() if v.kind in kinds and len(v.shape) == 1}
+    scales = tuple(
+        source
+        for source in _sources(graph, group, lambda kind: kind == "scale")
+        if source.path in paths
+    )
+    if not scales or group.name not in graph.exact_with(frozenset(paths)):
+        return group_lasso(graph, group)
+    own = _sources(graph, group, lambda kind: kind in kinds)
+    return Strength(
+        group=group.name,
+        width=group.width,
+        penalty="gamma",
+        measured=scales,
+        pulled=tuple(dict.fromkeys(s.path for s in own if s.path in paths)),
+    )
+
+
+Penalty: TypeAlias = Callable[[ChannelGraph, Group], Strength]
+
+PENALTIES: dict[str, Penalty] = {"group_lasso": group_lasso, "gamma": gamma}
+
+
+def _sources(
+    graph: ChannelGraph, group: Group, wanted: Callable[[str], bool]
+) -> tuple[Source, ...]:
+    """The trained axes that produce `group`, of the wanted kinds."""
+    found = []
+    for member in group.members:
+        variable = graph.variables[member.path]
+        if member.produces and variable.trained and wanted(variable.kind):
+            axis = variable.axes[member.axis]
+            channel = None if axis == group.name else channel_of(axis, group.name, graph.widths)
+            found.append(Source(path=member.path, axis=member.axis, channel=channel))
+    return tuple(found)
+
+
+def channel_of(axis: Axis, group: str, widths: Mapping[str, int]) -> np.ndarray:
+    """Int [length]: the channel of `group` that each position of `axis` belongs to, else -1."""
+    channels = {
+        name: np.arange(width) if name == group else np.full(width, -1)
+        for name, width in widths.items()
+    }
+    return ax.spread(axis, channels, lambda n: np.full(n, -1), np.maximum)
