@@ -178,6 +178,10 @@ class Display:
             if live is not None:
                 live.stop()
 
+    def seed(self, widths: Mapping[str, int]) -> None:
+        """Tells the widths that all later ones are compared with."""
+        self.seed_widths = dict(widths)
+
     def phase(self, name: str, total_steps: int) -> None:
         """Starts a phase of `total_steps` steps; the last state of the one before stays."""
         previous, self._progress = self._progress, _Progress(name=name, total_steps=total_steps)

@@ -51,7 +51,7 @@ class ResizedGroup:
     @property
     def unchanged(self) -> bool:
         """True if it is the seed's, channel by channel."""
-        return self.parents == tuple(range(self.seed_width))
+        return self.width == self.seed_width and all(i == p for i, p in enumerate(self.parents))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +209,7 @@ class Architecture:
                 )
         paths, leaves, treedef = flat_paths(tree)
         owners = [self._owner(path) for path in paths]
-        if leaves and not any(owners):
+        if not any(owners) and any(map(np.ndim, leaves)):
             raise ArchitectureError(
                 f"no leaf belongs to the architecture: found {paths[0]!r}, ..., "
                 f"expected paths like {next(iter(self.variables))!r}."
@@ -360,7 +360,7 @@ class Architecture:
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ArchitectureError(f"{path} is not JSON: {error}") from error
         try:
             return cls.from_json(data)
@@ -381,26 +381,29 @@ class Architecture:
                 f"written by a newer version (format version {version}; this one reads up to "
                 f"{VERSION}); upgrade morph-jax"
             )
-        error = jsonschema.exceptions.best_match(_validator().iter_errors(data))
+        try:
+            error = jsonschema.exceptions.best_match(_validator().iter_errors(data))
+        except RecursionError as deep:
+            raise ArchitectureError("malformed architecture: nested too deeply") from deep
         if error is not None:
             where = "/".join(map(str, error.absolute_path)) or "the top level"
             raise ArchitectureError(f"malformed architecture at {where}: {error.message[:200]}")
         architecture = cls(
             groups={
                 name: ResizedGroup(
-                    seed_width=group["seed_width"],
-                    parents=tuple(group["parents"]),
+                    seed_width=int(group["seed_width"]),  # JSON's 5.0 is an integer, too
+                    parents=tuple(map(int, group["parents"])),
                     members=tuple(group["members"]),
                 )
                 for name, group in data["groups"].items()
             },
             variables={
                 path: Layout(
-                    shape=tuple(layout["shape"]),
+                    shape=tuple(map(int, layout["shape"])),
                     dtype=layout["dtype"],
                     axes=tuple(map(ax.from_json, layout["axes"])),
-                    produces=frozenset(layout["produces"]),
-                    consumes=frozenset(layout["consumes"]),
+                    produces=frozenset(map(int, layout["produces"])),
+                    consumes=frozenset(map(int, layout["consumes"])),
                     trained=layout["trained"],
                 )
                 for path, layout in data["variables"].items()
@@ -409,7 +412,7 @@ class Architecture:
                 Layer(
                     path=layer["path"],
                     op=layer["op"],
-                    kernel=tuple(layer["kernel"]),
+                    kernel=tuple(map(int, layer["kernel"])),
                     in_axis=ax.from_json(layer["in_axis"]),
                     out_axis=ax.from_json(layer["out_axis"]),
                     flop_coefficient=layer["flop_coefficient"],
@@ -436,13 +439,16 @@ class Architecture:
                     f"malformed architecture: group {name!r} has a parent outside 0.."
                     f"{group.seed_width - 1}"
                 )
+        numbers = [self.width_multiplier or 0.0, *(layer.flop_coefficient for layer in self.layers)]
+        if not np.all(np.isfinite(numbers)):
+            raise ArchitectureError("malformed architecture: a number in it is not finite")
         known = self.seed_widths
         for where, axis in [
             *((path, axis) for path, v in self.variables.items() for axis in v.axes),
             *(
-                (l.path, axis)
-                for l in self.layers
-                for axis in (l.in_axis, l.out_axis, *l.flop_axes)
+                (layer.path, axis)
+                for layer in self.layers
+                for axis in (layer.in_axis, layer.out_axis, *layer.flop_axes)
             ),
         ]:
             for name in ax.groups_of(axis):
@@ -457,14 +463,35 @@ class Architecture:
                     f"malformed architecture: {path!r} has shape {list(layout.shape)}, but its "
                     f"axes measure {list(sizes)}"
                 )
+            odd = sorted(k for k in layout.produces | layout.consumes if k >= len(sizes))
+            if odd:
+                raise ArchitectureError(
+                    f"malformed architecture: {path!r} has {len(sizes)} axes, but produces or "
+                    f"consumes along axis {odd[0]}"
+                )
+            if not _is_dtype(layout.dtype):
+                raise ArchitectureError(
+                    f"malformed architecture: {path!r} has dtype {layout.dtype!r}, which does not "
+                    "exist"
+                )
+        for layer, entry in zip(self.layers, data["layers"], strict=True):
+            for end, axis in (("in", layer.in_axis), ("out", layer.out_axis)):
+                now, seed = ax.size(axis, self.widths), ax.size(axis, known)
+                if (entry[end]["width"], entry[end]["seed"]) != (now, seed):
+                    raise ArchitectureError(
+                        f"malformed architecture: layer {layer.path!r} says {end} width "
+                        f"{entry[end]['width']} of {entry[end]['seed']}, but its axis measures "
+                        f"{now} of {seed}; widths are changed in groups, by their parents"
+                    )
 
-    def structs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """The abstract value of every variable now, by path."""
-        return {
-            path: jax.ShapeDtypeStruct(self.shape(path), np.dtype(layout.dtype))
-            for path, layout in self.variables.items()
-            if not layout.dtype.startswith("key<")
-        }
+    def abstract(self, tree: Any) -> Any:
+        """The abstract value that a tree of the seed's variables has now; fresh channels count."""
+        paths, leaves, treedef = flat_paths(tree)
+        shapes = [self.shape(path) for path in paths]
+        return jax.tree.unflatten(
+            treedef,
+            [jax.ShapeDtypeStruct(n, leaf.dtype) for n, leaf in zip(shapes, leaves, strict=True)],
+        )
 
     def __str__(self) -> str:
         lines = [f"{'group':<32} {'seed':>6} {'width':>6}"]
@@ -472,6 +499,14 @@ class Architecture:
             mark = "" if group.unchanged else "  resized"
             lines.append(f"{name:<32} {group.seed_width:>6} {group.width:>6}{mark}")
         return "\n".join(lines)
+
+
+def _is_dtype(name: str) -> bool:
+    """Whether it names the type of an array; JAX's random keys have types of their own."""
+    try:
+        return name.startswith("key<") or np.dtype(name).name == name
+    except (TypeError, ValueError, SyntaxError):
+        return False
 
 
 @cache

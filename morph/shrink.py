@@ -40,5 +40,5 @@ def shrink(
             dead = np.flatnonzero(~flags[name])
             missing = min_width - int(flags[name].sum())
             flags[name][dead[: max(0, missing)]] = True
-            parents[name] = tuple(np.flatnonzero(flags[name]))
+            parents[name] = tuple(np.flatnonzero(flags[name]).tolist())
     return Architecture.of_seed(graph).with_parents(parents)

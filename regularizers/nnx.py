@@ -22,15 +22,18 @@ def nnx_function(model: nnx.Module) -> tuple[Callable[..., Any], dict[str, Any]]
         `{"params": {...}, "batch_stats": {...}, ...}`, one collection per `nnx.Variable` type.
         `train` calls `model.train()` or `model.eval()`. With `mutable=["batch_stats"]` the result
         is `(output, {"batch_stats": updated})`, like `linen.Module.apply`. `rngs={"dropout": key}`
-        reseeds the model's streams of these names; random streams are no variables.
+        reseeds the model's streams of these names, and its default stream where it has none of a
+        name, as `nnx.Rngs` does; random streams are no variables.
 
     Example:
         >>> fn, variables = nnx_function(nnx.Linear(4, 3, rngs=nnx.Rngs(0)))
         >>> fn(variables, jax.numpy.ones((2, 4))).shape
         (2, 3)
     """
-    graphdef, streams, state = nnx.split(model, nnx.RngState, ...)
+    graphdef, *states = nnx.split(model, nnx.RngState, ...)
+    streams, state = states
     tree = jax.tree.structure(state)
+    names = {variable.tag for _, variable in nnx.to_flat_state(streams)}
 
     def fn(
         variables: Mapping[str, Any],
@@ -44,15 +47,25 @@ def nnx_function(model: nnx.Module) -> tuple[Callable[..., Any], dict[str, Any]]
         copy = nnx.merge(graphdef, streams, jax.tree.unflatten(tree, leaves), copy=True)
         copy.train() if train else copy.eval()
         if rngs:
-            nnx.reseed(copy, **rngs)
+            nnx.reseed(copy, **_by_stream(rngs, names))
         output = copy(*inputs, **kwargs)
         if not mutable:
             return output
-        updated = _collections(nnx.split(copy, nnx.RngState, ...)[2])[0]
+        _, *after = nnx.split(copy, nnx.RngState, ...)
+        updated = _collections(after[1])[0]
         return output, {name: updated[name] for name in mutable if name in updated}
 
     variables, places = _collections(state)
     return fn, variables
+
+
+def _by_stream(rngs: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The keys by the model's own streams; a name that it does not have means the default one."""
+    seeds = {name: key for name, key in rngs.items() if name in names}
+    others = [key for name, key in rngs.items() if name not in names]
+    if others and "default" in names:
+        seeds.setdefault("default", others[0])
+    return seeds
 
 
 def _collections(state: Any) -> tuple[dict[str, Any], list[tuple[str, ...]]]:

@@ -168,6 +168,11 @@ class NetworkRegularizer:
             factors[name] = jnp.where(s > 0.0, left / jnp.where(s > 0.0, s, 1.0), 0.0)
         return self._scale(variables, factors)
 
+    def is_pulled(self, variables: Any) -> Any:
+        """For every leaf of `variables`, whether `shrink_step` may scale it."""
+        paths, _, treedef = flat_paths(variables)
+        return jax.tree.unflatten(treedef, [self._full(path) in self._pulled for path in paths])
+
     def _scale(self, variables: Any, factors: Mapping[str, Any]) -> Any:
         """Multiplies what each channel pulls along by its factor."""
         paths, leaves, treedef = flat_paths(variables)

@@ -27,8 +27,8 @@ from regularizers.channels.graph import ChannelGraph, Group
 def rms(leaf: Float[Array, "..."], axis: int, l1_share: float = 0.0) -> Float[Array, " n"]:
     """Root mean square of every slice along `axis`: group lasso, in MorphNet's normalisation.
 
-    With an L1 share s it is (1 - s) RMS + s mean |w|. Computed in float32 or wider, scaled so that
-    it cannot overflow; its gradient at a slice of zeros is zero.
+    With an L1 share s it is (1 - s) RMS + s mean |w|. Computed in float32 or wider, so that squares
+    of half-precision weights do not overflow; its gradient at a slice of zeros is zero.
     """
     wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
     others = tuple(k for k in range(leaf.ndim) if k != axis)

@@ -18,13 +18,13 @@ class ProximalState(NamedTuple):
 
     Attributes:
         inner: the wrapped optimizer's state.
-        count: steps so far.
+        steps: steps so far.
         strength: the strength in force; kept up by the schedule if one was given.
         protected: channels that are not pulled to zero, by group.
     """
 
     inner: Any
-    count: Int[Array, ""]
+    steps: Int[Array, ""]
     strength: Float[Array, ""]
     protected: dict[str, Bool[Array, " width"]]
 
@@ -68,13 +68,24 @@ def proximal(
     ) -> tuple[Any, ProximalState]:
         if params is None:
             raise ValueError("proximal needs the parameters: call update(grads, state, params)")
-        updates, inner = wrapped.update(updates, state.inner, params, **extra)
-        now = strength(state.count) if callable(strength) else state.strength
+        gradients = updates
+        updates, inner = wrapped.update(gradients, state.inner, params, **extra)
+        updates = jax.tree.map(
+            _stay_dead, updates, gradients, params, regularizer.is_pulled(params)
+        )
+        now = strength(state.steps) if callable(strength) else state.strength
         moved = optax.apply_updates(params, updates)
         pulled = regularizer.shrink_step(moved, now, state.protected)
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
         updates = jax.tree.map(lambda q, p: q - p, pulled, params)
         now = jnp.asarray(now, jnp.float32)
-        return updates, ProximalState(inner, state.count + 1, now, state.protected)
+        return updates, ProximalState(inner, state.steps + 1, now, state.protected)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _stay_dead(update: Any, gradient: Any, parameter: Any, is_pulled: bool) -> Any:
+    """Stale momentum does not wake a dead channel; only a gradient does."""
+    if not is_pulled:
+        return update
+    return jnp.where((parameter == 0.0) & (gradient == 0.0), jnp.zeros_like(update), update)

@@ -3,6 +3,9 @@
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+# Of running statistics. Flax's default, 0.99, remembers 100 steps: too long while widths change.
+BATCH_NORM_MOMENTUM = 0.9
+
 
 def scaled(channels: int, width: float) -> int:
     """Returns `channels * width`, rounded, and at least 1."""
@@ -26,5 +29,5 @@ class ConvNormRelu(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n p q d"]:
         """Returns the activations, [N, ceil(H / stride), ceil(W / stride), features]."""
         x = nn.Conv(self.features, self.kernel_size, strides=self.stride, use_bias=False)(x)
-        x = nn.BatchNorm(use_running_average=not train)(x)
+        x = nn.BatchNorm(use_running_average=not train, momentum=BATCH_NORM_MOMENTUM)(x)
         return nn.relu(x)

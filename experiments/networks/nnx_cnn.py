@@ -5,6 +5,8 @@ import math
 from flax import nnx
 from jaxtyping import Array, Float
 
+from experiments.networks.layers import BATCH_NORM_MOMENTUM
+
 
 class NNXCNN(nnx.Module):
     """Conv-BN-relu stages, each halving the map, then flatten-dropout-dense.
@@ -34,7 +36,7 @@ class NNXCNN(nnx.Module):
         for features in widths:
             conv = nnx.Conv(in_features, features, (3, 3), strides=2, use_bias=False, rngs=rngs)
             self.convs.append(conv)
-            self.norms.append(nnx.BatchNorm(features, rngs=rngs))
+            self.norms.append(nnx.BatchNorm(features, momentum=BATCH_NORM_MOMENTUM, rngs=rngs))
             height, width, in_features = math.ceil(height / 2), math.ceil(width / 2), features
         self.dropout = nnx.Dropout(dropout_rate, rngs=rngs)
         self.dense = nnx.Linear(height * width * in_features, num_classes, rngs=rngs)

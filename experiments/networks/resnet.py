@@ -3,7 +3,7 @@
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from experiments.networks.layers import ConvNormRelu, scaled
+from experiments.networks.layers import BATCH_NORM_MOMENTUM, ConvNormRelu, scaled
 
 
 class Block(nn.Module):
@@ -25,10 +25,10 @@ class Block(nn.Module):
         """Returns the activations, [N, ceil(H / stride), ceil(W / stride), features]."""
         y = ConvNormRelu(self.features, stride=self.stride)(x, train)
         y = nn.Conv(self.features, (3, 3), use_bias=False)(y)
-        y = nn.BatchNorm(use_running_average=not train)(y)
+        y = nn.BatchNorm(use_running_average=not train, momentum=BATCH_NORM_MOMENTUM)(y)
         if x.shape != y.shape:
             x = nn.Conv(self.features, (1, 1), strides=self.stride, use_bias=False)(x)
-            x = nn.BatchNorm(use_running_average=not train)(x)
+            x = nn.BatchNorm(use_running_average=not train, momentum=BATCH_NORM_MOMENTUM)(x)
         return nn.relu(x + y)
 
 

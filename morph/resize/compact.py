@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from morph.architecture import Architecture
 from morph.resize.evaluate import Plan, evaluate
@@ -45,7 +44,8 @@ def compact(fn: Callable[..., Any], architecture: Architecture) -> Callable[...,
     def small_fn(variables: Any, *inputs: Any, **static: Any) -> Any:
         call = bind_call(fn, variables, inputs, static)
         key = call.signature
-        plan, out_tree = (plans.get(key) if key is not None else None) or _plan(call, architecture)
+        known = plans.get(key) if key is not None else None
+        plan, out_tree = known or _plan(call, architecture, plans.clear)
         if key is not None:
             plans[key] = plan, out_tree
         values = [*jax.tree.leaves(variables), *call.arrays]
@@ -54,10 +54,9 @@ def compact(fn: Callable[..., Any], architecture: Architecture) -> Callable[...,
     return small_fn
 
 
-def _plan(call: Call, architecture: Architecture) -> tuple[Plan, Any]:
+def _plan(call: Call, architecture: Architecture, forget: Callable[[], None]) -> tuple[Plan, Any]:
     """Traces the call at the seed's shapes and infers it from the architecture's axes."""
     structs, terms = [], []
-    resized = architecture.resized
     groups = {n: Atom(group.seed_width, name=n) for n, group in architecture.groups.items()}
     for path, leaf in zip(call.paths, call.variables, strict=True):
         if path not in architecture.variables:
@@ -83,20 +82,28 @@ def _plan(call: Call, architecture: Architecture) -> tuple[Plan, Any]:
     body = inference.run(closed, [*terms, *fixed])
 
     def check() -> None:
-        for name in resized:
-            root = find(groups[name])
-            if not isinstance(root, Atom) or root.pin is not None:
-                pin = root.pin if isinstance(root, Atom) else None
-                why = f"{pin.reason} [{jaxprs.source_line(pin.source)}]" if pin else "it is split"
-                raise ValueError(
-                    f"cannot resize group {name!r} in this call: {why}. Infer the architecture "
-                    "from this function: morph.shrink(reg.trace_channels(fn, variables, ...), alive)."
-                )
+        try:
+            check_resized(architecture, groups, "call")
+        except ValueError:
+            forget()  # what a derivative rule fixed stays fixed in its plan
+            raise
 
     check()
-    sizes = Sizes(
-        seed={name: group.seed_width for name, group in architecture.groups.items()},
-        parents={name: np.asarray(group.parents) for name, group in architecture.groups.items()},
-    )
-    plan = Plan(body=body, inference=inference, sizes=sizes, check=check)
+    plan = Plan(body=body, inference=inference, sizes=Sizes.at(architecture), check=check)
     return plan, jax.tree.structure(outputs)
+
+
+def check_resized(architecture: Architecture, groups: Mapping[str, Atom], what: str) -> None:
+    """Raises if inference tied, split or fixed a group that the architecture resized."""
+    for name in sorted(architecture.resized):
+        root = find(groups[name])
+        if isinstance(root, Atom) and root.pin is None:
+            continue
+        why = "it is split"
+        if isinstance(root, Atom) and root.pin is not None:
+            where = jaxprs.source_line(root.pin.source)
+            why = root.pin.reason + (f" [{where}]" if where else "")
+        raise ValueError(
+            f"cannot resize group {name!r} in this {what}: {why}. Infer the architecture from this "
+            "function: morph.shrink(reg.trace_channels(fn, variables, ...), alive)."
+        )

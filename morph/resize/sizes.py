@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from morph.architecture import Architecture
 from regularizers.channels import axes as ax
 from regularizers.channels.terms import Atom, Axes, Pin, Product, Sum, Term, freeze, resolve
 
@@ -19,6 +20,15 @@ class Sizes:
 
     seed: Mapping[str, int]
     parents: Mapping[str, np.ndarray]  # int [new width], -1 where fresh
+
+    @classmethod
+    def at(cls, architecture: Architecture) -> Sizes:
+        """The sizes at the widths of an architecture."""
+        groups = architecture.groups
+        return cls(
+            seed=architecture.seed_widths,
+            parents={name: np.asarray(group.parents, int) for name, group in groups.items()},
+        )
 
     @functools.cached_property
     def widths(self) -> dict[str, int]:

@@ -181,4 +181,4 @@ def from_json(data: Any) -> Axis:
         if "sum" in data:
             return Sum(tuple(from_json(part) for part in data["sum"]))
         return Product(tuple(from_json(factor) for factor in data["product"]))
-    return data
+    return data if isinstance(data, str) else int(data)  # 5.0 is an integer in JSON

@@ -2,9 +2,9 @@
 
 Given that all producers of a dead channel are zero, one forward pass tracks for every value the
 groups whose dead slices are exactly zero in it. Where a contraction or a sum makes a group
-disappear from a value that is not zero there, removing the channel is not the same as masking it: the group
-is
-*inexact*, and the step where that happens is the reason. Values are taken to be finite.
+disappear from a value that is not zero there, removing the channel is not the same as masking it:
+the group is *inexact*, and the step where that happens is the reason. Values are taken to be
+finite.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from regularizers.channels.flow import Destinations, destinations
 from regularizers.channels.inference import Body, Step
 from regularizers.channels.jaxprs import JaxprEqn, Literal, Primitive, Var
 from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.terms import Atom, Axes, atoms
+from regularizers.channels.terms import Atom, Axes, Source, atoms
 
 Zeros: TypeAlias = frozenset[tuple[int, Atom]]  # (axis, group): dead slices along it are zero
 
@@ -42,12 +42,12 @@ class Exactness:
     """The groups asked for, and the first step that consumed a slice of one that is not zero."""
 
     groups: frozenset[Atom]
-    reasons: dict[Atom, tuple[str, Any]] = field(default_factory=dict)
+    reasons: dict[Atom, tuple[str, Source]] = field(default_factory=dict)
 
 
 def find_inexact(
     body: Body, groups: Collection[Atom], zeroed: Sequence[Zeros]
-) -> dict[Atom, tuple[str, Any]]:
+) -> dict[Atom, tuple[str, Source]]:
     """The groups that are not exact when some variables' slices are zero.
 
     Args:
@@ -56,7 +56,7 @@ def find_inexact(
         zeroed: for each input of `body`, the axes and groups whose dead slices are zero.
 
     Returns:
-        For each group that is not exact, the reason and JAX's source info of the step.
+        For each group that is not exact, the reason and the source of the step.
     """
     state = Exactness(frozenset(groups))
     _walk(body, list(zeroed), state)
@@ -114,7 +114,7 @@ def _note_consumed(
                         harmless.add(group)
     for group in consumed - harmless - state.reasons.keys():
         reason = f"its dead channels are not zero where {step.primitive.name} consumes them"
-        state.reasons[group] = (reason, step.eqn.source_info)
+        state.reasons[group] = (reason, step.source)
 
 
 def _arrive(
@@ -211,8 +211,9 @@ def select(m: Meeting) -> Zeros:
 def clamp(m: Meeting) -> Zeros:
     """clamp(low, 0, high) = 0 where low <= 0 <= high, which is known of literals only."""
     low, _, high = m.eqn.invars
-    known = isinstance(low, Literal) and isinstance(high, Literal)
-    return m.zeros[1] if known and np.all(low.val <= 0) and np.all(high.val >= 0) else NOTHING
+    if not (isinstance(low, Literal) and isinstance(high, Literal)):
+        return NOTHING
+    return m.zeros[1] if np.all(low.val <= 0) and np.all(high.val >= 0) else NOTHING
 
 
 def joined(m: Meeting) -> Zeros:

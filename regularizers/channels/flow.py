@@ -100,7 +100,9 @@ def _gather(step: Step) -> Destinations:
     rank = len(step.results[0])
     window = iter(numbers.offset_dims)
     whole = set(numbers.collapsed_slice_dims) | set(numbers.operand_batching_dims)
-    operand = [() if k in whole else (next(window),) for k in range(len(step.operands[0]))]
+    operand: list[tuple[int, ...]] = [
+        () if k in whole else (next(window),) for k in range(len(step.operands[0]))
+    ]
     batch = [(k,) for k in range(rank) if k not in numbers.offset_dims]
     for k, i in zip(
         numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True
@@ -137,7 +139,7 @@ FLOW: dict[Primitive, FlowRule] = {
     ),
     **dict.fromkeys(
         reduction.REDUCTIONS,
-        lambda step: without(step, step.eqn.params.get("axes", step.eqn.params.get("dimensions"))),
+        lambda step: without(step, reduction.reduced_axes(step.eqn)),
     ),
     p.squeeze_p: lambda step: without(step, step.eqn.params["dimensions"]),
     p.broadcast_in_dim_p: _broadcast,

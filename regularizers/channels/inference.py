@@ -15,7 +15,7 @@ from regularizers.channels import jaxprs
 from regularizers.channels.coupling import RULES
 from regularizers.channels.coupling.rule import Rule, pin_everything
 from regularizers.channels.jaxprs import JaxprEqn, Literal, Primitive, Var
-from regularizers.channels.terms import Atom, Axes, Solver
+from regularizers.channels.terms import Atom, Axes, Solver, Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +25,7 @@ class Step:
     eqn: JaxprEqn
     operands: tuple[Axes, ...]
     results: tuple[Axes, ...]
+    source: Source  # of the equation and of the calls around it
     body: Body | None = None  # of a call: the jaxpr it runs on its operands
 
     @property
@@ -51,17 +52,18 @@ class Inference:
 
     solver: Solver = field(default_factory=Solver)
     rules: Mapping[Primitive, Rule] = field(default_factory=lambda: RULES)
-    unknown: dict[Primitive, Any] = field(default_factory=dict)  # to the first source info
+    unknown: dict[Primitive, Source] = field(default_factory=dict)  # where it was first met
+    calls: tuple[Any, ...] = ()  # the source infos of the calls around what is being inferred
 
     def run(self, closed: jaxprs.ClosedJaxpr, inputs: Sequence[Axes]) -> Body:
         """Infers the terms of `closed` from those of its inputs."""
         jaxpr = closed.jaxpr
-        const_axes = tuple(self.fresh_axes(v.aval.shape) for v in jaxpr.constvars)
+        const_axes = tuple(self.fresh_axes(jaxprs.shape_of(v)) for v in jaxpr.constvars)
         env: dict[Var, Axes] = dict(zip(jaxpr.constvars, const_axes, strict=True))
         env.update(zip(jaxpr.invars, inputs, strict=True))
 
         def read(v: Var | Literal) -> Axes:
-            return self.fresh_axes(v.aval.shape) if isinstance(v, Literal) else env[v]
+            return self.fresh_axes(jaxprs.shape_of(v)) if isinstance(v, Literal) else env[v]
 
         steps = []
         for eqn in jaxprs.live_equations(jaxpr):
@@ -82,16 +84,19 @@ class Inference:
         return tuple(self.solver.fresh(n) for n in shape)
 
     def _step(self, eqn: JaxprEqn, operands: tuple[Axes, ...]) -> Step:
-        self.solver.source = eqn.source_info
+        around = self.calls
+        source = self.solver.source = (eqn.source_info, *around)
         called = jaxprs.body_of(eqn)
         if called is not None:
+            self.calls = source
             body = self.run(called, operands)
-            return Step(eqn=eqn, operands=operands, results=body.outputs, body=body)
+            self.calls = around
+            return Step(eqn=eqn, operands=operands, results=body.outputs, source=source, body=body)
         rule = self.rules.get(eqn.primitive)
         if rule is None:
-            self.unknown.setdefault(eqn.primitive, eqn.source_info)
+            self.unknown.setdefault(eqn.primitive, source)
             reason = f"touched by {eqn.primitive.name}, for which there is no rule"
             results = pin_everything(self.solver, eqn, *operands, reason=reason)
         else:
             results = list(rule(self.solver, eqn, *operands))
-        return Step(eqn=eqn, operands=operands, results=tuple(map(tuple, results)))
+        return Step(eqn=eqn, operands=operands, results=tuple(map(tuple, results)), source=source)

@@ -39,6 +39,7 @@ __all__ = [
     "rebind",
     "reshard_p",
     "scope",
+    "shape_of",
     "source_line",
     "split_p",
     "tile_p",
@@ -116,6 +117,11 @@ def custom_vjp_bodies(
     return ClosedJaxpr(fwd, closed_over), bwd, list(forwarded), returned, consts
 
 
+def shape_of(v: Var | Literal) -> tuple[int, ...]:
+    """The shape of a value; () for what has none, e.g. a token."""
+    return tuple(getattr(v.aval, "shape", ()))
+
+
 def rebind(eqn: JaxprEqn, values: Sequence[Any], **changes: Any) -> list[Any]:
     """Evaluates `eqn` on `values`, with some static parameters replaced."""
     params = eqn.primitive.get_bind_params({**eqn.params, **changes})
@@ -139,10 +145,16 @@ def scope(eqn: JaxprEqn) -> str:
     return str(eqn.source_info.name_stack)
 
 
-def source_line(source: Any) -> str:
-    """The user's `file:line (function)` of a source info; frames of Flax are passed over."""
-    if source is None:
-        return ""
-    frames = source_info_util.summarize(source, num_frames=64).splitlines()[::-1]
-    own = [frame for frame in frames if "flax" not in PurePath(frame.split(":")[0]).parts]
-    return (own or frames or [""])[0]
+def source_line(source: Sequence[Any] | None) -> str:
+    """The user's `file:line (function)`; frames of Flax are passed over.
+
+    Args:
+        source: the source infos of an equation and of the calls around it, the innermost first.
+            JAX keeps no line of the user for what is inside its own jitted functions.
+    """
+    for info in source or ():
+        frames = source_info_util.summarize(info, num_frames=64).splitlines()[::-1]
+        own = [frame for frame in frames if "flax" not in PurePath(frame.split(":")[0]).parts]
+        if frames:
+            return (own or frames)[0]
+    return ""

@@ -100,8 +100,10 @@ def _follow(step: Step, values: list[Sources | None], roles: Roles) -> list[Sour
         kind = (
             "shift" if step.primitive in SUMS else "scale" if step.primitive in SCALES else "table"
         )
-        for value in values:
-            _use(roles, value, kind)
+        for i, value in enumerate(values):
+            # An axis without destination is indexed: a one-hot product would contract it.
+            indexed = [k for k, d in enumerate(to[i]) if not d] if to is not None else ()
+            _use(roles, value, kind, indexed)
     if to is None or None in values:
         return [None] * results
     joined = [NOTHING] * len(step.results[0])

@@ -24,13 +24,16 @@ from typing import Any, TypeAlias
 
 from regularizers.channels import axes
 
+# JAX's source infos of an equation and of the calls around it, the innermost first.
+Source: TypeAlias = tuple[Any, ...] | None
+
 
 @dataclass(frozen=True)
 class Pin:
-    """Why a width may not change, and JAX's record of the user's source line (if any)."""
+    """Why a width may not change, and JAX's records of the user's source line (if any)."""
 
     reason: str
-    source: Any = None
+    source: Source = None
 
 
 class Atom:
@@ -51,8 +54,8 @@ class Sum:
     __slots__ = ("parts", "size")
 
     def __init__(self, parts: Iterable[Term]) -> None:
-        self.parts = tuple(parts)
-        self.size = sum(part.size for part in self.parts)
+        self.parts: tuple[Term, ...] = tuple(parts)
+        self.size: int = sum(part.size for part in self.parts)
 
 
 class Product:
@@ -61,8 +64,8 @@ class Product:
     __slots__ = ("factors", "size")
 
     def __init__(self, factors: Iterable[Term]) -> None:
-        self.factors = tuple(factors)
-        self.size = math.prod(factor.size for factor in self.factors)
+        self.factors: tuple[Term, ...] = tuple(factors)
+        self.size: int = math.prod(factor.size for factor in self.factors)
 
 
 Term: TypeAlias = Atom | Sum | Product
@@ -141,7 +144,7 @@ class Solver:
     """Holds the one piece of context that unification needs: what is being traced right now."""
 
     def __init__(self) -> None:
-        self.source: Any = None  # JAX's source info of the equation at hand
+        self.source: Source = None  # of the equation at hand
 
     def fresh(self, size: int) -> Atom:
         """A new unknown width. A width of 0 or 1 is fixed: it broadcasts, it does not count."""
@@ -164,12 +167,15 @@ class Solver:
             return
         if a.size != b.size:
             raise AssertionError(f"widths {a.size} and {b.size} cannot be the same axis")
-        if isinstance(a, Atom) and isinstance(b, Atom):
-            self._link(a, b)
-        elif isinstance(a, Atom):
-            self._bind(a, b)
+        if isinstance(a, Atom):
+            if isinstance(b, Atom):
+                self._link(a, b)
+            else:
+                self._bind(a, b)
         elif isinstance(b, Atom):
             self._bind(b, a)
+        elif a.size <= 1:  # nothing to align, and an empty factor divides nothing
+            self._give_up(a, b)
         elif isinstance(a, Sum) and isinstance(b, Sum):
             self._align(deque(_parts(a)), deque(_parts(b)), self._cut)
         elif isinstance(a, Product) and isinstance(b, Product):

@@ -61,7 +61,7 @@ class CostTable(tuple[LayerCost, ...]):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity, so that `jit(cost)` works
 class Cost:
     """A multilinear function of the widths of a graph's groups.
 

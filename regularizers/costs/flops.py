@@ -79,7 +79,7 @@ def operation_name(operation: Operation) -> tuple[str, tuple[int, ...], Axis, Ax
         kind = "dense" if operation.kernel else "product"
         return kind, (), make_product([operation.lhs[k] for k in lhs_sum]), make_product(free)
     numbers = operation.params["dimension_numbers"]
-    window = tuple(int(operation.rhs[k]) for k in numbers.rhs_spec[2:])  # type: ignore[arg-type]
+    window = tuple(int(operation.rhs[k]) for k in numbers.rhs_spec[2:])
     groups = operation.params["feature_group_count"]
     into, out = operation.lhs[numbers.lhs_spec[1]], operation.out[numbers.out_spec[1]]
     if any(d > 1 for d in operation.params["lhs_dilation"]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from regularizers.channels.coupling.rule import Rule, out_shape, together
-from regularizers.channels.jaxprs import JaxprEqn, Primitive
+from regularizers.channels.jaxprs import JaxprEqn, Primitive, shape_of
 from regularizers.channels.jaxprs import primitives as p
 from regularizers.channels.terms import Axes, Solver, Term
 
@@ -16,16 +16,22 @@ def reduce_sum(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
     return [tuple(t for k, t in enumerate(operand) if k not in eqn.params["axes"])]
 
 
+def reduced_axes(eqn: JaxprEqn) -> tuple[int, ...]:
+    """The axes that a reduction sums away."""
+    return tuple(eqn.params["axes"] if "axes" in eqn.params else eqn.params["dimensions"])
+
+
 def reduce_pinning(reason: str) -> Rule:
     """The rule of a reduction that a zero would change: the axes in `axes` are pinned."""
 
     def reduce(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
         """The axes in `axes` are pinned and go; the others carry."""
-        axes = eqn.params.get("axes", eqn.params.get("dimensions"))
-        for operand in operands:
+        axes = reduced_axes(eqn)
+        arrays = [operand for operand in operands if operand]  # initial values are scalars
+        for operand in arrays:
             for k in axes:
                 solver.pin(operand[k], reason)
-        kept = [tuple(t for k, t in enumerate(o) if k not in axes) for o in operands if o]
+        kept = [tuple(t for k, t in enumerate(o) if k not in axes) for o in arrays]
         return [together(solver, kept, out_shape(eqn))] * len(eqn.outvars)
 
     return reduce
@@ -61,7 +67,7 @@ def along(param: str, reason: str) -> Callable[..., list[Axes]]:
     def rule(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
         """The axis named by the parameter is pinned; all operands and results are alike."""
         k = eqn.params[param]
-        shared = together(solver, operands, eqn.invars[0].aval.shape)
+        shared = together(solver, operands, shape_of(eqn.invars[0]))
         solver.pin(shared[k], reason)
         results = []
         for i in range(len(eqn.outvars)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from regularizers.channels.jaxprs import JaxprEqn
+from regularizers.channels.jaxprs import JaxprEqn, shape_of
 from regularizers.channels.terms import Axes, Solver
 
 Rule: TypeAlias = Callable[..., Sequence[Axes]]
@@ -13,7 +13,7 @@ Rule: TypeAlias = Callable[..., Sequence[Axes]]
 
 def out_shape(eqn: JaxprEqn, index: int = 0) -> tuple[int, ...]:
     """The seed shape of a result of `eqn`."""
-    return tuple(eqn.outvars[index].aval.shape)
+    return shape_of(eqn.outvars[index])
 
 
 def fixed_axes(solver: Solver, shape: Sequence[int], reason: str) -> Axes:

@@ -16,6 +16,7 @@ from regularizers.channels.jaxprs import (
     Primitive,
     random_unwrap_p,
     random_wrap_p,
+    shape_of,
     split_p,
 )
 from regularizers.channels.jaxprs import primitives as p
@@ -59,7 +60,7 @@ def reshape(solver: Solver, eqn: JaxprEqn, operand: Axes, *rest: Axes) -> list[A
 
     Example: f32[2,4,4,8] -> f32[2,128] makes the last axis 4 x 4 x 8. Reads `new_sizes`.
     """
-    before, after = eqn.invars[0].aval.shape, out_shape(eqn)
+    before, after = shape_of(eqn.invars[0]), out_shape(eqn)
     if 0 in before or rest or eqn.params.get("dimensions"):
         return pin_everything(solver, eqn, operand, *rest, reason="reshape of an empty array")
     axes: list[Term] = [solver.fresh(n) for n in after]
@@ -165,7 +166,7 @@ def random_bits(solver: Solver, eqn: JaxprEqn, key: Axes) -> list[Axes]:
 
 def bitcast(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
     """Elementwise between types of equal width; otherwise a byte axis appears or goes: pinned."""
-    if out_shape(eqn) == tuple(eqn.invars[0].aval.shape):
+    if out_shape(eqn) == shape_of(eqn.invars[0]):
         return [operand]
     return pin_everything(solver, eqn, operand, reason="reinterpreted at another item size")
 

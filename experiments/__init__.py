@@ -1,0 +1,1 @@
+"""Runs Morph: command-line flags, data sets, seed networks and configurations."""

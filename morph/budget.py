@@ -1,0 +1,202 @@
+"""Budget control: from "half the FLOPs" to a strength that gets there, and the final trim.
+
+A controller moves log(strength) so that the alive cost follows a schedule down to the budget, in
+one training run. At every look it also picks the channels that would be kept if training ended now, by
+strength per marginal cost; those are protected from zero, so that the cost cannot fall through the
+schedule. The final trim keeps the very same choice at the budget itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from morph.expand import BudgetError
+from regularizers.costs.cost import Cost
+from regularizers.objective import NetworkRegularizer
+
+
+def check_feasible(regularizer: NetworkRegularizer, budget: float, min_width: int = 1) -> None:
+    """Raises unless the narrowest network fits the budget, and says what its cost is made of.
+
+    Raises:
+        BudgetError: naming the least possible cost and the layers that it is spent in.
+    """
+    cost = regularizer.cost
+    least = {g.group: min_width for g in regularizer.groups}
+    floor = float(cost(least))
+    if floor <= budget:
+        return
+    dearest = sorted(cost.table(least), key=lambda row: -row.cost)[:3]
+    spent = ", ".join(f"{row.layer} {row.cost:,.0f}" for row in dearest)
+    raise BudgetError(
+        f"cannot meet a budget of {budget:,.0f} {cost.unit}: with every group that may shrink at "
+        f"width {min_width} the network still costs {floor:,.0f} {cost.unit} "
+        f"({floor / regularizer.seed_cost:.1%} of the seed), most of it in {spent}. "
+        "Ask for more than that; graph.explain(layer) says why a width is fixed."
+    )
+
+
+def strongest_within(
+    cost: Cost,
+    strengths: Mapping[str, np.ndarray],
+    limit: float,
+    *,
+    min_width: int = 1,
+    fill: bool = True,
+) -> dict[str, np.ndarray]:
+    """The channels worth keeping at a cost of at most `limit`.
+
+    Channels are cut in order of strength per marginal cost until the cost fits; then, with `fill`,
+    those that still fit are taken back, the strongest first, so that little of the limit is left.
+
+    Args:
+        cost: the cost of widths.
+        strengths: for the groups that may shrink, the strength of every channel.
+        limit: the most that the result may cost, in the unit of `cost`.
+        min_width: the strongest channels of a group that always stay.
+        fill: whether to take channels back.
+
+    Returns:
+        For each of the groups, bool [width]: kept.
+
+    Raises:
+        BudgetError: if the limit cannot be met.
+    """
+    order = list(cost.groups)
+    widths = cost.vector({name: int(np.sum(s > 0)) or 1 for name, s in strengths.items()})
+    marginal = dict(zip(order, _gradient(cost, widths), strict=True))
+    names: list[str] = []
+    channels: list[int] = []
+    scores: list[float] = []
+    for name, s in strengths.items():
+        free = np.argsort(-s, kind="stable")[min_width:]
+        names += [name] * len(free)
+        channels += free.tolist()
+        scores += (s[free] / max(float(marginal[name]), 1e-30)).tolist()
+    ranking = np.argsort(np.asarray(scores), kind="stable")
+    position = np.asarray([order.index(name) for name in names], int)
+    seed = cost.vector()
+
+    def cost_without(count: int) -> float:
+        cut = np.bincount(position[ranking[:count]], minlength=len(order)) if count else 0
+        return float(cost.of_vector(seed - cut))
+
+    low, high = 0, len(ranking)
+    if cost_without(high) > limit:
+        raise BudgetError(
+            f"cannot meet {limit:,.0f} {cost.unit}: at least {cost_without(high):,.0f}"
+        )
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if cost_without(middle) <= limit else (middle + 1, high)
+    keep = {name: np.ones(len(s), bool) for name, s in strengths.items()}
+    now = seed.copy()
+    for i in ranking[:low]:
+        keep[names[i]][channels[i]] = False
+        now[position[i]] -= 1
+    if fill:
+        refused: set[int] = set()  # a group whose strongest cut channel does not fit is done
+        for i in ranking[:low][::-1]:
+            if position[i] in refused:
+                continue
+            now[position[i]] += 1
+            if float(cost.of_vector(now)) <= limit:
+                keep[names[i]][channels[i]] = True
+            else:
+                now[position[i]] -= 1
+                refused.add(int(position[i]))
+    return keep
+
+
+def _gradient(cost: Cost, widths: np.ndarray) -> np.ndarray:
+    """Marginal costs by one-sided differences, exact for a multilinear cost."""
+    base = cost.of_vector(widths)
+    steps = np.eye(len(widths))
+    return np.asarray([float(cost.of_vector(widths + step)) - float(base) for step in steps])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The alive cost that is aimed at, as a share of the seed's.
+
+    It falls geometrically from 1 at `start` to the budget at `end`, and stays there.
+    """
+
+    budget_ratio: float
+    start: int
+    end: int
+
+    def __call__(self, step: int) -> float:
+        """The target at a step."""
+        done = (step - self.start) / max(1, self.end - self.start)
+        return float(self.budget_ratio ** min(1.0, max(0.0, done)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What the controller saw and decided.
+
+    Attributes:
+        strength: the strength from now on.
+        settled: the budget is met; nothing is pulled on, and the network recovers.
+        keep: the channels that would be kept if training ended now.
+        cost_ratio: the alive cost over the seed's.
+        target_ratio: where the schedule wants it.
+    """
+
+    strength: float
+    settled: bool
+    keep: dict[str, np.ndarray]
+    cost_ratio: float
+    target_ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controller:
+    """Moves log(strength) so that the alive cost follows the schedule.
+
+    Attributes:
+        regularizer: measures strengths and costs.
+        schedule: the target share of the seed's cost at each step.
+        gain: of log(strength) per unit of log(alive cost / target).
+        most: log(strength) moves at most this much per look.
+        min_width: no group gets narrower.
+    """
+
+    regularizer: NetworkRegularizer
+    schedule: Schedule
+    gain: float = 1.0
+    most: float = 0.25
+    min_width: int = 1
+
+    def initial_strength(self, strengths: Mapping[str, np.ndarray]) -> float:
+        """The strength that would pull a median channel to zero within a third of the schedule."""
+        marginal = self.regularizer.marginal_costs(strengths)
+        needed = [float(np.median(s)) / max(float(marginal[n]), 1e-9) for n, s in strengths.items()]
+        return float(np.median(needed)) / max(1.0, (self.schedule.end - self.schedule.start) / 3)
+
+    def look(self, step: int, strengths: Mapping[str, Any], strength: float) -> Look:
+        """One look at the network.
+
+        Args:
+            step: the step of the schedule.
+            strengths: the strength of every channel now.
+            strength: the strength that the last look returned.
+        """
+        cost, seed_cost = self.regularizer.cost, self.regularizer.seed_cost
+        here = {name: np.asarray(s) for name, s in strengths.items()}
+        alive = float(cost({name: max(1, int((s > 0).sum())) for name, s in here.items()}))
+        ratio, target = alive / seed_cost, self.schedule(step)
+        keep = strongest_within(cost, here, target * seed_cost, min_width=self.min_width)
+        settled = ratio <= self.schedule.budget_ratio
+        if not settled:
+            move = self.gain * (math.log(ratio) - math.log(target))
+            strength *= math.exp(min(self.most, max(-self.most, move)))
+        return Look(
+            strength=strength, settled=settled, keep=keep, cost_ratio=ratio, target_ratio=target
+        )

@@ -1,0 +1,639 @@
+"""The main road: train the seed, shrink to a budget, expand, retrain; and again.
+
+    (uniform baseline ->) seed -> [shrink -> trim -> expand -> retrain] x cycles
+
+A run is a list of phases. Whatever a phase needs is recomputed from its number, its step and the
+last checkpoint, so that a run that was stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+
+from morph.architecture import Architecture
+from morph.budget import Controller, Look, Schedule, check_feasible, strongest_within
+from morph.checkpoint import Checkpoints, claim_workdir
+from morph.expand import BudgetError, expand
+from morph.network import Network, Variables
+from morph.shrink import shrink
+from morph.train import (
+    Batch,
+    Evaluator,
+    Loss,
+    TrainState,
+    batches,
+    check_finite,
+    cross_entropy,
+    make_step,
+    momentum_sgd,
+)
+from regularizers.channels.graph import ChannelGraph, trace_channels
+from regularizers.costs.cost import Cost
+from regularizers.costs.flops import flops
+from regularizers.costs.size import model_size
+from regularizers.objective import NetworkRegularizer
+from regularizers.proximal import proximal
+
+# What a run may aim at: a cost of a channel graph.
+TARGETS: dict[str, Callable[[ChannelGraph], Cost]] = {"flops": flops, "size": model_size}
+
+
+NAMES = {"seed": "seed", "uniform": "uniform", "retrain": "expanded and retrained"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycleConfig:
+    """How to learn a structure. Costs are ratios to the seed's.
+
+    Attributes:
+        target: what is paid for: a name in `TARGETS`.
+        budget: the cost to shrink to.
+        expand_budget: the cost to expand to after shrinking.
+        cycles: how often to shrink and expand.
+        seed_steps, shrink_steps, retrain_steps: training steps of each phase.
+        settle: the share of the shrink phase that is left to recover at the budget.
+        penalty: what makes a channel strong: `gamma` or `group_lasso`.
+        batch_size, learning_rate, weight_decay: of all phases.
+        shrink_learning_rate: the peak in the shrink phase, which starts from trained weights.
+        min_width: no group gets narrower.
+        round_to: expanded widths become multiples of it.
+        baseline: also train the seed with one uniform width multiplier at the final cost.
+        seed: of everything random.
+    """
+
+    target: str = "flops"
+    budget: float = 0.5
+    expand_budget: float = 1.0
+    cycles: int = 1
+    seed_steps: int = 200
+    shrink_steps: int = 400
+    retrain_steps: int = 300
+    settle: float = 0.3
+    penalty: str = "gamma"
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    shrink_learning_rate: float = 0.05
+    weight_decay: float = 1e-4
+    min_width: int = 1
+    round_to: int = 1
+    baseline: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One network of a run, measured.
+
+    Attributes:
+        name: `seed`, `shrunk`, `expanded and retrained`, `uniform`.
+        steps: training steps that its weights have seen.
+        logit_difference: for a shrunk network the largest difference between its logits and the
+            dense network's on the test set, over the largest logit.
+        same_predictions: whether both predict the same class for every example.
+    """
+
+    name: str
+    accuracy: float
+    cost: float
+    flops: float
+    parameters: int
+    widths: dict[str, int]
+    steps: int
+    width_multiplier: float | None = None
+    logit_difference: float | None = None
+    same_predictions: bool | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training: `seed`, `shrink`, `retrain` or `uniform`."""
+
+    kind: str
+    cycle: int
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """The kind, numbered from the second cycle on."""
+        return self.kind if self.cycle == 0 else f"{self.kind} {self.cycle + 1}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What one phase hands to the next.
+
+    Attributes:
+        architecture: the network's, relative to the seed network.
+        outcomes: what was measured so far.
+        steps: training steps that the present weights have seen.
+    """
+
+    architecture: Architecture
+    outcomes: tuple[Outcome, ...] = ()
+    steps: int = 0
+
+
+class Listener(Protocol):
+    """Hears how a run goes; `experiments.display.Display` is one."""
+
+    def seed(self, widths: Mapping[str, int]) -> None:
+        """The widths of the seed network's groups, once."""
+
+    def phase(self, name: str, total_steps: int) -> None:
+        """A phase begins."""
+
+    def update(self, step: int, **metrics: Any) -> None:
+        """A step is done."""
+
+
+class Silence:
+    """A listener that does nothing."""
+
+    def seed(self, widths: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def phase(self, name: str, total_steps: int) -> None:
+        """Nothing."""
+
+    def update(self, step: int, **metrics: Any) -> None:
+        """Nothing."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop and left a checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run learned.
+
+    Attributes:
+        architecture: the final one, relative to the seed network.
+        shrunk: the architecture before the last expansion.
+        variables: the final network's, trained.
+        network: the final network.
+        outcomes: seed, shrunk, expanded and retrained, of each cycle, and the baseline.
+    """
+
+    architecture: Architecture
+    shrunk: Architecture
+    variables: Variables
+    network: Network
+    outcomes: tuple[Outcome, ...]
+
+
+def sgd(peak: float, steps: int, config: CycleConfig) -> optax.GradientTransformation:
+    """The default optimizer: see `momentum_sgd`."""
+    return momentum_sgd(peak, steps, weight_decay=config.weight_decay)
+
+
+@dataclass(kw_only=True)
+class Shrinking:
+    """What a shrink phase has besides: who measures, who decides, and the strength in force."""
+
+    graph: ChannelGraph
+    regularizer: NetworkRegularizer
+    controller: Controller
+    strength: float
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """A phase in progress."""
+
+    phase: Phase
+    architecture: Architecture  # at its start, relative to the seed
+    network: Network
+    state: TrainState
+    predict: Callable[[Variables, Any], Any]  # jitted
+    shrinking: Shrinking | None = None
+
+    def obey(self, look: Look) -> None:
+        """Puts what the controller decided into the optimizer's state."""
+        assert self.shrinking is not None
+        self.shrinking.strength = look.strength
+        strength = jnp.asarray(0.0 if look.settled else look.strength, jnp.float32)
+        protected = {name: jnp.asarray(keep) for name, keep in look.keep.items()}
+        opt_state = self.state.opt_state._replace(strength=strength, protected=protected)
+        self.state = self.state.replace(opt_state=opt_state)
+
+
+@dataclass(kw_only=True)
+class Cycle:
+    """A run over a working directory.
+
+    Attributes:
+        network: the seed network.
+        train: training examples, whole; they are kept on the device.
+        test: test examples, whole.
+        config: how to learn.
+        workdir: where everything goes; the same one resumes.
+        identity: plain JSON that tells this run from others (network, data); it is kept in the
+            report, and a working directory of another identity is refused.
+        loss: `(logits, y) -> scalar`.
+        optimizer: `(peak learning rate, steps, config) -> optax transformation`.
+        listener: hears how it goes.
+        look_every: steps between two looks of the budget controller.
+    """
+
+    network: Network
+    train: Batch
+    test: Batch
+    config: CycleConfig
+    workdir: Path
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    loss: Loss = cross_entropy
+    optimizer: Callable[[float, int, CycleConfig], optax.GradientTransformation] = sgd
+    listener: Listener = field(default_factory=Silence)
+    look_every: int = 10
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """All phases, in order."""
+        c = self.config
+        baseline = [Phase("uniform", 0, c.retrain_steps)] if c.baseline else []
+        cycles = [
+            phase
+            for i in range(c.cycles)
+            for phase in (Phase("shrink", i, c.shrink_steps), Phase("retrain", i, c.retrain_steps))
+        ]
+        return (*baseline, Phase("seed", 0, c.seed_steps), *cycles)
+
+    def run(self) -> Result:
+        """Runs or resumes all phases.
+
+        Raises:
+            BudgetError: before any training, if a budget cannot be met.
+            WorkdirError: if the working directory belongs to another run.
+            TrainingDivergedError: if the loss is not finite; the last checkpoint stays.
+            Interrupted: after SIGINT or SIGTERM; a checkpoint is left.
+        """
+        self._seed_variables = jax.eval_shape(self.network.init, self._key(0), self._x)
+        self._seed_graph = trace_channels(self.network.predict, self._seed_variables, self._x)
+        self._seed_cost = TARGETS[self.config.target](self._seed_graph)
+        self._seed_flops = flops(self._seed_graph)
+        self._seed_size = model_size(self._seed_graph)
+        check_config(self.config, self._seed_cost, self._seed_graph)
+        resumed = claim_workdir(self.workdir, {**self.identity, **asdict(self.config)})
+        self._data = Batch(*map(jnp.asarray, self.train))
+        self._evaluator = Evaluator(Batch(*map(jnp.asarray, self.test)))
+        self._step = make_step(self.loss)
+        self.listener.seed(self._seed_graph.widths)
+        checkpoints = Checkpoints(self.workdir)
+        try:
+            return self._run_phases(checkpoints, resumed)
+        finally:
+            checkpoints.close()
+
+    def _run_phases(self, checkpoints: Checkpoints, resumed: bool) -> Result:
+        carried = Carried(architecture=Architecture.of_seed(self._seed_graph))
+        variables: Variables | None = None
+        first, start, strength = 0, 0, 0.0
+        number = checkpoints.latest() if resumed else None
+        if number is not None:
+            progress = checkpoints.progress(number)
+            first, start, strength = progress["phase"], progress["step"], progress["strength"]
+            carried = _carried_from_json(progress["carried"])
+            if start == 0 and (first == len(self.phases) or self.phases[first].kind == "shrink"):
+                like = carried.architecture.abstract(self._seed_variables)
+                variables = checkpoints.arrays(number, like)
+        _drop_records(self._records, first, start)
+        with _stop_on_signals() as stopped:
+            for i in range(first, len(self.phases)):
+                trainer = self._prepare(i, carried, variables)
+                if start and number is not None:
+                    if trainer.shrinking is not None:
+                        trainer.shrinking.strength = strength
+                    arrays = checkpoints.arrays(number, _arrays(trainer.state))
+                    trainer.state = trainer.state.replace(**arrays)
+                for step in self._steps(i, trainer, start):
+                    if stopped():
+                        number = (number or 0) + 1
+                        strength = trainer.shrinking.strength if trainer.shrinking else 0.0
+                        progress = _progress(i, step, strength, carried)
+                        checkpoints.save(number, _arrays(trainer.state), progress)
+                        raise Interrupted(
+                            f"stopped at step {step} of phase {trainer.phase.name!r}; "
+                            f"a checkpoint is in {self.workdir}"
+                        )
+                carried, variables = self._finish(trainer, carried)
+                start, number = 0, (number or 0) + 1
+                checkpoints.save(number, variables, _progress(i + 1, 0, 0.0, carried))
+        assert variables is not None  # there is always a seed phase
+        return self._result(carried, variables)
+
+    def _prepare(self, i: int, carried: Carried, variables: Variables | None) -> Trainer:
+        """The network, its variables and its optimizer at the start of a phase."""
+        c, phase = self.config, self.phases[i]
+        architecture = carried.architecture
+        if phase.kind == "uniform":
+            seed = Architecture.of_seed(self._seed_graph)
+            limit = c.expand_budget * self._seed_cost()
+            architecture = expand(seed, self._seed_cost, limit, round_to=c.round_to)
+        network = self.network.resized(architecture)
+        shrinking: Shrinking | None = None
+        if phase.kind == "shrink":
+            assert variables is not None  # it follows a phase that trained them
+            shrinking = self._shrinking(network, variables, phase)
+            tx = proximal(
+                self.optimizer(c.shrink_learning_rate, phase.steps, c),
+                shrinking.regularizer,
+                shrinking.strength,
+            )
+        else:
+            variables = jax.jit(network.init)(self._key(i), self._x)
+            tx = self.optimizer(c.learning_rate, phase.steps, c)
+        return Trainer(
+            phase=phase,
+            architecture=architecture,
+            network=network,
+            state=TrainState.of(network, variables, tx),
+            predict=jax.jit(network.predict),
+            shrinking=shrinking,
+        )
+
+    def _shrinking(self, network: Network, variables: Variables, phase: Phase) -> Shrinking:
+        """The regularizer and the budget controller of a shrink phase."""
+        c = self.config
+        graph = trace_channels(network.predict, variables, self._x)
+        regularizer = NetworkRegularizer(graph, TARGETS[c.target](graph), c.penalty, threshold=0.0)
+        schedule = Schedule(
+            budget_ratio=c.budget * self._seed_cost() / regularizer.seed_cost,
+            start=phase.steps // 20,
+            end=int(phase.steps * (1.0 - c.settle)),
+        )
+        controller = Controller(regularizer=regularizer, schedule=schedule, min_width=c.min_width)
+        strengths = jax.device_get(regularizer.strengths(variables))
+        return Shrinking(
+            graph=graph,
+            regularizer=regularizer,
+            controller=controller,
+            strength=controller.initial_strength(strengths),
+        )
+
+    def _steps(self, i: int, trainer: Trainer, start: int) -> Iterator[int]:
+        """Trains; yields the number of steps done after each, and once before the first."""
+        phase, c = trainer.phase, self.config
+        self.listener.phase(phase.name, phase.steps)
+        shrinking = trainer.shrinking
+        measure = jax.jit(shrinking.regularizer.strengths) if shrinking else None
+        stream = batches(len(self._data.x), c.batch_size, seed=c.seed * 1000 + i, start=start)
+        test_every = max(self.look_every, phase.steps // 5 // self.look_every * self.look_every)
+        yield start
+        for done in range(start + 1, phase.steps + 1):
+            trainer.state, loss = self._step(trainer.state, self._data, next(stream), self._key(i))
+            if done % self.look_every == 0 or done == phase.steps:
+                metrics: dict[str, Any] = {"loss": float(loss)}
+                check_finite(metrics["loss"], step=done, phase=phase.name)
+                if shrinking is not None and measure is not None:
+                    strengths = jax.device_get(measure(trainer.state.params))
+                    metrics |= self._look(trainer, shrinking, done, strengths)
+                    alive = {name: int((s > 0).sum()) for name, s in strengths.items()}
+                    self.listener.update(done, widths=alive)
+                if done % test_every == 0 or done == phase.steps:
+                    logits = self._evaluator.logits(trainer.predict, trainer.state.variables)
+                    metrics["test_accuracy"] = self._evaluator.accuracy(logits)
+                self.listener.update(done, **metrics)
+                record = {"phase": phase.name, "phase_index": i, "step": done, **metrics}
+                with self._records.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+            yield done
+
+    def _look(
+        self, trainer: Trainer, shrinking: Shrinking, step: int, strengths: Mapping[str, np.ndarray]
+    ) -> dict[str, float]:
+        """Lets the controller look and decide; what it saw, with costs over the seed's."""
+        look = shrinking.controller.look(step, strengths, shrinking.strength)
+        trainer.obey(look)
+        scale = shrinking.regularizer.seed_cost / self._seed_cost()
+        return {
+            "cost_ratio": look.cost_ratio * scale,
+            "target_ratio": look.target_ratio * scale,
+            "strength": 0.0 if look.settled else look.strength,
+        }
+
+    def _finish(self, trainer: Trainer, carried: Carried) -> tuple[Carried, Variables]:
+        """Measures the network at the end of its phase, and after a shrink phase resizes it."""
+        variables = trainer.state.variables
+        kind, steps = trainer.phase.kind, trainer.phase.steps
+        if trainer.shrinking is not None:
+            more = replace(carried, steps=carried.steps + steps)
+            return self._shrink(trainer, trainer.shrinking, more)
+        name = NAMES[kind]
+        logits = self._evaluator.logits(trainer.predict, variables)
+        outcome = self._measure(name, trainer.phase, trainer.architecture, logits, steps)
+        return replace(carried, outcomes=(*carried.outcomes, outcome), steps=steps), variables
+
+    def _shrink(
+        self, trainer: Trainer, shrinking: Shrinking, carried: Carried
+    ) -> tuple[Carried, Variables]:
+        """Trims to the budget, removes what is dead, compares with the dense network, expands."""
+        c, graph, regularizer = self.config, shrinking.graph, shrinking.regularizer
+        variables = trainer.state.variables
+        strengths = jax.device_get(regularizer.strengths(variables))
+        limit = c.budget * self._seed_cost()
+        keep = strongest_within(regularizer.cost, strengths, limit, min_width=c.min_width)
+        masked = graph.mask(variables, keep)
+        step = shrink(graph, keep, min_width=c.min_width)
+        shrunk = carried.architecture.then(step)
+        small = step.take(masked)
+        dense_logits = self._evaluator.logits(trainer.predict, masked)
+        predict = jax.jit(self.network.resized(shrunk).predict)
+        logits = self._evaluator.logits(predict, small)
+        outcome = replace(
+            self._measure("shrunk", trainer.phase, shrunk, logits, carried.steps),
+            logit_difference=float(
+                np.abs(logits - dense_logits).max() / np.abs(dense_logits).max()
+            ),
+            same_predictions=bool((logits.argmax(-1) == dense_logits.argmax(-1)).all()),
+        )
+        outcomes = (*carried.outcomes, outcome)
+        self._with_report(shrunk, outcomes).save(self.workdir / "shrunk.json")
+        save_variables(self.workdir / "shrunk_variables", small)
+        budget = c.expand_budget * self._seed_cost()
+        wide = expand(shrunk, self._seed_cost, budget, round_to=c.round_to)
+        return replace(carried, architecture=wide, outcomes=outcomes), small
+
+    def _measure(
+        self, name: str, phase: Phase, architecture: Architecture, logits: np.ndarray, steps: int
+    ) -> Outcome:
+        widths = architecture.widths
+        return Outcome(
+            name=name if phase.cycle == 0 else f"{name} {phase.cycle + 1}",
+            accuracy=self._evaluator.accuracy(logits),
+            cost=float(self._seed_cost(widths)),
+            flops=float(self._seed_flops(widths)),
+            parameters=int(self._seed_size(widths)),
+            widths=widths,
+            steps=steps,
+            width_multiplier=architecture.width_multiplier,
+        )
+
+    def _with_report(
+        self, architecture: Architecture, outcomes: tuple[Outcome, ...]
+    ) -> Architecture:
+        cost = self._seed_cost
+        return replace(
+            architecture,
+            report={
+                "target": cost.name,
+                "unit": cost.unit,
+                "seed_cost": float(cost()),
+                "cost": float(cost(architecture.widths)),
+                "budget": self.config.budget * float(cost()),
+                "expand_budget": self.config.expand_budget * float(cost()),
+                "config": asdict(self.config),
+                "outcomes": [_outcome_json(outcome) for outcome in outcomes],
+                **self.identity,
+            },
+        )
+
+    def _result(self, carried: Carried, variables: Variables) -> Result:
+        architecture = self._with_report(carried.architecture, carried.outcomes)
+        architecture.save(self.workdir / "architecture.json")
+        save_variables(self.workdir / "variables", variables)
+        return Result(
+            architecture=architecture,
+            shrunk=Architecture.load(self.workdir / "shrunk.json"),
+            variables=variables,
+            network=self.network.resized(architecture),
+            outcomes=carried.outcomes,
+        )
+
+    @property
+    def _records(self) -> Path:
+        return self.workdir / "metrics.jsonl"
+
+    @property
+    def _x(self) -> Any:
+        return jnp.asarray(self.train.x[:1])
+
+    def _key(self, i: int) -> Any:
+        # rbg: several times faster to compile than threefry, and as good for training.
+        return jax.random.fold_in(jax.random.key(self.config.seed, impl="rbg"), i)
+
+
+def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
+    """Raises if a run of `config` makes no sense or cannot meet its budget.
+
+    Raises:
+        ValueError: naming the setting. BudgetError: if a budget is out of reach.
+    """
+    steps = {"seed_steps": config.seed_steps, "retrain_steps": config.retrain_steps}
+    for name, value in {**steps, "shrink_steps": config.shrink_steps}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, found {value}")
+    if not 0.0 < config.budget <= 1.0:
+        raise BudgetError(
+            f"budget must be a ratio to the seed's cost, above 0 and at most 1; found "
+            f"{config.budget}"
+        )
+    if config.expand_budget < config.budget:
+        raise BudgetError(
+            f"expand_budget ({config.expand_budget}) must be at least the budget "
+            f"({config.budget}): it is what the shrunk network is widened to"
+        )
+    if config.cycles < 1:
+        raise ValueError(f"cycles must be at least 1, found {config.cycles}")
+    regularizer = NetworkRegularizer(graph, cost, config.penalty, threshold=0.0)
+    check_feasible(regularizer, config.budget * cost(), config.min_width)
+
+
+def save_variables(path: Path, variables: Variables) -> None:
+    """Writes variables as one Orbax checkpoint; replaces what is there."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), variables, force=True)
+
+
+def load_variables(path: str | Path, like: Any = None) -> Variables:
+    """Reads what `save_variables` wrote; with `like` (abstract variables) checked against it."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(Path(path).absolute(), like)
+
+
+def _arrays(state: TrainState) -> dict[str, Any]:
+    """All that changes while training."""
+    return {
+        "step": state.step,
+        "params": state.params,
+        "opt_state": state.opt_state,
+        "collections": state.collections,
+    }
+
+
+def _progress(phase: int, step: int, strength: float, carried: Carried) -> dict[str, Any]:
+    return {
+        "phase": phase,
+        "step": step,
+        "strength": strength,
+        "carried": {
+            "architecture": carried.architecture.to_json(),
+            "outcomes": [_outcome_json(outcome) for outcome in carried.outcomes],
+            "steps": carried.steps,
+        },
+    }
+
+
+def _carried_from_json(data: Mapping[str, Any]) -> Carried:
+    return Carried(
+        architecture=Architecture.from_json(data["architecture"]),
+        outcomes=tuple(Outcome(**outcome) for outcome in data["outcomes"]),
+        steps=data["steps"],
+    )
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    return asdict(outcome)
+
+
+def _drop_records(path: Path, phase: int, step: int) -> None:
+    """Forgets the records that a resumed run will write again."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines()
+    kept = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut off when the run died
+        if (record["phase_index"], record["step"]) <= (phase, step):
+            kept.append(line)
+    path.write_text("".join(line + "\n" for line in kept))
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turns the first SIGINT or SIGTERM into a wish to stop; a second SIGINT stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        del number, frame
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            before[name] = signal.signal(name, ask)
+    except ValueError:  # not in the main thread: signals are somebody else's business
+        before = {}
+    try:
+        yield lambda: asked
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

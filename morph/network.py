@@ -1,0 +1,100 @@
+"""A network as three pure functions, whatever framework it was written in."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import flax.linen as nn
+from flax import nnx
+
+from morph.architecture import Architecture
+from morph.initialize import init
+from morph.resize.compact import compact
+from regularizers.nnx import nnx_function
+
+Variables: TypeAlias = dict[str, Any]  # by collection: {"params": ..., "batch_stats": ...}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What training needs of a model.
+
+    Attributes:
+        init: `(key, x) -> variables`.
+        predict: `(variables, x) -> logits`, in evaluation mode.
+        forward: `(variables, x, key) -> (logits, updates)`, in training mode; `updates` holds the
+            new values of the collections other than `params`.
+    """
+
+    init: Callable[[Any, Any], Variables]
+    predict: Callable[[Variables, Any], Any]
+    forward: Callable[[Variables, Any, Any], tuple[Any, Variables]]
+
+    def resized(self, architecture: Architecture) -> Network:
+        """The network at the widths of an architecture that was inferred from `predict`."""
+        return Network(
+            init=lambda key, x: init(self.init, architecture, key, x),
+            predict=compact(self.predict, architecture),
+            forward=compact(self.forward, architecture),
+        )
+
+
+def _mutable(variables: Mapping[str, Any]) -> list[str]:
+    return [name for name in variables if name != "params"]
+
+
+def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Network:
+    """A Linen module as a `Network`.
+
+    Args:
+        module: called with `x` and, if `train_kwarg` names one, a boolean keyword for the mode.
+        train_kwarg: None for a module that is the same in both modes.
+    """
+
+    def mode(train: bool) -> dict[str, Any]:
+        return {train_kwarg: train} if train_kwarg else {}
+
+    def predict(variables: Variables, x: Any) -> Any:
+        return module.apply(variables, x, **mode(False))
+
+    def forward(variables: Variables, x: Any, key: Any) -> tuple[Any, Variables]:
+        mutable = _mutable(variables)
+        rngs = {"dropout": key}
+        if not mutable:
+            return module.apply(variables, x, rngs=rngs, **mode(True)), {}
+        logits, updates = module.apply(variables, x, mutable=mutable, rngs=rngs, **mode(True))
+        return logits, dict(updates)
+
+    def initialise(key: Any, x: Any) -> Variables:
+        return dict(module.init(key, x, **mode(False)))
+
+    return Network(init=initialise, predict=predict, forward=forward)
+
+
+def nnx_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
+    """An NNX model as a `Network`.
+
+    Args:
+        build: makes the model from its random streams.
+    """
+
+    @functools.cache
+    def function() -> Callable[..., Any]:
+        return nnx_function(build(nnx.Rngs(0)))[0]
+
+    def predict(variables: Variables, x: Any) -> Any:
+        return function()(variables, x)
+
+    def forward(variables: Variables, x: Any, key: Any) -> tuple[Any, Variables]:
+        mutable = _mutable(variables)
+        result = function()(variables, x, train=True, mutable=mutable, rngs={"dropout": key})
+        return result if mutable else (result, {})
+
+    def initialise(key: Any, x: Any) -> Variables:
+        del x
+        return nnx_function(build(nnx.Rngs(key)))[1]
+
+    return Network(init=initialise, predict=predict, forward=forward)
