@@ -1,9 +1,9 @@
 """Budget control: from "half the FLOPs" to a strength that gets there, and the final trim.
 
 A controller moves log(strength) so that the alive cost follows a schedule down to the budget, in
-one training run. At every look it also picks the channels that would be kept if training ended now, by
-strength per marginal cost; those are protected from zero, so that the cost cannot fall through the
-schedule. The final trim keeps the very same choice at the budget itself.
+one training run. At every look it also picks the channels that would be kept if training ended
+now, by strength per marginal cost; those are protected from zero, so that the cost cannot fall
+through the schedule. The final trim keeps the very same choice at the budget itself.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def check_finite(value: float, *, step: int, phase: str) -> None:
 def momentum_sgd(
     learning_rate: float, steps: int, *, weight_decay: float = 1e-4, warmup: int | None = None
 ) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum 0.9, linear warm-up, cosine decay, weight decay on kernels only."""
+    """Nesterov momentum 0.9, linear warm-up, cosine decay; weight decay on kernels only."""
     ramp = min(steps // 10, 500) if warmup is None else warmup
     schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, ramp, max(steps, ramp + 1))
     return optax.chain(

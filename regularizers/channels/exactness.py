@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from regularizers.channels import jaxprs
@@ -33,8 +35,14 @@ class Everything(frozenset[tuple[int, Atom]]):
         return True
 
 
+class Signed(frozenset[tuple[int, Atom]]):
+    """The zeros of a constant of one sign: none that are known. Compare by identity."""
+
+
 EVERYTHING = Everything()
 NOTHING: Zeros = frozenset()
+NOT_BELOW = Signed()  # a constant >= 0
+NOT_ABOVE = Signed()  # a constant <= 0
 
 
 @dataclass(frozen=True)
@@ -66,10 +74,10 @@ def find_inexact(
 def _walk(body: Body, inputs: Sequence[Zeros], state: Exactness) -> list[Zeros]:
     env: dict[Var, Zeros] = dict(zip(body.jaxpr.invars, inputs, strict=True))
     for v, value in zip(body.jaxpr.constvars, body.consts, strict=True):
-        env[v] = _zero_if(_is_zero(value))
+        env[v] = _constant(value)
 
     def read(v: Var | Literal) -> Zeros:
-        return _zero_if(_is_zero(v.val)) if isinstance(v, Literal) else env[v]
+        return _constant(v.val) if isinstance(v, Literal) else env[v]
 
     for step in body.steps:
         zeros = [read(v) for v in step.eqn.invars]
@@ -135,7 +143,8 @@ def _arrive(
                     arrived[j, group] = arrived.get((j, group), True) and (k, group) in zero
         carried.append(frozenset(arrived))
         kept = frozenset(pair for pair, is_zero in arrived.items() if is_zero)
-        moved.append(EVERYTHING if zero is EVERYTHING else kept)
+        whole = zero is EVERYTHING or (isinstance(zero, Signed) and eqn.primitive in READS_SIGN)
+        moved.append(zero if whole else kept)
     pairs = frozenset((j, group) for j, groups in enumerate(after) for group in groups)
     return Meeting(eqn=eqn, zeros=moved, carried=carried, pairs=pairs)
 
@@ -145,14 +154,17 @@ def _groups(axes: Axes, state: Exactness) -> list[frozenset[Atom]]:
     return [frozenset(atoms(term)) & state.groups for term in axes]
 
 
-def _zero_if(zero: bool) -> Zeros:
-    return EVERYTHING if zero else NOTHING
-
-
-def _is_zero(value: Any) -> bool:
-    """True if a constant is zero everywhere; random keys are not looked at."""
-    kind = getattr(value, "dtype", np.asarray(0).dtype)
-    return np.issubdtype(kind, np.number) and not np.any(np.asarray(value))
+def _constant(value: Any) -> Zeros:
+    """What is known of a constant; nothing of random keys, truth values and traced values."""
+    kind = getattr(value, "dtype", None) or np.asarray(value).dtype
+    if isinstance(value, jax.core.Tracer) or not jnp.issubdtype(kind, np.number):
+        return NOTHING
+    array = np.asarray(value)
+    if not np.any(array):
+        return EVERYTHING
+    if jnp.issubdtype(kind, np.complexfloating):
+        return NOTHING
+    return NOT_BELOW if np.all(array >= 0) else NOT_ABOVE if np.all(array <= 0) else NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,12 +220,37 @@ def select(m: Meeting) -> Zeros:
     return frozenset(pair for pair in m.pairs if all(pair in zero for zero in cases))
 
 
-def clamp(m: Meeting) -> Zeros:
-    """clamp(low, 0, high) = 0 where low <= 0 <= high, which is known of literals only."""
-    low, _, high = m.eqn.invars
-    if not (isinstance(low, Literal) and isinstance(high, Literal)):
+def largest(m: Meeting) -> Zeros:
+    """max(0, y) = 0 where y <= 0, which is known of constants only."""
+    return _unmoved(m, NOT_ABOVE)
+
+
+def smallest(m: Meeting) -> Zeros:
+    """min(0, y) = 0 where y >= 0, which is known of constants only."""
+    return _unmoved(m, NOT_BELOW)
+
+
+def _unmoved(m: Meeting, harmless: Signed) -> Zeros:
+    zeros = [zero for zero in m.zeros if zero is not harmless]
+    if not zeros:
         return NOTHING
-    return m.zeros[1] if np.all(low.val <= 0) and np.all(high.val >= 0) else NOTHING
+    if all(zero is EVERYTHING for zero in zeros):
+        return EVERYTHING
+    return frozenset(pair for pair in m.pairs if all(pair in zero for zero in zeros))
+
+
+def clamp(m: Meeting) -> Zeros:
+    """clamp(low, 0, high) = 0 where low <= 0 <= high, which is known of constants only."""
+    low, x, high = m.zeros
+    below = low is EVERYTHING or low is NOT_ABOVE
+    known = below and (high is EVERYTHING or high is NOT_BELOW)
+    return x if known and not isinstance(x, Signed) else NOTHING
+
+
+def convert(m: Meeting) -> Zeros:
+    """Zero stays zero; a sign stays unless the new type has none."""
+    unsigned = jnp.issubdtype(m.eqn.params["new_dtype"], np.unsignedinteger)
+    return NOTHING if unsigned and isinstance(m.zeros[0], Signed) else m.zeros[0]
 
 
 def joined(m: Meeting) -> Zeros:
@@ -233,6 +270,11 @@ def padded(m: Meeting) -> Zeros:
     return EVERYTHING if m.zeros[0] is EVERYTHING else m.zeros[0] | (m.pairs - m.carried[0])
 
 
+# The sign of a constant reaches these rules; in all others it is forgotten.
+READS_SIGN: frozenset[Primitive] = frozenset({
+    p.broadcast_in_dim_p, jaxprs.clamp_p, p.convert_element_type_p, p.max_p, p.min_p,
+})  # fmt: skip
+
 CONSUMERS: frozenset[Primitive] = frozenset({*contraction.RULES, *reduction.REDUCTIONS})
 
 ZEROS: dict[Primitive, ZeroRule] = {
@@ -242,6 +284,9 @@ ZEROS: dict[Primitive, ZeroRule] = {
     **dict.fromkeys(elementwise.NUMERATOR, first),
     p.div_p: ratio,
     p.rem_p: ratio,
+    p.max_p: largest,
+    p.min_p: smallest,
+    p.convert_element_type_p: convert,
     p.integer_pow_p: power,
     p.select_n_p: select,
     jaxprs.clamp_p: clamp,

@@ -7,7 +7,7 @@ also says what kind of member it is: a kernel, a scale, a shift, a table that is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -75,12 +75,19 @@ def _constant(v: Var | Literal) -> Sources:
     return (NOTHING,) * len(getattr(v.aval, "shape", ()))
 
 
-def _use(roles: Roles, value: Sources | None, kind: str, contracted: Iterable[int] = ()) -> None:
+def _use(
+    roles: Roles,
+    value: Sources | None,
+    kind: str,
+    contracted: Collection[int] = (),
+    window: Collection[int] = (),
+) -> None:
     """Records that `value` meets an activation here."""
     if value is None:
         return
     for k, sources in enumerate(value):
-        (roles.consumes if k in contracted else roles.produces).update(sources)
+        if k not in window:
+            (roles.consumes if k in contracted else roles.produces).update(sources)
     for variable in sorted({i for sources in value for i, _ in sources}):
         if variable not in roles.kind:
             roles.kind[variable] = kind
@@ -92,8 +99,9 @@ def _follow(step: Step, values: list[Sources | None], roles: Roles) -> list[Sour
     results = len(step.eqn.outvars)
     to = destinations(step)
     if step.primitive in contraction.RULES and to is not None:
-        for value, axes in zip(values, to, strict=True):
-            _use(roles, value, "kernel", [k for k, d in enumerate(axes) if not d])
+        for value, axes, window in zip(values, to, _windows(step), strict=True):
+            summed = [k for k, d in enumerate(axes) if not d]
+            _use(roles, value, "kernel", [k for k in summed if k not in window], window)
         roles.kernels[id(step)] = _variables(values[::-1])
         return [None] * results
     if to is None or None in values or len(_variables(values)) > 1:
@@ -112,6 +120,14 @@ def _follow(step: Step, values: list[Sources | None], roles: Roles) -> list[Sour
             for k in targets:
                 joined[k] |= sources
     return [tuple(joined)] * results
+
+
+def _windows(step: Step) -> list[tuple[int, ...]]:
+    """The spatial axes of the operands of a convolution, which neither produce nor consume."""
+    if step.primitive is not p.conv_general_dilated_p:
+        return [()] * len(step.operands)
+    numbers = step.eqn.params["dimension_numbers"]
+    return [tuple(numbers.lhs_spec[2:]), tuple(numbers.rhs_spec[2:])]
 
 
 def _variables(values: Iterable[Sources | None]) -> list[int]:

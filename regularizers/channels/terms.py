@@ -42,7 +42,7 @@ class Atom:
     __slots__ = ("link", "name", "pin", "size")
 
     def __init__(self, size: int, pin: Pin | None = None, name: str | None = None) -> None:
-        self.size = size
+        self.size = int(size)  # params of equations hold numpy integers too
         self.pin = pin
         self.name = name
         self.link: Term | None = None

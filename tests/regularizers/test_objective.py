@@ -1,0 +1,261 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import regularizers as reg
+
+
+class ConvNet(nn.Module):
+    """conv-BN-relu, conv-BN-relu, dense."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for i, features in enumerate((6, 5)):
+            x = nn.Conv(features, (3, 3), use_bias=False, name=f"conv_{i}")(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train, name=f"norm_{i}")(x))
+        return nn.Dense(3, name="head")(x.mean(axis=(1, 2)))
+
+
+class NNXMLP(nnx.Module):
+    def __init__(self, rngs):
+        self.first = nnx.Linear(4, 6, rngs=rngs)
+        self.second = nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.second(nnx.relu(self.first(x)))
+
+
+def mlp(variables, x):
+    """4 -> 6 -> 5 -> 3 without biases."""
+    hidden = jax.nn.relu(x @ variables["a"])
+    return jax.nn.relu(hidden @ variables["b"]) @ variables["c"]
+
+
+@pytest.fixture(scope="module")
+def conv_net():
+    model, x = ConvNet(), jnp.zeros((2, 5, 7, 3))
+    variables = model.init(jax.random.key(0), x)
+    graph = reg.trace_channels(model.apply, variables, x)
+    return variables, graph
+
+
+@pytest.fixture(scope="module")
+def dense_net():
+    sizes = {"a": (4, 6), "b": (6, 5), "c": (5, 3)}
+    keys = jax.random.split(jax.random.key(1), 3)
+    variables = {
+        name: jax.random.normal(key, shape)
+        for (name, shape), key in zip(sizes.items(), keys, strict=True)
+    }
+    # One dead channel in a, two in b.
+    variables["a"] = variables["a"].at[:, 2].set(0.0)
+    variables["b"] = variables["b"].at[:, jnp.array([0, 4])].set(0.0)
+    return variables, reg.trace_channels(mlp, variables, jnp.zeros((1, 4)))
+
+
+def root_mean_square(kernel):
+    return np.sqrt(np.mean(np.asarray(kernel, np.float64) ** 2, axis=0))
+
+
+def test_equals_the_formula_by_hand(dense_net):
+    variables, graph = dense_net
+    r_a, r_b = root_mean_square(variables["a"]).sum(), root_mean_square(variables["b"]).sum()
+    alive_a, alive_b = 5, 3
+    for cost, scale in ((reg.flops(graph), 2), (reg.model_size(graph), 1)):
+        seed = scale * (4 * 6 + 6 * 5 + 5 * 3)
+        term = scale * (4 * r_a + (alive_a * r_b + alive_b * r_a) + 3 * r_b) / seed
+        regularizer = reg.NetworkRegularizer(graph, cost)
+        np.testing.assert_allclose(regularizer(variables), term, rtol=1e-6)
+        assert cost() == seed
+
+
+def test_equals_strengths_times_marginal_costs(conv_net):
+    variables, graph = conv_net
+    for penalty in ("group_lasso", "gamma"):
+        regularizer = reg.NetworkRegularizer(graph, reg.flops(graph), penalty)
+        strengths = regularizer.strengths(variables)
+        marginal = regularizer.marginal_costs(strengths)
+        assert list(marginal) == list(strengths) == ["conv_0", "conv_1"]
+        by_hand = sum(marginal[name] * strengths[name].sum() for name in strengths)
+        np.testing.assert_allclose(regularizer(variables), by_hand, rtol=1e-6)
+
+
+def test_gradient_holds_marginal_costs_constant(dense_net):
+    variables, graph = dense_net
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph))
+    strengths = regularizer.strengths(variables)
+    marginal = regularizer.marginal_costs(strengths)
+    seed = 2 * (4 * 6 + 6 * 5 + 5 * 3)
+    np.testing.assert_allclose(marginal["a"], 2 * (4 + 3) / seed, rtol=1e-6)
+    np.testing.assert_allclose(marginal["b"], 2 * (5 + 3) / seed, rtol=1e-6)
+    gradient = jax.grad(regularizer)(variables)
+    for name in ("a", "b"):
+        kernel = np.asarray(variables[name])
+        strength = root_mean_square(kernel)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            direction = np.where(strength > 0, kernel / (kernel.shape[0] * strength), 0.0)
+        np.testing.assert_allclose(gradient[name], marginal[name] * direction, rtol=1e-5)
+    np.testing.assert_array_equal(gradient["c"], 0.0)
+
+
+def test_threshold_decides_what_is_alive(dense_net):
+    variables, graph = dense_net
+    variables = {**variables, "a": jnp.tile(jnp.arange(6.0), (4, 1))}
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph), threshold=2.5)
+    alive = regularizer.alive(variables)
+    np.testing.assert_array_equal(alive["a"], [False, False, False, True, True, True])
+    assert regularizer.alive_widths(regularizer.strengths(variables))[0] == 3
+    # Where all of a group is below the threshold, its strongest channel stays.
+    np.testing.assert_array_equal(np.flatnonzero(alive["b"]).size, 1)
+    assert alive["b"][np.argmax(root_mean_square(variables["b"]))]
+    widths = {name: int(a.sum()) for name, a in alive.items()}
+    assert regularizer.alive_cost(variables) == reg.flops(graph)(widths)
+
+
+def test_a_dead_group_keeps_one_channel(dense_net):
+    variables, graph = dense_net
+    variables = jax.tree.map(jnp.zeros_like, variables)
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph))
+    alive = regularizer.alive(variables)
+    assert [int(a.sum()) for a in alive.values()] == [1, 1]
+    assert regularizer.alive_cost(variables) == 2 * (4 + 1 + 3)
+    value, gradient = jax.value_and_grad(regularizer)(variables)
+    assert value == 0.0
+    assert all(np.all(g == 0.0) for g in gradient.values())
+
+
+def test_the_seed_costs_its_own_cost(conv_net):
+    variables, graph = conv_net
+    for build in (reg.flops, reg.model_size):
+        regularizer = reg.NetworkRegularizer(graph, build(graph))
+        assert regularizer.alive_cost(variables) == build(graph)()
+
+
+@pytest.mark.parametrize("penalty", ["group_lasso", "gamma"])
+def test_takes_variables_or_only_params(conv_net, penalty):
+    variables, graph = conv_net
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph), penalty)
+    assert regularizer(variables) == regularizer({"params": variables["params"]})
+    assert regularizer(variables) == regularizer(variables["params"])
+    whole = regularizer.shrink_step(variables, 0.1)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        whole["params"],
+        regularizer.shrink_step(variables["params"], 0.1),
+    )
+    jax.tree.map(np.testing.assert_array_equal, whole["batch_stats"], variables["batch_stats"])
+
+
+def test_takes_nnx_state(dense_net):
+    del dense_net
+    fn, variables = reg.nnx_function(NNXMLP(nnx.Rngs(0)))
+    graph = reg.trace_channels(fn, variables, jnp.zeros((2, 4)))
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph))
+    kernel = variables["params"]["first"]["kernel"]
+    strength = root_mean_square(kernel).sum()  # the bias is zero, and weaker
+    np.testing.assert_allclose(regularizer(variables), strength / 6, rtol=1e-6)
+    assert regularizer(variables) == regularizer(variables["params"])
+
+
+def test_works_under_jit(conv_net):
+    variables, graph = conv_net
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph), "gamma")
+    np.testing.assert_allclose(jax.jit(regularizer)(variables), regularizer(variables), rtol=1e-6)
+
+
+def test_combination_and_l1_share_are_used(conv_net):
+    variables, graph = conv_net
+    cost = reg.flops(graph)
+    terms = [
+        float(reg.NetworkRegularizer(graph, cost, combine=c, l1_share=s)(variables))
+        for c, s in (("max", 0.0), ("l2", 0.0), ("l2", 0.5))
+    ]
+    assert terms[1] > terms[0]  # a norm over members is no less than their maximum
+    assert terms[2] < terms[1]  # mean |w| is at most the RMS
+
+
+def test_shrink_step_takes_step_times_marginal_cost(dense_net):
+    variables, graph = dense_net
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph), threshold=0.0)
+    before = regularizer.strengths(variables)
+    marginal = regularizer.marginal_costs(before)
+    after = regularizer.strengths(regularizer.shrink_step(variables, 8.0))
+    for name in before:
+        expected = np.maximum(before[name] - 8.0 * marginal[name], 0.0)
+        np.testing.assert_allclose(after[name], expected, atol=1e-6)
+        assert 0 < np.sum(expected > 0) < np.sum(before[name] > 0)
+        np.testing.assert_array_equal(after[name] == 0.0, expected == 0.0)
+
+
+def test_inexact_groups_are_left_alone_unless_asked_for():
+    def fn(variables, x):  # exp(0) = 1: a dead channel of `a` is not zero
+        return jnp.exp(x @ variables["a"]) @ variables["b"] @ variables["c"]
+
+    variables = {"a": jnp.ones((3, 5)), "b": jnp.ones((5, 4)), "c": jnp.ones((4, 2))}
+    graph = reg.trace_channels(fn, variables, jnp.ones((1, 3)))
+    assert [group.exact for group in graph.groups.values()] == [False, True]
+    cost = reg.flops(graph)
+    some = reg.NetworkRegularizer(graph, cost)
+    every = reg.NetworkRegularizer(graph, cost, inexact=True)
+    assert (list(some.strengths(variables)), list(every.strengths(variables))) == (
+        ["b"],
+        ["a", "b"],
+    )
+    # A group that is not pulled counts at its seed width.
+    np.testing.assert_allclose(some(variables), 2 * (5 + 2) * 4 / cost(), rtol=1e-6)
+    np.testing.assert_array_equal(some.shrink_step(variables, 1e3)["a"], variables["a"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"penalty": "gama"}, "unknown penalty or combination 'gama'; did you mean 'gamma'?"),
+        ({"penalty": "xyz"}, "unknown penalty or combination 'xyz'; known are 'group_lasso'"),
+        ({"combine": "maxx"}, "unknown penalty or combination 'maxx'; did you mean 'max'"),
+        ({"l1_share": 1.5}, "l1_share must be between 0 and 1, found 1.5"),
+        ({"l1_share": -0.5}, "l1_share must be between 0 and 1, found -0.5"),
+    ],
+)
+def test_wrong_options_are_refused(dense_net, options, message):
+    _, graph = dense_net
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        reg.NetworkRegularizer(graph, reg.flops(graph), **options)
+
+
+def test_a_network_without_groups_is_refused():
+    def fn(variables, x):
+        return x @ variables["w"]
+
+    variables = {"w": jnp.ones((3, 5))}
+    graph = reg.trace_channels(fn, variables, jnp.ones((1, 3)))
+    with pytest.raises(ValueError, match="no channel group that can be shrunk exactly"):
+        reg.NetworkRegularizer(graph, reg.flops(graph))
+
+
+def test_a_cost_of_nothing_is_refused():
+    graph = reg.trace_channels(
+        lambda v, x: (x * v["a"]) @ v["b"], {"a": jnp.ones(3), "b": jnp.ones((3, 2))}, jnp.ones(3)
+    )
+    free = reg.Cost(name="free", unit="coins", groups=graph.widths, rows=())
+    with pytest.raises(ValueError, match=r"the seed's cost must be positive, found 0\.0"):
+        reg.NetworkRegularizer(graph, free)
+
+
+def test_variables_that_do_not_fit_are_refused(dense_net, conv_net):
+    variables, graph = dense_net
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph))
+    with pytest.raises(ValueError, match=r"'b' was traced with shape \[6, 5\], found \[6, 4\]"):
+        regularizer({**variables, "b": jnp.zeros((6, 4))})
+    with pytest.raises(
+        ValueError, match="do not fit the graph: 'a' is missing; known are 'b', 'c'"
+    ):
+        regularizer({"b": variables["b"], "c": variables["c"]})
+    variables, graph = conv_net
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph))
+    with pytest.raises(ValueError, match="'params/conv_0/kernel' is missing; did you mean"):
+        regularizer({"params": {"conv": variables["params"]["conv_0"]}})
+    with pytest.raises(ValueError, match=r"'params/conv_0/kernel' is missing"):
+        regularizer.shrink_step({"batch_stats": variables["batch_stats"]}, 0.1)
