@@ -239,7 +239,9 @@ def show(display: Display, workdir: Path, result: CycleResult, seconds: float) -
         plots.plot_training(read_records(workdir), workdir / "training.png")
     except ImportError as error:
         display.print(f"no pictures: {error}")
-    display.print(f"\nDone in {seconds:.0f} s. Read {workdir}/architecture.json")
+    display.console.print(
+        f"\nDone in {seconds:.0f} s. Read {workdir}/architecture.json", soft_wrap=True
+    )
 
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:

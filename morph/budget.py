@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from morph.expand import BudgetError
@@ -176,7 +177,7 @@ class Controller:
 
     def initial_strength(self, strengths: Mapping[str, np.ndarray]) -> float:
         """The strength that would pull a median channel to zero within a third of the schedule."""
-        marginal = self.regularizer.marginal_costs(strengths)
+        marginal = jax.jit(self.regularizer.marginal_costs)(strengths)
         needed = [float(np.median(s)) / max(float(marginal[n]), 1e-9) for n, s in strengths.items()]
         return float(np.median(needed)) / max(1.0, (self.schedule.end - self.schedule.start) / 3)
 

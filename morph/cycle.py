@@ -27,6 +27,7 @@ from morph.architecture import Architecture
 from morph.budget import Controller, Look, Schedule, check_feasible, strongest_within
 from morph.checkpoint import Checkpoints, claim_workdir
 from morph.expand import BudgetError, expand
+from morph.initialize import COMPILE_QUICKLY
 from morph.network import Network, Variables
 from morph.shrink import shrink
 from morph.train import (
@@ -354,7 +355,8 @@ class Cycle:
                 shrinking.strength,
             )
         else:
-            variables = jax.jit(network.init)(self._key(i), self._x)
+            initialise = jax.jit(network.init, compiler_options=COMPILE_QUICKLY)
+            variables = initialise(self._key(i), self._x)
             tx = self.optimizer(c.learning_rate, phase.steps, c)
         return Trainer(
             phase=phase,
@@ -376,7 +378,7 @@ class Cycle:
             end=int(phase.steps * (1.0 - c.settle)),
         )
         controller = Controller(regularizer=regularizer, schedule=schedule, min_width=c.min_width)
-        strengths = jax.device_get(regularizer.strengths(variables))
+        strengths = jax.device_get(jax.jit(regularizer.strengths)(variables))
         return Shrinking(
             graph=graph,
             regularizer=regularizer,

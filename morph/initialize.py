@@ -31,6 +31,11 @@ Shape: TypeAlias = tuple[int, ...]
 
 SAMPLES = 32  # draws of the seed's initialiser at most
 NUMBERS = 20_000_000  # that they hold together at most
+# An initialiser runs once: compiling it well would take longer than running it.
+COMPILE_QUICKLY: dict[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 TOLERANCE = 0.03  # of a standard deviation: laws further apart are told apart
 
 
@@ -118,9 +123,11 @@ def infer_laws(
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tuple(args))
         # The fastest generator to compile; its streams need only be good enough for a variance.
         keys = jax.random.split(jax.random.key(0, impl="unsafe_rbg"), draws)
-        moments = jax.jit(lambda keys, x: jax.lax.map(lambda k: deviations(k, x), keys))(
-            keys, blank
+        sample = jax.jit(
+            lambda keys, x: jax.lax.map(lambda key: deviations(key, x), keys),
+            compiler_options=COMPILE_QUICKLY,
         )
+        moments = sample(keys, blank)
     paths = flat_paths(jax.eval_shape(init_fn, keys[0], *args))[0]
     matches: dict[str, list[str]] = {}
     for path, moment in zip(paths, moments, strict=True):
@@ -186,7 +193,12 @@ def _resized(
 
     check()
     plan = Plan(body=body, inference=inference, sizes=Sizes.at(architecture), check=check)
-    flat = jax.jit(lambda *arrays: evaluate(plan, body, arrays))(*arrays)
+
+    def run(*arrays: Any) -> list[Any]:
+        return evaluate(plan, body, arrays)
+
+    traced = any(isinstance(array, jax.core.Tracer) for array in arrays)
+    flat = run(*arrays) if traced else jax.jit(run, compiler_options=COMPILE_QUICKLY)(*arrays)
     return jax.tree.unflatten(jax.tree.structure(outputs), flat)
 
 

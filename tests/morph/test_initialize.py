@@ -47,8 +47,9 @@ def wide():
 def test_standard_deviations_are_flax_own_within_5_percent(wide):
     net, architecture, x = wide
     keys = [jax.random.key(i, impl="rbg") for i in range(3)]
-    drawn = [morph.init(net.init, architecture, key, x) for key in keys]
-    own = [Net((36, 60)).init(key, x) for key in keys]
+    draw = jax.jit(lambda key: morph.init(net.init, architecture, key, x))
+    draw_own = jax.jit(lambda key: Net((36, 60)).init(key, x))
+    drawn, own = [draw(key) for key in keys], [draw_own(key) for key in keys]
     for mine, flax in zip(
         jax.tree.leaves(jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)),
         jax.tree.leaves(jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)),

@@ -1,0 +1,111 @@
+"""The command line: what a run leaves behind, and what it says when asked for nonsense."""
+
+import json
+import sys
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import datasets, run
+from morph.architecture import Architecture
+
+TINY = [
+    "--seed_network=mlp",
+    "--width=0.2",
+    "--budget=0.5",
+    "--expand_budget=0.5",
+    "--seed_steps=20",
+    "--shrink_steps=40",
+    "--retrain_steps=20",
+    "--penalty=group_lasso",
+]
+
+
+def launch(monkeypatch, *arguments):
+    """Runs `main` as the command line would, flags and all."""
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    with flagsaver.flagsaver():
+        rest = flags.FLAGS(sys.argv)
+        run.main(rest)
+
+
+def failure(monkeypatch, capsys, *arguments):
+    """The one line that a run which cannot work ends with."""
+    with pytest.raises(SystemExit) as stop:
+        launch(monkeypatch, *arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1 or "install" in error
+    return error
+
+
+def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, capsys):
+    workdir = tmp_path / "out"
+    launch(monkeypatch, *TINY, f"--workdir={workdir}")
+    printed = capsys.readouterr().out
+    for word in ("seed", "shrunk", "expanded", "Dense_0", "FLOP", "same predictions"):
+        assert word.lower() in " ".join(printed.split()).lower()
+    results = json.loads((workdir / "results.json").read_text())
+    outcomes = {outcome["name"]: outcome for outcome in results["outcomes"]}
+    assert 0.96 * 0.5 <= outcomes["shrunk"]["flops"] / outcomes["seed"]["flops"] <= 0.5
+    assert outcomes["shrunk"]["logit_difference"] < 1e-5
+    assert "--budget=0.5" in results["command"]
+    architecture = Architecture.load(workdir / "architecture.json")
+    assert architecture.widths == outcomes["expanded and retrained"]["widths"]
+    for name in ("widths.png", "training.png"):
+        assert (workdir / name).stat().st_size > 5000
+    launch(monkeypatch, *TINY, f"--workdir={workdir}")  # finished: shows, trains nothing
+    assert "Dense_0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flag", "known"),
+    [
+        ("--seed_network=resnet9", "resnet8"),
+        ("--dataset=imagenet", "fashion_mnist"),
+        ("--penalty=l0", "group_lasso"),
+        ("--target=watts", "flops"),
+        ("--batch_size=0", "batch_size"),
+        ("--cycles=two", "cycles"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_the_known_ones_are_listed(monkeypatch, flag, known):
+    with pytest.raises(flags.IllegalFlagValueError, match=known):
+        launch(monkeypatch, flag)
+
+
+def test_an_unknown_flag_and_a_stray_word_are_refused(monkeypatch, capsys):
+    with pytest.raises(flags.UnrecognizedFlagError, match="Did you mean: budget"):
+        launch(monkeypatch, "--budgett=0.5")
+    with pytest.raises(Exception, match="unexpected arguments: resnet8"):
+        launch(monkeypatch, "resnet8")
+
+
+def test_a_missing_data_set_names_its_package(monkeypatch, capsys, tmp_path):
+    def nowhere(name, data_dir):
+        raise datasets.DatasetNotFoundError(f"{name}: apt-get install dataset-fashion-mnist")
+
+    monkeypatch.setattr(datasets, "load", nowhere)
+    error = failure(monkeypatch, capsys, "--dataset=fashion_mnist", f"--workdir={tmp_path}")
+    assert "dataset-fashion-mnist" in error
+
+
+def test_budgets_out_of_reach(monkeypatch, capsys, tmp_path):
+    where = f"--workdir={tmp_path / 'never'}"
+    assert "cannot meet a budget" in failure(monkeypatch, capsys, *TINY, "--budget=0.0001", where)
+    assert "at most 1" in failure(monkeypatch, capsys, *TINY, "--budget=2", where)
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_working_directory_of_another_run(monkeypatch, capsys, tmp_path):
+    (tmp_path / "config.json").write_text('{"dataset": "mnist"}')
+    error = failure(monkeypatch, capsys, *TINY, f"--workdir={tmp_path}")
+    assert "dataset: 'mnist' there, 'digits' asked for" in error
+
+
+def test_a_workdir_that_cannot_be_made(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    error = failure(monkeypatch, capsys, *TINY, f"--workdir={tmp_path}/file/run")
+    assert "cannot use" in error
