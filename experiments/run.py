@@ -29,12 +29,13 @@ from absl import app, flags, logging
 from experiments import datasets, plots
 from experiments.display import Display, Result, result_table, width_table
 from experiments.networks import SEED_NETWORKS, build
-from morph.architecture import ArchitectureError
-from morph.checkpoint import WorkdirError
-from morph.cycle import TARGETS, Cycle, CycleConfig, Interrupted
+from morph.checkpoint import Interrupted, WorkdirError
+from morph.config import TARGETS, CycleConfig
+from morph.cycle import Cycle
 from morph.cycle import Result as CycleResult
 from morph.expand import BudgetError
 from morph.network import Network, linen_network, nnx_network
+from morph.spec import ArchitectureError
 from morph.train import Batch, TrainingDivergedError
 from regularizers.penalties import PENALTIES
 

@@ -3,13 +3,16 @@
 The road: `shrink` -> `Architecture` -> `compact` -> `expand` -> `init`; `cycle` drives all of it.
 """
 
-from morph.architecture import Architecture, ArchitectureError
-from morph.cycle import Cycle, CycleConfig, load_variables
+from morph.architecture import Architecture
+from morph.checkpoint import load_variables
+from morph.config import CycleConfig
+from morph.cycle import Cycle
 from morph.expand import BudgetError, expand
 from morph.initialize import init
 from morph.network import Network, linen_network, nnx_network
 from morph.resize.compact import compact
 from morph.shrink import shrink
+from morph.spec import ArchitectureError
 
 __all__ = [
     "Architecture",

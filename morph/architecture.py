@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
-from importlib import resources
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jsonschema
 import numpy as np
 
+from morph import spec
+from morph.spec import ArchitectureError
 from regularizers.channels import axes as ax
 from regularizers.channels.axes import Axis
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.graph import ChannelGraph, layer_name, near
+from regularizers.channels.graph import ChannelGraph, Variable, layer_name, near
 from regularizers.costs.flops import flop_factors, operation_name
 
-FORMAT, VERSION = "morph-architecture", 1
 FRESH = -1  # the parent of a channel that has none
-
-
-class ArchitectureError(ValueError):
-    """A file that is not an architecture, or an architecture that does not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +49,6 @@ class ResizedGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """One variable of the seed: its shape and what its axes are made of."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    axes: tuple[Axis, ...]
-    produces: frozenset[int]
-    consumes: frozenset[int]
-    trained: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Layer:
     """One product or convolution: FLOPs = coefficient x the sizes of `flop_axes`."""
 
@@ -85,14 +67,14 @@ class Architecture:
 
     Attributes:
         groups: by name, in the order of the network.
-        variables: the layout of every variable of the seed, by path.
+        variables: every variable of the seed, by path.
         layers: its products and convolutions, in order.
         width_multiplier: of the last expansion; None if it was not expanded.
         report: budget, costs before and after, how it was obtained; free-form JSON.
     """
 
     groups: Mapping[str, ResizedGroup]
-    variables: Mapping[str, Layout]
+    variables: Mapping[str, Variable]
     layers: tuple[Layer, ...] = ()
     width_multiplier: float | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
@@ -124,17 +106,7 @@ class Architecture:
                 )
                 for name, group in graph.groups.items()
             },
-            variables={
-                path: Layout(
-                    shape=v.shape,
-                    dtype=v.dtype,
-                    axes=v.axes,
-                    produces=v.produces,
-                    consumes=v.consumes,
-                    trained=v.trained,
-                )
-                for path, v in graph.variables.items()
-            },
+            variables=dict(graph.variables),
             layers=tuple(layers),
         )
 
@@ -234,24 +206,24 @@ class Architecture:
         return next((self._short_paths[t] for t in tails if t in self._short_paths), None)
 
     def _slice(self, leaf: Any, path: str, owner: str) -> Any:
-        layout = self.variables[owner]
+        variable = self.variables[owner]
         shape = tuple(np.shape(leaf))
-        if shape != layout.shape:
+        if shape != variable.shape:
             if path != owner and not shape:
                 return leaf  # a scalar that an optimizer keeps per variable
             raise ArchitectureError(
                 f"{path!r} has shape {list(shape)}; in the seed network {owner!r} has "
-                f"{list(layout.shape)}. Pass the seed's variables."
+                f"{list(variable.shape)}. Pass the seed's variables."
             )
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(self.shape(owner), leaf.dtype)
-        for k, axis in enumerate(layout.axes):
+        for k, axis in enumerate(variable.axes):
             if not self.resized.intersection(ax.groups_of(axis)):
                 continue
             index = self._positions(axis)
             leaf = jnp.take(leaf, index, axis=k)
             clones = np.bincount(index)[index]
-            if k in layout.consumes and k not in layout.produces and clones.max(initial=1) > 1:
+            if k in variable.consumes and k not in variable.produces and clones.max(initial=1) > 1:
                 ones = [-1 if i == k else 1 for i in range(len(shape))]
                 leaf = leaf / clones.reshape(ones).astype(leaf.dtype)
         return leaf
@@ -275,9 +247,9 @@ class Architecture:
         """Trained parameters per layer at `widths` or now."""
         at = dict(widths or self.widths)
         totals: dict[str, int] = {}
-        for path, layout in self.variables.items():
-            if layout.trained:
-                count = int(np.prod([ax.size(axis, at) for axis in layout.axes], dtype=np.int64))
+        for path, variable in self.variables.items():
+            if variable.trained:
+                count = int(np.prod([ax.size(axis, at) for axis in variable.axes], dtype=np.int64))
                 totals[layer_name(path)] = totals.get(layer_name(path), 0) + count
         return totals
 
@@ -286,8 +258,8 @@ class Architecture:
         flops, parameters = self.flops(), self.parameters()
         seed, now = self.seed_widths, self.widths
         return {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": spec.FORMAT,
+            "version": spec.VERSION,
             "report": dict(self.report),
             "width_multiplier": self.width_multiplier,
             "totals": {
@@ -331,23 +303,21 @@ class Architecture:
             },
             "variables": {
                 path: {
-                    "shape": list(layout.shape),
-                    "dtype": layout.dtype,
-                    "axes": [ax.to_json(axis) for axis in layout.axes],
-                    "produces": sorted(layout.produces),
-                    "consumes": sorted(layout.consumes),
-                    "trained": layout.trained,
+                    "shape": list(variable.shape),
+                    "dtype": variable.dtype,
+                    "axes": [ax.to_json(axis) for axis in variable.axes],
+                    "produces": sorted(variable.produces),
+                    "consumes": sorted(variable.consumes),
+                    "kind": variable.kind,
+                    "trained": variable.trained,
                 }
-                for path, layout in self.variables.items()
+                for path, variable in self.variables.items()
             },
         }
 
     def save(self, path: str | Path) -> None:
         """Writes the architecture as JSON; the file is complete or not there at all."""
-        target = Path(path)
-        draft = target.with_name(target.name + ".part")
-        draft.write_text(_dump(self.to_json()) + "\n")
-        draft.replace(target)
+        spec.write(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Architecture:
@@ -358,10 +328,7 @@ class Architecture:
                 contradicts itself. The message says where.
             OSError: if the file cannot be read.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ArchitectureError(f"{path} is not JSON: {error}") from error
+        data = spec.read(path)
         try:
             return cls.from_json(data)
         except ArchitectureError as error:
@@ -370,24 +337,7 @@ class Architecture:
     @classmethod
     def from_json(cls, data: Any) -> Architecture:
         """The inverse of `to_json`; raises `ArchitectureError` as `load` does."""
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise ArchitectureError(
-                f"not an architecture: expected an object with format {FORMAT!r}, found {found!r}"
-            )
-        version = data.get("version")
-        if isinstance(version, int) and version > VERSION:
-            raise ArchitectureError(
-                f"written by a newer version (format version {version}; this one reads up to "
-                f"{VERSION}); upgrade morph-jax"
-            )
-        try:
-            error = jsonschema.exceptions.best_match(_validator().iter_errors(data))
-        except RecursionError as deep:
-            raise ArchitectureError("malformed architecture: nested too deeply") from deep
-        if error is not None:
-            where = "/".join(map(str, error.absolute_path)) or "the top level"
-            raise ArchitectureError(f"malformed architecture at {where}: {error.message[:200]}")
+        spec.check(data)
         architecture = cls(
             groups={
                 name: ResizedGroup(
@@ -398,15 +348,17 @@ class Architecture:
                 for name, group in data["groups"].items()
             },
             variables={
-                path: Layout(
-                    shape=tuple(map(int, layout["shape"])),
-                    dtype=layout["dtype"],
-                    axes=tuple(map(ax.from_json, layout["axes"])),
-                    produces=frozenset(map(int, layout["produces"])),
-                    consumes=frozenset(map(int, layout["consumes"])),
-                    trained=layout["trained"],
+                path: Variable(
+                    path=path,
+                    shape=tuple(map(int, variable["shape"])),
+                    dtype=variable["dtype"],
+                    axes=tuple(map(ax.from_json, variable["axes"])),
+                    produces=frozenset(map(int, variable["produces"])),
+                    consumes=frozenset(map(int, variable["consumes"])),
+                    kind=variable["kind"],
+                    trained=variable["trained"],
                 )
-                for path, layout in data["variables"].items()
+                for path, variable in data["variables"].items()
             },
             layers=tuple(
                 Layer(
@@ -456,23 +408,23 @@ class Architecture:
                     raise ArchitectureError(
                         f"malformed architecture: {where!r} names group {name!r}{near(name, known)}"
                     )
-        for path, layout in self.variables.items():
-            sizes = tuple(ax.size(axis, known) for axis in layout.axes)
-            if sizes != layout.shape:
+        for path, variable in self.variables.items():
+            sizes = tuple(ax.size(axis, known) for axis in variable.axes)
+            if sizes != variable.shape:
                 raise ArchitectureError(
-                    f"malformed architecture: {path!r} has shape {list(layout.shape)}, but its "
+                    f"malformed architecture: {path!r} has shape {list(variable.shape)}, but its "
                     f"axes measure {list(sizes)}"
                 )
-            odd = sorted(k for k in layout.produces | layout.consumes if k >= len(sizes))
+            odd = sorted(k for k in variable.produces | variable.consumes if k >= len(sizes))
             if odd:
                 raise ArchitectureError(
                     f"malformed architecture: {path!r} has {len(sizes)} axes, but produces or "
                     f"consumes along axis {odd[0]}"
                 )
-            if not _is_dtype(layout.dtype):
+            if not _is_dtype(variable.dtype):
                 raise ArchitectureError(
-                    f"malformed architecture: {path!r} has dtype {layout.dtype!r}, which does not "
-                    "exist"
+                    f"malformed architecture: {path!r} has dtype {variable.dtype!r}, which "
+                    "does not exist"
                 )
         for layer, entry in zip(self.layers, data["layers"], strict=True):
             for end, axis in (("in", layer.in_axis), ("out", layer.out_axis)):
@@ -507,38 +459,3 @@ def _is_dtype(name: str) -> bool:
         return name.startswith("key<") or np.dtype(name).name == name
     except (TypeError, ValueError, SyntaxError):
         return False
-
-
-@cache
-def _validator() -> Any:
-    text = resources.files("morph").joinpath("architecture.schema.json").read_text()
-    return jsonschema.Draft202012Validator(json.loads(text))
-
-
-def _dump(data: Any) -> str:
-    """JSON with one line per entry of lists of numbers, so that people can read and diff it."""
-    return _Compact(indent=2).encode(data)
-
-
-class _Compact(json.JSONEncoder):
-    """Indents objects; keeps a list without objects in it on one line."""
-
-    def encode(self, o: Any) -> str:
-        return self._write(o, "")
-
-    def _write(self, o: Any, pad: str) -> str:
-        inner = pad + "  "
-        if isinstance(o, dict) and o and not _is_flat(o):
-            items = [f"{inner}{json.dumps(str(k))}: {self._write(v, inner)}" for k, v in o.items()]
-            return "{\n" + ",\n".join(items) + "\n" + pad + "}"
-        if isinstance(o, list) and any(isinstance(x, dict | list) and not _is_flat(x) for x in o):
-            return "[\n" + ",\n".join(inner + self._write(x, inner) for x in o) + "\n" + pad + "]"
-        return json.dumps(o)
-
-
-def _is_flat(o: Any) -> bool:
-    """A container short enough for one line: an axis, a width, a list of numbers."""
-    children = o.values() if isinstance(o, dict) else o if isinstance(o, list) else ()
-    if isinstance(o, dict) and len(o) > 2:
-        return False
-    return all(not isinstance(c, dict | list) or _is_flat(c) for c in children)

@@ -1,18 +1,27 @@
-"""Checkpoints of a run: arrays and progress together, through Orbax."""
+"""Checkpoints of a run: arrays and progress together, through Orbax; and stopping for one."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from morph.network import Variables
+
 
 class WorkdirError(RuntimeError):
     """A working directory that belongs to another run or cannot be used."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop and left a checkpoint."""
 
 
 class Checkpoints:
@@ -91,3 +100,39 @@ def claim_workdir(workdir: Path, config: Mapping[str, Any]) -> bool:
             "Choose another --workdir, or repeat the command that started it to resume."
         )
     return True
+
+
+def save_variables(path: Path, variables: Variables) -> None:
+    """Writes variables as one Orbax checkpoint; replaces what is there."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), variables, force=True)
+
+
+def load_variables(path: str | Path, like: Any = None) -> Variables:
+    """Reads what `save_variables` wrote; with `like` (abstract variables) checked against it."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(Path(path).absolute(), like)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turns the first SIGINT or SIGTERM into a wish to stop; a second SIGINT stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        del number, frame
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            before[name] = signal.signal(name, ask)
+    except ValueError:  # not in the main thread: signals are somebody else's business
+        before = {}
+    try:
+        yield lambda: asked
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

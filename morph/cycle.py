@@ -9,26 +9,30 @@ last checkpoint, so that a run that was stopped goes on as if it had not been.
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 
 from morph.architecture import Architecture
-from morph.budget import Controller, Look, Schedule, check_feasible, strongest_within
-from morph.checkpoint import Checkpoints, claim_workdir
-from morph.expand import BudgetError, expand
+from morph.budget import Controller, Look, Schedule, strongest_within
+from morph.checkpoint import (
+    Checkpoints,
+    Interrupted,
+    claim_workdir,
+    save_variables,
+    stop_on_signals,
+)
+from morph.config import TARGETS, CycleConfig, check_config
+from morph.expand import expand
 from morph.initialize import COMPILE_QUICKLY
 from morph.network import Network, Variables
+from morph.progress import Carried, Outcome, carried_from_json, drop_records, progress_json
 from morph.shrink import shrink
 from morph.train import (
     Batch,
@@ -42,80 +46,12 @@ from morph.train import (
     momentum_sgd,
 )
 from regularizers.channels.graph import ChannelGraph, trace_channels
-from regularizers.costs.cost import Cost
 from regularizers.costs.flops import flops
 from regularizers.costs.size import model_size
 from regularizers.objective import NetworkRegularizer
 from regularizers.proximal import proximal
 
-# What a run may aim at: a cost of a channel graph.
-TARGETS: dict[str, Callable[[ChannelGraph], Cost]] = {"flops": flops, "size": model_size}
-
-
 NAMES = {"seed": "seed", "uniform": "uniform", "retrain": "expanded and retrained"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CycleConfig:
-    """How to learn a structure. Costs are ratios to the seed's.
-
-    Attributes:
-        target: what is paid for: a name in `TARGETS`.
-        budget: the cost to shrink to.
-        expand_budget: the cost to expand to after shrinking.
-        cycles: how often to shrink and expand.
-        seed_steps, shrink_steps, retrain_steps: training steps of each phase.
-        settle: the share of the shrink phase that is left to recover at the budget.
-        penalty: what makes a channel strong: `gamma` or `group_lasso`.
-        batch_size, learning_rate, weight_decay: of all phases.
-        shrink_learning_rate: the peak in the shrink phase, which starts from trained weights.
-        min_width: no group gets narrower.
-        round_to: expanded widths become multiples of it.
-        baseline: also train the seed with one uniform width multiplier at the final cost.
-        seed: of everything random.
-    """
-
-    target: str = "flops"
-    budget: float = 0.5
-    expand_budget: float = 1.0
-    cycles: int = 1
-    seed_steps: int = 200
-    shrink_steps: int = 400
-    retrain_steps: int = 300
-    settle: float = 0.3
-    penalty: str = "gamma"
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    shrink_learning_rate: float = 0.05
-    weight_decay: float = 1e-4
-    min_width: int = 1
-    round_to: int = 1
-    baseline: bool = False
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """One network of a run, measured.
-
-    Attributes:
-        name: `seed`, `shrunk`, `expanded and retrained`, `uniform`.
-        steps: training steps that its weights have seen.
-        logit_difference: for a shrunk network the largest difference between its logits and the
-            dense network's on the test set, over the largest logit.
-        same_predictions: whether both predict the same class for every example.
-    """
-
-    name: str
-    accuracy: float
-    cost: float
-    flops: float
-    parameters: int
-    widths: dict[str, int]
-    steps: int
-    width_multiplier: float | None = None
-    logit_difference: float | None = None
-    same_predictions: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -130,21 +66,6 @@ class Phase:
     def name(self) -> str:
         """The kind, numbered from the second cycle on."""
         return self.kind if self.cycle == 0 else f"{self.kind} {self.cycle + 1}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Carried:
-    """What one phase hands to the next.
-
-    Attributes:
-        architecture: the network's, relative to the seed network.
-        outcomes: what was measured so far.
-        steps: training steps that the present weights have seen.
-    """
-
-    architecture: Architecture
-    outcomes: tuple[Outcome, ...] = ()
-    steps: int = 0
 
 
 class Listener(Protocol):
@@ -171,10 +92,6 @@ class Silence:
 
     def update(self, step: int, **metrics: Any) -> None:
         """Nothing."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop and left a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,12 +224,15 @@ class Cycle:
         if number is not None:
             progress = checkpoints.progress(number)
             first, start, strength = progress["phase"], progress["step"], progress["strength"]
-            carried = _carried_from_json(progress["carried"])
-            if start == 0 and (first == len(self.phases) or self.phases[first].kind == "shrink"):
+            carried = carried_from_json(progress["carried"])
+            if first == len(self.phases) or self.phases[first].kind == "shrink":
                 like = carried.architecture.abstract(self._seed_variables)
-                variables = checkpoints.arrays(number, like)
-        _drop_records(self._records, first, start)
-        with _stop_on_signals() as stopped:
+                if start == 0:
+                    variables = checkpoints.arrays(number, like)
+                else:  # they come with the rest of the state, below
+                    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        drop_records(self._records, first, start)
+        with stop_on_signals() as stopped:
             for i in range(first, len(self.phases)):
                 trainer = self._prepare(i, carried, variables)
                 if start and number is not None:
@@ -324,7 +244,7 @@ class Cycle:
                     if stopped():
                         number = (number or 0) + 1
                         strength = trainer.shrinking.strength if trainer.shrinking else 0.0
-                        progress = _progress(i, step, strength, carried)
+                        progress = progress_json(i, step, strength, carried)
                         checkpoints.save(number, _arrays(trainer.state), progress)
                         raise Interrupted(
                             f"stopped at step {step} of phase {trainer.phase.name!r}; "
@@ -332,7 +252,7 @@ class Cycle:
                         )
                 carried, variables = self._finish(trainer, carried)
                 start, number = 0, (number or 0) + 1
-                checkpoints.save(number, variables, _progress(i + 1, 0, 0.0, carried))
+                checkpoints.save(number, variables, progress_json(i + 1, 0, 0.0, carried))
         assert variables is not None  # there is always a seed phase
         return self._result(carried, variables)
 
@@ -498,7 +418,7 @@ class Cycle:
                 "budget": self.config.budget * float(cost()),
                 "expand_budget": self.config.expand_budget * float(cost()),
                 "config": asdict(self.config),
-                "outcomes": [_outcome_json(outcome) for outcome in outcomes],
+                "outcomes": [asdict(outcome) for outcome in outcomes],
                 **self.identity,
             },
         )
@@ -528,44 +448,6 @@ class Cycle:
         return jax.random.fold_in(jax.random.key(self.config.seed, impl="rbg"), i)
 
 
-def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
-    """Raises if a run of `config` makes no sense or cannot meet its budget.
-
-    Raises:
-        ValueError: naming the setting. BudgetError: if a budget is out of reach.
-    """
-    steps = {"seed_steps": config.seed_steps, "retrain_steps": config.retrain_steps}
-    for name, value in {**steps, "shrink_steps": config.shrink_steps}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, found {value}")
-    if not 0.0 < config.budget <= 1.0:
-        raise BudgetError(
-            f"budget must be a ratio to the seed's cost, above 0 and at most 1; found "
-            f"{config.budget}"
-        )
-    if config.expand_budget < config.budget:
-        raise BudgetError(
-            f"expand_budget ({config.expand_budget}) must be at least the budget "
-            f"({config.budget}): it is what the shrunk network is widened to"
-        )
-    if config.cycles < 1:
-        raise ValueError(f"cycles must be at least 1, found {config.cycles}")
-    regularizer = NetworkRegularizer(graph, cost, config.penalty, threshold=0.0)
-    check_feasible(regularizer, config.budget * cost(), config.min_width)
-
-
-def save_variables(path: Path, variables: Variables) -> None:
-    """Writes variables as one Orbax checkpoint; replaces what is there."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), variables, force=True)
-
-
-def load_variables(path: str | Path, like: Any = None) -> Variables:
-    """Reads what `save_variables` wrote; with `like` (abstract variables) checked against it."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(Path(path).absolute(), like)
-
-
 def _arrays(state: TrainState) -> dict[str, Any]:
     """All that changes while training."""
     return {
@@ -574,68 +456,3 @@ def _arrays(state: TrainState) -> dict[str, Any]:
         "opt_state": state.opt_state,
         "collections": state.collections,
     }
-
-
-def _progress(phase: int, step: int, strength: float, carried: Carried) -> dict[str, Any]:
-    return {
-        "phase": phase,
-        "step": step,
-        "strength": strength,
-        "carried": {
-            "architecture": carried.architecture.to_json(),
-            "outcomes": [_outcome_json(outcome) for outcome in carried.outcomes],
-            "steps": carried.steps,
-        },
-    }
-
-
-def _carried_from_json(data: Mapping[str, Any]) -> Carried:
-    return Carried(
-        architecture=Architecture.from_json(data["architecture"]),
-        outcomes=tuple(Outcome(**outcome) for outcome in data["outcomes"]),
-        steps=data["steps"],
-    )
-
-
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
-    return asdict(outcome)
-
-
-def _drop_records(path: Path, phase: int, step: int) -> None:
-    """Forgets the records that a resumed run will write again."""
-    if not path.exists():
-        return
-    lines = path.read_text().splitlines()
-    kept = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # cut off when the run died
-        if (record["phase_index"], record["step"]) <= (phase, step):
-            kept.append(line)
-    path.write_text("".join(line + "\n" for line in kept))
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a wish to stop; a second SIGINT stops at once."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        del number, frame
-        asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before: dict[signal.Signals, Any] = {}
-    try:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            before[name] = signal.signal(name, ask)
-    except ValueError:  # not in the main thread: signals are somebody else's business
-        before = {}
-    try:
-        yield lambda: asked
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)

@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from morph.architecture import Architecture, ArchitectureError, Layout
+from morph.architecture import Architecture
 from morph.resize.compact import check_resized
 from morph.resize.evaluate import Plan, evaluate
 from morph.resize.sizes import Sizes, thaw
+from morph.spec import ArchitectureError
 from regularizers.channels import jaxprs
 from regularizers.channels.calls import abstract, flat_paths
-from regularizers.channels.graph import near
+from regularizers.channels.graph import Variable, near
 from regularizers.channels.inference import Inference
 from regularizers.channels.terms import Atom
 
@@ -39,27 +40,27 @@ COMPILE_QUICKLY: dict[str, Any] = {
 TOLERANCE = 0.03  # of a standard deviation: laws further apart are told apart
 
 
-def fan_in(layout: Layout, shape: Shape) -> float:
+def fan_in(variable: Variable, shape: Shape) -> float:
     """Inputs per output: all axes but those that produce."""
-    return math.prod(n for k, n in enumerate(shape) if k not in layout.produces)
+    return math.prod(n for k, n in enumerate(shape) if k not in variable.produces)
 
 
-def fan_out(layout: Layout, shape: Shape) -> float:
+def fan_out(variable: Variable, shape: Shape) -> float:
     """Outputs per input: all axes but those that consume."""
-    return math.prod(n for k, n in enumerate(shape) if k not in layout.consumes)
+    return math.prod(n for k, n in enumerate(shape) if k not in variable.consumes)
 
 
-def fan_average(layout: Layout, shape: Shape) -> float:
+def fan_average(variable: Variable, shape: Shape) -> float:
     """The mean of fan-in and fan-out."""
-    return (fan_in(layout, shape) + fan_out(layout, shape)) / 2
+    return (fan_in(variable, shape) + fan_out(variable, shape)) / 2
 
 
-def features(layout: Layout, shape: Shape) -> float:
+def features(variable: Variable, shape: Shape) -> float:
     """The width of a table that is looked up (Flax's default for embeddings)."""
-    return math.prod(n for k, n in enumerate(shape) if k in layout.produces)
+    return math.prod(n for k, n in enumerate(shape) if k in variable.produces)
 
 
-Fan: TypeAlias = Callable[[Layout, Shape], float]
+Fan: TypeAlias = Callable[[Variable, Shape], float]
 
 FANS: dict[str, Fan] = {
     "fan_in": fan_in,
@@ -95,10 +96,12 @@ def init(init_fn: Callable[..., Any], architecture: Architecture, key: Any, *arg
     paths, leaves, treedef = flat_paths(drawn)
     scaled = []
     for path, leaf in zip(paths, leaves, strict=True):
-        layout = architecture.variables[path]
+        variable = architecture.variables[path]
         fan = FANS.get(laws[path])
         if fan is not None:
-            ratio = fan(layout, layout.shape) / max(fan(layout, architecture.shape(path)), 1e-9)
+            ratio = fan(variable, variable.shape) / max(
+                fan(variable, architecture.shape(path)), 1e-9
+            )
             leaf = leaf * jnp.asarray(math.sqrt(ratio), leaf.dtype)
         scaled.append(leaf)
     return jax.tree.unflatten(treedef, scaled)
@@ -111,7 +114,7 @@ def infer_laws(
 
     Where several laws explain a leaf (a square kernel), the one that explains most others wins.
     """
-    total = sum(math.prod(layout.shape) for layout in architecture.variables.values())
+    total = sum(math.prod(variable.shape) for variable in architecture.variables.values())
     draws = max(1, min(SAMPLES, NUMBERS // max(total, 1)))
 
     def deviations(key: Any, blank: Any) -> list[Any]:
@@ -142,10 +145,10 @@ def infer_laws(
     }
 
 
-def _laws(layout: Layout, variance: float, draws: int, square: float) -> list[str]:
+def _laws(variable: Variable, variance: float, draws: int, square: float) -> list[str]:
     """The laws whose standard deviation at the seed's shape is the one seen."""
-    count = math.prod(layout.shape) * draws
-    if len(layout.shape) < 2 or variance <= 1e-12 * max(square, 1e-30) or count < 2:
+    count = math.prod(variable.shape) * draws
+    if len(variable.shape) < 2 or variance <= 1e-12 * max(square, 1e-30) or count < 2:
         return []
     tolerance = max(TOLERANCE, 3.0 / math.sqrt(2.0 * count))
     deviation = math.sqrt(variance)
@@ -153,7 +156,7 @@ def _laws(layout: Layout, variance: float, draws: int, square: float) -> list[st
         name
         for name, fan in FANS.items()
         if any(
-            abs(deviation / math.sqrt(scale / max(fan(layout, layout.shape), 1.0)) - 1.0)
+            abs(deviation / math.sqrt(scale / max(fan(variable, variable.shape), 1.0)) - 1.0)
             < tolerance
             for scale in SCALES
         )
@@ -206,16 +209,16 @@ def _check_seed(architecture: Architecture, outputs: Any) -> None:
     """The initialiser must give the variables that the architecture was inferred from."""
     paths, leaves, _ = flat_paths(outputs)
     found: Mapping[str, Shape] = {p: tuple(x.shape) for p, x in zip(paths, leaves, strict=True)}
-    for path, layout in architecture.variables.items():
+    for path, variable in architecture.variables.items():
         if path not in found:
             raise ArchitectureError(
                 f"the initialiser gives no variable {path!r}{near(path, found)}; "
                 "is the architecture of another seed network?"
             )
-        if found[path] != layout.shape:
+        if found[path] != variable.shape:
             raise ArchitectureError(
                 f"the initialiser gives {path!r} the shape {list(found[path])}, the architecture's "
-                f"seed has {list(layout.shape)}; is it of another seed network?"
+                f"seed has {list(variable.shape)}; is it of another seed network?"
             )
     for path in found:
         if path not in architecture.variables:

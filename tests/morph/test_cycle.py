@@ -14,8 +14,9 @@ import pytest
 
 import morph
 import regularizers as reg
-from morph.checkpoint import WorkdirError
-from morph.cycle import Cycle, CycleConfig, Interrupted, load_variables
+from morph.checkpoint import Interrupted, WorkdirError, load_variables
+from morph.config import CycleConfig
+from morph.cycle import Cycle
 from morph.expand import BudgetError
 from morph.train import Batch, TrainingDivergedError
 

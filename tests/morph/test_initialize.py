@@ -9,8 +9,8 @@ from flax import nnx
 
 import morph
 import regularizers as reg
-from morph.architecture import ArchitectureError
 from morph.initialize import infer_laws
+from morph.spec import ArchitectureError
 
 INIT = nn.initializers
 SEED = (12, 20)
