@@ -31,6 +31,10 @@ except ModuleNotFoundError as error:
 DATA_DIR_VARIABLE = "MORPH_DATA_DIR"
 
 
+class DatasetError(ValueError):
+    """An unknown data set, or files that are not what they should be."""
+
+
 class DatasetNotFoundError(FileNotFoundError):
     """A data set's files are in none of the places where they are looked for."""
 
@@ -116,7 +120,7 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
 
     Raises:
         DatasetNotFoundError: if its files are nowhere; the message says how to install them.
-        ValueError: if the name is unknown, or a file is truncated or not what it should be.
+        DatasetError: if the name is unknown, or a file is truncated or not what it should be.
 
     Example:
         >>> load("digits").train_images.shape
@@ -125,7 +129,7 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"Unknown data set {name!r}; known are {', '.join(DATASETS)}.{hint}")
+        raise DatasetError(f"Unknown data set {name!r}; known are {', '.join(DATASETS)}.{hint}")
     row = DATASETS[name]
     paths = _find(name, row, data_dir)
     raw = row.read(row, paths)
@@ -133,7 +137,7 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
     fingerprint = _fingerprint(raw)
     if fingerprint != row.fingerprint:
         read_from = ", ".join(map(str, paths.values())) or "installed package"
-        raise ValueError(
+        raise DatasetError(
             f"The files are well-formed, but are not {name}: expected content with fingerprint "
             f"{row.fingerprint}, found {fingerprint} (read from {read_from})."
         )
@@ -158,13 +162,15 @@ def cache_dir() -> Path:
 
 def _find(name: str, row: DatasetRow, data_dir: str | None) -> dict[str, Path]:
     """Returns the paths of a row's files, all from the first folder that holds all of them."""
+    if not row.files:
+        return {}
     # The name's own folder goes first: MNIST and Fashion-MNIST call their files the same.
     roots = [Path(root) for root in (data_dir, os.environ.get(DATA_DIR_VARIABLE)) if root]
     folders = [folder for root in roots for folder in (root / name, root)]
     folders += [Path(place.format(cache=cache_dir())) for place in row.places]
 
     looked = []
-    for folder in folders or [Path()]:
+    for folder in folders:
         present = {
             file: path
             for file in row.files
@@ -263,26 +269,26 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         try:
             content = gzip.decompress(content)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
+            raise DatasetError(
                 f"{path}: expected a whole gzip file, found {len(content)} bytes that do not "
                 f"decompress ({error}). Install it again."
             ) from error
     # Header: two zero bytes, the element type (8 = uint8), the rank; then each size, big-endian.
     magic = bytes((0, 0, 8, len(shape)))
     if content[:4] != magic:
-        raise ValueError(
+        raise DatasetError(
             f"{path}: expected idx magic number {magic.hex()} (uint8, {len(shape)} axes), "
             f"found {content[:4].hex() or 'an empty file'}."
         )
     start = 4 + 4 * len(shape)
     if len(content) < start:
-        raise ValueError(f"{path}: expected {start} bytes of header, found {len(content)} bytes.")
+        raise DatasetError(f"{path}: expected {start} bytes of header, found {len(content)} bytes.")
     found = tuple(int(size) for size in np.frombuffer(content, ">u4", len(shape), 4))
     if found != shape:
-        raise ValueError(f"{path}: expected shape {shape}, found {found}.")
+        raise DatasetError(f"{path}: expected shape {shape}, found {found}.")
     expected = int(np.prod(shape))
     if len(content) - start != expected:
-        raise ValueError(
+        raise DatasetError(
             f"{path}: expected {expected} bytes after the header, found {len(content) - start}."
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
@@ -320,13 +326,13 @@ def _read_rgb(path: Path, shape: tuple[int, int]) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             if picture.mode != "RGB" or picture.size != (width, height):
-                raise ValueError(
+                raise DatasetError(
                     f"{path}: expected an RGB picture, {width} wide and {height} high, found "
                     f"{picture.mode}, {picture.width} wide and {picture.height} high."
                 )
             return np.asarray(picture)
     except (OSError, SyntaxError, zlib.error) as error:  # pillow's words for a broken PNG
-        raise ValueError(
+        raise DatasetError(
             f"{path}: expected a whole PNG file, found {path.stat().st_size} bytes that do not "
             f"decode ({error}). Install it again."
         ) from error
@@ -336,18 +342,18 @@ def _read_json_labels(path: Path, count: int, num_classes: int) -> np.ndarray:
     try:
         labels = np.asarray(json.loads(path.read_bytes()))
     except ValueError as error:  # not UTF-8, not JSON, or a ragged list
-        raise ValueError(f"{path}: expected a JSON list of labels, found {error}.") from error
+        raise DatasetError(f"{path}: expected a JSON list of labels, found {error}.") from error
     return _checked_labels(path, labels, count, num_classes)
 
 
 def _checked_labels(path: Path, labels: np.ndarray, count: int, num_classes: int) -> np.ndarray:
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise ValueError(
+        raise DatasetError(
             f"{path}: expected {count} integer labels, "
             f"found shape {labels.shape} of {labels.dtype}."
         )
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
+        raise DatasetError(
             f"{path}: expected labels in 0..{num_classes - 1}, "
             f"found {labels.min()}..{labels.max()}."
         )

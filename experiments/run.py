@@ -30,7 +30,7 @@ from experiments import datasets, plots
 from experiments.display import Display, Result, result_table, width_table
 from experiments.networks import SEED_NETWORKS, build
 from morph.checkpoint import Interrupted, WorkdirError
-from morph.config import TARGETS, CycleConfig
+from morph.config import TARGETS, ConfigError, CycleConfig
 from morph.cycle import Cycle
 from morph.cycle import Result as CycleResult
 from morph.expand import BudgetError
@@ -44,7 +44,7 @@ _DEFAULTS = CycleConfig()
 SEED_NETWORK = flags.DEFINE_enum(
     "seed_network", "resnet8", list(SEED_NETWORKS), "The network whose structure is learned."
 )
-WIDTH = flags.DEFINE_float("width", 1.0, "Uniform width multiplier of the seed network.", 0.0)
+WIDTH = flags.DEFINE_float("width", 1.0, "Uniform width multiplier of the seed network.", 0.01)
 DATASET = flags.DEFINE_enum(
     "dataset", "digits", list(datasets.DATASETS), "What to train on; digits needs no download."
 )
@@ -106,7 +106,8 @@ SEED = flags.DEFINE_integer("seed", _DEFAULTS.seed, "Seed of everything random."
 USER_ERRORS = (
     ArchitectureError,
     BudgetError,
-    ValueError,
+    ConfigError,
+    datasets.DatasetError,
     datasets.DatasetNotFoundError,
     TrainingDivergedError,
     WorkdirError,

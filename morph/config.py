@@ -56,16 +56,20 @@ class CycleConfig:
     seed: int = 0
 
 
+class ConfigError(ValueError):
+    """Settings that make no sense, or that this network cannot follow."""
+
+
 def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
     """Raises if a run of `config` makes no sense or cannot meet its budget.
 
     Raises:
-        ValueError: naming the setting. BudgetError: if a budget is out of reach.
+        ConfigError: naming the setting. BudgetError: if a budget is out of reach.
     """
     steps = {"seed_steps": config.seed_steps, "retrain_steps": config.retrain_steps}
     for name, value in {**steps, "shrink_steps": config.shrink_steps}.items():
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, found {value}")
+            raise ConfigError(f"{name} must be at least 1, found {value}")
     if not 0.0 < config.budget <= 1.0:
         raise BudgetError(
             f"budget must be a ratio to the seed's cost, above 0 and at most 1; found "
@@ -77,6 +81,9 @@ def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
             f"({config.budget}): it is what the shrunk network is widened to"
         )
     if config.cycles < 1:
-        raise ValueError(f"cycles must be at least 1, found {config.cycles}")
-    regularizer = NetworkRegularizer(graph, cost, config.penalty, threshold=0.0)
+        raise ConfigError(f"cycles must be at least 1, found {config.cycles}")
+    try:
+        regularizer = NetworkRegularizer(graph, cost, config.penalty, threshold=0.0)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     check_feasible(regularizer, config.budget * cost(), config.min_width)

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from morph.architecture import Architecture
-from morph.resize.compact import check_resized
-from morph.resize.evaluate import Plan, evaluate
-from morph.resize.sizes import Sizes, thaw
+from morph.resize.compact import fixed_inputs, make_plan
+from morph.resize.evaluate import evaluate
+from morph.resize.sizes import thaw
 from morph.spec import ArchitectureError
 from regularizers.channels import jaxprs
 from regularizers.channels.calls import abstract, flat_paths
@@ -121,7 +121,6 @@ def infer_laws(
         leaves = jax.tree.leaves(init_fn(key, *blank))
         return [jnp.stack([jnp.mean(x), jnp.mean(jnp.square(x))]) for x in map(_real, leaves)]
 
-    # The fastest generator to compile; its streams need only be good enough for a variance.
     with jax.ensure_compile_time_eval():  # so that init may be jitted
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tuple(args))
         # The fastest generator to compile; its streams need only be good enough for a variance.
@@ -179,11 +178,7 @@ def _resized(
     closed, outputs = jaxprs.trace(
         lambda *flat: init_fn(*jax.tree.unflatten(tree, flat)), *map(abstract, arrays)
     )
-    fixed = [
-        tuple(inference.solver.fixed(n, "axis of an input") for n in array.shape)
-        for array in arrays
-    ]
-    body = inference.run(closed, fixed)
+    body = inference.run(closed, fixed_inputs(inference, arrays))
     groups = {n: Atom(group.seed_width, name=n) for n, group in architecture.groups.items()}
     inference.solver.source = None
     _check_seed(architecture, outputs)
@@ -191,11 +186,7 @@ def _resized(
         for axis, term in zip(architecture.variables[path].axes, axes, strict=True):
             inference.solver.unify(thaw(axis, groups), term)
 
-    def check() -> None:
-        check_resized(architecture, groups, "initialiser")
-
-    check()
-    plan = Plan(body=body, inference=inference, sizes=Sizes.at(architecture), check=check)
+    plan = make_plan(architecture, groups, inference, body, "initialiser")
 
     def run(*arrays: Any) -> list[Any]:
         return evaluate(plan, body, arrays)

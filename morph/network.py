@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -52,7 +53,20 @@ def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Ne
     Args:
         module: called with `x` and, if `train_kwarg` names one, a boolean keyword for the mode.
         train_kwarg: None for a module that is the same in both modes.
+
+    Raises:
+        ValueError: if the module takes no such argument.
     """
+    if train_kwarg is not None:
+        accepted = inspect.signature(type(module).__call__).parameters
+        if train_kwarg not in accepted and not any(
+            parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values()
+        ):
+            raise ValueError(
+                f"{type(module).__name__}.__call__ takes no argument {train_kwarg!r}; it takes "
+                f"{', '.join(name for name in accepted if name != 'self')}. Name the one that "
+                "switches to train mode, or pass train_kwarg=None if there is none."
+            )
 
     def mode(train: bool) -> dict[str, Any]:
         return {train_kwarg: train} if train_kwarg else {}

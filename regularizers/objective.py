@@ -178,24 +178,29 @@ class NetworkRegularizer:
         paths, leaves, treedef = flat_paths(variables)
         scaled = []
         for path, leaf in zip(paths, leaves, strict=True):
-            for axis, expression in self._pulled.get(self._full(path), ()):
-                factor = _spread(expression, factors)
-                shape = [-1 if k == axis else 1 for k in range(leaf.ndim)]
+            for k, names in self._pulled.get(self._full(path), ()):
+                axis = self.graph.variables[self._full(path)].axes[k]
+                own = {
+                    name: factors[name] if name in names else jnp.ones(self.graph.widths[name])
+                    for name in ax.groups_of(axis)
+                }
+                factor = ax.spread(axis, own, jnp.ones, jnp.multiply, jnp.concatenate)
+                shape = [-1 if i == k else 1 for i in range(leaf.ndim)]
                 leaf = (leaf * factor.reshape(shape)).astype(leaf.dtype)
             scaled.append(leaf)
         return jax.tree.unflatten(treedef, scaled)
 
     @cached_property
-    def _pulled(self) -> dict[str, list[tuple[int, ax.Axis]]]:
-        """The producing axes of each variable that are scaled; other groups become integers."""
-        table: dict[str, list[tuple[int, ax.Axis]]] = {}
+    def _pulled(self) -> dict[str, list[tuple[int, frozenset[str]]]]:
+        """The producing axes of each variable that are scaled, and by which groups."""
+        table: dict[str, list[tuple[int, frozenset[str]]]] = {}
         for path in dict.fromkeys(path for g in self.groups for path in g.pulled):
-            names = frozenset(g.group for g in self.groups if path in g.pulled)
+            pulling = frozenset(g.group for g in self.groups if path in g.pulled)
             variable = self.graph.variables[path]
             for k in sorted(variable.produces):
-                axis = _only(variable.axes[k], names, self.graph.widths)
-                if not isinstance(axis, int):
-                    table.setdefault(path, []).append((k, axis))
+                names = pulling.intersection(ax.groups_of(variable.axes[k]))
+                if names:
+                    table.setdefault(path, []).append((k, names))
         return table
 
     def _full(self, path: str) -> str:
@@ -220,32 +225,3 @@ class NetworkRegularizer:
                         f"shape {list(expected)}, found {list(np.shape(leaf))}"
                     )
         return found
-
-
-def _only(axis: ax.Axis, names: frozenset[str], widths: Mapping[str, int]) -> ax.Axis:
-    """`axis` with every group that is not in `names` replaced by its width."""
-    match axis:
-        case str():
-            return axis if axis in names else widths[axis]
-        case ax.Sum(parts):
-            return ax.make_sum([_only(part, names, widths) for part in parts])
-        case ax.Product(factors):
-            return ax.make_product([_only(factor, names, widths) for factor in factors])
-    return axis
-
-
-def _spread(axis: ax.Axis, factors: Mapping[str, Any]) -> Any:
-    """The factor of every position of `axis`; fixed stretches keep 1."""
-    match axis:
-        case int():
-            return jnp.ones(axis)
-        case str():
-            return factors[axis]
-        case ax.Sum(parts):
-            return jnp.concatenate([_spread(part, factors) for part in parts])
-        case ax.Product(inner):
-            result = _spread(inner[0], factors)
-            for factor in inner[1:]:
-                result = (result[:, None] * _spread(factor, factors)[None, :]).reshape(-1)
-            return result
-    raise TypeError(f"not an axis: {axis!r}")

@@ -33,11 +33,16 @@ def rms(leaf: Float[Array, "..."], axis: int, l1_share: float = 0.0) -> Float[Ar
     wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
     others = tuple(k for k in range(leaf.ndim) if k != axis)
     square = jnp.mean(jnp.square(wide), axis=others)
-    is_zero = square == 0.0
-    root = jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
+    root = _root(square)
     if not l1_share:
         return root
     return (1.0 - l1_share) * root + l1_share * jnp.mean(jnp.abs(wide), axis=others)
+
+
+def _root(square: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The square root, with gradient zero at zero."""
+    is_zero = square == 0.0
+    return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
 
 
 def combine_max(strengths: Sequence[Float[Array, " n"]]) -> Float[Array, " n"]:
@@ -48,8 +53,7 @@ def combine_max(strengths: Sequence[Float[Array, " n"]]) -> Float[Array, " n"]:
 def combine_l2(strengths: Sequence[Float[Array, " n"]]) -> Float[Array, " n"]:
     """The Euclidean norm over members."""
     square = reduce(jnp.add, [jnp.square(s) for s in strengths])
-    is_zero = square == 0.0
-    return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
+    return _root(square)
 
 
 def combine_any(strengths: Sequence[Float[Array, " n"]]) -> Float[Array, " n"]:
@@ -86,9 +90,7 @@ class Source:
         square = jnp.square(rms(leaf, self.axis, l1_share))
         total = jax.ops.segment_sum(square, self.channel, num_segments=width)  # drops -1
         count = np.bincount(self.channel[self.channel >= 0], minlength=width)
-        mean = total / count
-        is_zero = mean == 0.0
-        return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, mean)))
+        return _root(total / count)
 
 
 @dataclass(frozen=True, kw_only=True)

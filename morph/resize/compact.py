@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +14,10 @@ from morph.resize.sizes import Sizes, thaw
 from regularizers.channels import jaxprs
 from regularizers.channels.calls import Call, abstract, bind_call
 from regularizers.channels.graph import near
-from regularizers.channels.inference import Inference
-from regularizers.channels.terms import Atom, find
+from regularizers.channels.inference import Body, Inference
+from regularizers.channels.terms import Atom, Axes, find
+
+PLANS = 64  # that a function keeps, one per call signature
 
 
 def compact(fn: Callable[..., Any], architecture: Architecture) -> Callable[..., Any]:
@@ -47,6 +49,8 @@ def compact(fn: Callable[..., Any], architecture: Architecture) -> Callable[...,
         known = plans.get(key) if key is not None else None
         plan, out_tree = known or _plan(call, architecture, plans.clear)
         if key is not None:
+            if len(plans) >= PLANS:
+                del plans[next(iter(plans))]  # the oldest
             plans[key] = plan, out_tree
         values = [*jax.tree.leaves(variables), *call.arrays]
         return jax.tree.unflatten(out_tree, evaluate(plan, plan.body, values))
@@ -63,34 +67,59 @@ def _plan(call: Call, architecture: Architecture, forget: Callable[[], None]) ->
             raise ValueError(
                 f"the architecture has no variable {path!r}{near(path, architecture.variables)}"
             )
-        layout = architecture.variables[path]
+        seed = architecture.variables[path]
         if leaf.shape != architecture.shape(path):
             raise ValueError(
                 f"{path!r} has shape {list(leaf.shape)}, but the architecture resized it from "
-                f"{list(layout.shape)} to {list(architecture.shape(path))}; "
+                f"{list(seed.shape)} to {list(architecture.shape(path))}; "
                 "pass architecture.take(variables) or morph.init(...)."
             )
-        structs.append(jax.ShapeDtypeStruct(layout.shape, leaf.dtype))
-        terms.append(tuple(thaw(axis, groups) for axis in layout.axes))
+        structs.append(leaf.update(shape=seed.shape))
+        terms.append(tuple(thaw(axis, groups) for axis in seed.axes))
     inputs = [abstract(array) for array in call.arrays]
+    closed, outputs = jaxprs.trace(call.flat, *structs, *inputs)
     inference = Inference()
-    fixed = [
+    body = inference.run(closed, [*terms, *fixed_inputs(inference, inputs)])
+    plan = make_plan(architecture, groups, inference, body, "call", forget)
+    return plan, jax.tree.structure(outputs)
+
+
+def fixed_inputs(inference: Inference, inputs: Sequence[Any]) -> list[Axes]:
+    """The terms of inputs, which keep their shapes."""
+    return [
         tuple(inference.solver.fixed(n, "axis of an input") for n in struct.shape)
         for struct in inputs
     ]
-    closed, outputs = jaxprs.trace(call.flat, *structs, *inputs)
-    body = inference.run(closed, [*terms, *fixed])
+
+
+def make_plan(
+    architecture: Architecture,
+    groups: Mapping[str, Atom],
+    inference: Inference,
+    body: Body,
+    what: str,
+    forget: Callable[[], None] = lambda: None,
+) -> Plan:
+    """A plan to evaluate `body`, once it is sure that it leaves every resized group free.
+
+    Args:
+        architecture: the widths to evaluate at.
+        groups: the atom that stands for each of its groups.
+        inference: what inferred `body`, and will infer derivative rules.
+        body: the inferred function.
+        what: `call` or `initialiser`, for messages.
+        forget: called when a derivative rule turns out to fix a width.
+    """
 
     def check() -> None:
         try:
-            check_resized(architecture, groups, "call")
+            check_resized(architecture, groups, what)
         except ValueError:
             forget()  # what a derivative rule fixed stays fixed in its plan
             raise
 
     check()
-    plan = Plan(body=body, inference=inference, sizes=Sizes.at(architecture), check=check)
-    return plan, jax.tree.structure(outputs)
+    return Plan(body=body, inference=inference, sizes=Sizes.at(architecture), check=check)
 
 
 def check_resized(architecture: Architecture, groups: Mapping[str, Atom], what: str) -> None:

@@ -22,6 +22,9 @@ EmissionRule: TypeAlias = Callable[[Step, Sizes], dict[str, Any]]
 
 def emit(step: Step, values: Sequence[Any], sizes: Sizes) -> list[Any]:
     """Evaluates one equation on resized values."""
+    if step.primitive is p.random_bits_p and sizes.only_kept(step.results[0]):
+        # Drawn at the seed's shape: every channel keeps the random numbers that it had.
+        return [sizes.slice(bits, step.results[0]) for bits in jaxprs.rebind(step.eqn, values)]
     rule = EMISSION.get(step.primitive)
     return jaxprs.rebind(step.eqn, values, **(rule(step, sizes) if rule else {}))
 
@@ -48,9 +51,11 @@ def slice_(step: Step, sizes: Sizes) -> dict[str, Any]:
     def moved(positions: Sequence[int]) -> tuple[int, ...]:
         return tuple(sizes.prefix(term, n) for term, n in zip(operand, positions, strict=True))
 
+    starts, limits = params["start_indices"], params["limit_indices"]
+    empty = [start == limit for start, limit in zip(starts, limits, strict=True)]
     return {
-        "start_indices": moved(params["start_indices"]),
-        "limit_indices": moved(params["limit_indices"]),
+        "start_indices": moved([0 if e else n for n, e in zip(starts, empty, strict=True)]),
+        "limit_indices": moved([0 if e else n for n, e in zip(limits, empty, strict=True)]),
     }
 
 
@@ -66,7 +71,7 @@ def pad(step: Step, sizes: Sizes) -> dict[str, Any]:
     for term, result, (low, high, interior) in zip(
         step.operands[0], step.results[0], step.eqn.params["padding_config"], strict=True
     ):
-        if low >= 0 and high >= 0 and interior == 0:
+        if low >= 0 and high >= 0 and (interior == 0 or term.size <= 1):
             low = sizes.prefix(result, low)
             high = sizes.of(result) - low - sizes.of(term)
         config.append((low, high, interior))

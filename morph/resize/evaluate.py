@@ -32,7 +32,7 @@ def evaluate(plan: Plan, body: Body, values: Sequence[Any]) -> list[Any]:
     """The outputs of `body` (a part of the plan) on resized values."""
     env: dict[Var, Any] = dict(zip(body.jaxpr.invars, values, strict=True))
     for v, const, axes in zip(body.jaxpr.constvars, body.consts, body.const_axes, strict=True):
-        env[v] = plan.sizes.slice_constant(const, axes)
+        env[v] = plan.sizes.slice(const, axes)
 
     def read(v: Var | Literal) -> Any:
         return v.val if isinstance(v, Literal) else env[v]

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,8 +64,17 @@ class Sizes:
             raise AssertionError(f"a resized axis of {term.size} is cut at {n}")
         return n
 
-    def slice_constant(self, value: np.ndarray, axes: Axes) -> np.ndarray:
-        """A constant array at the new sizes; a fresh channel repeats the seed's values in turn."""
+    def only_kept(self, axes: Axes) -> bool:
+        """Whether every channel along `axes` comes from a seed channel of its own."""
+        names = {name for term in axes for name in ax.groups_of(freeze(term))}
+        return all(
+            np.all(self.parents[name] >= 0)
+            and len(np.unique(self.parents[name])) == len(self.parents[name])
+            for name in names
+        )
+
+    def slice(self, value: Any, axes: Axes) -> Any:
+        """A value of the seed at the new sizes; a fresh channel repeats the seed's in turn."""
         for k, term in enumerate(axes):
             axis = freeze(term)
             if any(True for _ in ax.groups_of(axis)):

@@ -97,10 +97,11 @@ def size(axis: Axis, widths: Mapping[str, Any]) -> Any:
 
 def spread(
     axis: Axis,
-    per_channel: Mapping[str, np.ndarray],
-    fixed: Callable[[int], np.ndarray],
-    merge: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> np.ndarray:
+    per_channel: Mapping[str, Any],
+    fixed: Callable[[int], Any],
+    merge: Callable[[Any, Any], Any],
+    concatenate: Callable[[Sequence[Any]], Any] = np.concatenate,
+) -> Any:
     """One value per position of `axis`, from one value per channel of its groups.
 
     Args:
@@ -108,18 +109,21 @@ def spread(
         per_channel: for each group, an array with one entry per channel.
         fixed: the entries of a fixed stretch of that many positions.
         merge: combines outer [n, 1] with inner [1, m] entries of a merged axis.
+        concatenate: joins the entries of parts; JAX's for traced values.
     """
     match axis:
         case int():
             return fixed(axis)
         case str():
-            return np.asarray(per_channel[axis])
+            return per_channel[axis]
         case Sum(parts):
-            return np.concatenate([spread(part, per_channel, fixed, merge) for part in parts])
+            return concatenate(
+                [spread(part, per_channel, fixed, merge, concatenate) for part in parts]
+            )
         case Product(factors):
-            result = spread(factors[0], per_channel, fixed, merge)
+            result = spread(factors[0], per_channel, fixed, merge, concatenate)
             for factor in factors[1:]:
-                inner = spread(factor, per_channel, fixed, merge)
+                inner = spread(factor, per_channel, fixed, merge, concatenate)
                 result = merge(result[:, None], inner[None, :]).reshape(-1)
             return result
     raise TypeError(f"not an axis: {axis!r}")

@@ -49,8 +49,12 @@ class Call:
     @property
     def signature(self) -> Hashable | None:
         """What a trace of this call depends on; None where a static value cannot be hashed."""
-        structs = tuple((struct.shape, struct.dtype) for struct in self.structs)
-        key = (self._variables_tree, self._rest_tree, self._rest, structs)
+        structs = tuple((s.shape, s.dtype, s.weak_type) for s in self.structs)
+        # 1, True and 1.0 are equal, and so are 0.0 and -0.0, but they do not trace alike.
+        rest = tuple(
+            (type(leaf), repr(leaf) if isinstance(leaf, float) else leaf) for leaf in self._rest
+        )
+        key = (self._variables_tree, self._rest_tree, rest, structs)
         try:
             hash(key)
         except TypeError:
@@ -110,8 +114,9 @@ def is_array(leaf: Any) -> bool:
 
 
 def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of an array."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    """Shape, dtype and weak type of an array."""
+    weak = bool(getattr(leaf, "weak_type", False))
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=weak)
 
 
 def flat_paths(tree: Any) -> tuple[list[str], list[Any], Any]:

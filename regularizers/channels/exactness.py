@@ -83,6 +83,8 @@ def _walk(body: Body, inputs: Sequence[Zeros], state: Exactness) -> list[Zeros]:
         zeros = [read(v) for v in step.eqn.invars]
         if step.body is not None:
             results = _walk(step.body, zeros, state)
+        elif step.primitive in elementwise.IDENTITIES:
+            results = zeros
         else:
             results = _step(step, zeros, state)
         env.update(zip(step.eqn.outvars, results, strict=True))
@@ -112,14 +114,15 @@ def _note_consumed(
 ) -> None:
     after = _groups(step.results[0], state)
     consumed: set[Atom] = set()
-    harmless: set[Atom] = set()  # one operand that is zero is enough
+    harmless: set[Atom] = set()  # one operand that is zero on all its consumed axes is enough
     for groups_of, targets, zero in zip(before, to, zeros, strict=True):
+        is_zero: dict[Atom, bool] = {}
         for k, groups in enumerate(groups_of):
             for group in groups:
                 if not any(group in after[j] for j in targets[k]):
-                    consumed.add(group)
-                    if (k, group) in zero:
-                        harmless.add(group)
+                    is_zero[group] = is_zero.get(group, True) and (k, group) in zero
+        consumed.update(is_zero)
+        harmless.update(group for group, zero_on_all in is_zero.items() if zero_on_all)
     for group in consumed - harmless - state.reasons.keys():
         reason = f"its dead channels are not zero where {step.primitive.name} consumes them"
         state.reasons[group] = (reason, step.source)
@@ -263,6 +266,24 @@ def joined(m: Meeting) -> Zeros:
     )
 
 
+def looked_up(m: Meeting) -> Zeros:
+    """What is read out of bounds is filled; a fill of NaN falls under "values are finite"."""
+    fill = m.eqn.params["fill_value"]
+    filled = fill is not None and np.isfinite(fill) and fill != 0
+    return NOTHING if filled else m.zeros[0]
+
+
+def pooled(m: Meeting) -> Zeros:
+    """A window that sees nothing but padding gives infinity."""
+    params = m.eqn.params
+    for size, dilation, padding in zip(
+        params["window_dimensions"], params["window_dilation"], params["padding"], strict=True
+    ):
+        if max(padding) > (size - 1) * dilation:
+            return NOTHING
+    return m.zeros[0]
+
+
 def padded(m: Meeting) -> Zeros:
     """Padding with zero adds zeros; with anything else it may reach dead channels."""
     if m.zeros[1] is not EVERYTHING:
@@ -294,18 +315,18 @@ ZEROS: dict[Primitive, ZeroRule] = {
     p.conv_general_dilated_p: any_of,
     p.concatenate_p: joined,
     p.pad_p: padded,
+    p.gather_p: looked_up,
+    p.reduce_window_max_p: pooled,
+    p.reduce_window_min_p: pooled,
     **dict.fromkeys(
         (
             p.bitcast_convert_type_p,
             p.broadcast_in_dim_p,
             p.cumsum_p,
             p.dynamic_slice_p,
-            p.gather_p,
             p.reduce_max_p,
             p.reduce_min_p,
             p.reduce_sum_p,
-            p.reduce_window_max_p,
-            p.reduce_window_min_p,
             p.reduce_window_sum_p,
             p.reshape_p,
             p.rev_p,

@@ -257,7 +257,7 @@ def trace_channels(
             "Pass a function fn(variables, *inputs) that uses its first argument."
         )
     for path, axes in zip(flat_paths(outputs)[0], body.outputs, strict=True):
-        own = updated_variable(path, axes, call.paths, terms)
+        own = updated_variable(path, axes, call, terms)
         for k, term in enumerate(axes):
             if own is None:
                 solver.pin(term, "axis of an output")
@@ -267,15 +267,18 @@ def trace_channels(
 
 
 def updated_variable(
-    path: str, axes: Sequence[Any], paths: Sequence[str], terms: Sequence[Sequence[Any]]
+    path: str, axes: Sequence[Any], call: Call, terms: Sequence[Sequence[Any]]
 ) -> int | None:
-    """The variable that an output is an update of: the same path (or its tail), the same shape."""
+    """The variable that an output is an update of: it ends with its path, and has its shape.
+
+    Only variables that are not trained are updated so, e.g. `batch_stats/BatchNorm_0/mean`.
+    """
     parts = path.split("/")
     for start in range(len(parts)):
         tail = "/".join(parts[start:])
-        if tail in paths:
-            i = list(paths).index(tail)
-            if [t.size for t in terms[i]] == [t.size for t in axes]:
+        if tail in call.paths:
+            i = call.paths.index(tail)
+            if not call.trained[i] and [t.size for t in terms[i]] == [t.size for t in axes]:
                 return i
     return None
 

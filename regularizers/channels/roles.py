@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from regularizers.channels.coupling import contraction
+from regularizers.channels.coupling import contraction, elementwise
 from regularizers.channels.flow import destinations
 from regularizers.channels.inference import Body, Step
 from regularizers.channels.jaxprs import Literal, Var
@@ -60,6 +60,8 @@ def _walk(body: Body, inputs: list[Sources | None], roles: Roles) -> list[Source
         results: list[Sources | None]
         if step.body is not None:
             results = _walk(step.body, values, roles)
+        elif step.primitive in elementwise.IDENTITIES:
+            results = values
         elif any(value is not None and any(value) for value in values):
             results = _follow(step, values, roles)
         elif any(value is None for value in values):

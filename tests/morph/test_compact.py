@@ -126,16 +126,20 @@ def test_train_mode_without_dropout_equals_the_masked_one(networks, rng):
 
 def test_dropout_keeps_its_rate_and_its_mean():
     def fn(v, x, key):
-        h = x * v["a"].reshape(1, -1)
-        return {"h": nn.Dropout(0.25, deterministic=False).apply({}, h, rngs={"dropout": key})}
+        h = x * v["params"]["a"].reshape(1, -1)
+        return {
+            "state": {
+                "h": nn.Dropout(0.25, deterministic=False).apply({}, h, rngs={"dropout": key})
+            }
+        }
 
     # "h" is an update of the variable "h", so that it comes out at its new width.
-    variables = {"a": jnp.ones(700), "h": jnp.zeros((50, 700))}
+    variables = {"params": {"a": jnp.ones(700)}, "state": {"h": jnp.zeros((50, 700))}}
     x, key = jnp.ones((50, 1)), jax.random.key(0)
     graph = reg.trace_channels(fn, variables, x, key)
     assert graph.widths == {"a": 700}
     arch = morph.shrink(graph, {"a": np.arange(700) < 400})
-    out = morph.compact(fn, arch)(arch.take(variables), x, key)["h"]
+    out = morph.compact(fn, arch)(arch.take(variables), x, key)["state"]["h"]
     assert out.shape == (50, 400)
     np.testing.assert_allclose(np.unique(out), [0.0, 1.0 / 0.75], rtol=1e-6)
     # 20000 draws: one standard deviation of the share is 0.003.
@@ -143,9 +147,12 @@ def test_dropout_keeps_its_rate_and_its_mean():
     assert abs(float(out.mean()) - 1.0) < 0.02
 
 
-def test_dropout_draws_anew_with_another_key(networks, rng):
+def test_dropout_is_the_masked_networks_and_draws_anew_with_another_key(networks, rng):
     shrunk = Shrunk(networks("flatten"), rng)
     x = shrunk.network.inputs[0]
+    train = {"train": True, "rngs": {"dropout": jax.random.key(1)}}
+    masked = shrunk.network.fn(shrunk.masked, x, **train)
+    np.testing.assert_allclose(shrunk.small_fn(shrunk.small, x, **train), masked, atol=1e-5)
     first, second, again = (
         shrunk.small_fn(shrunk.small, x, train=True, rngs={"dropout": jax.random.key(k)})
         for k in (1, 2, 1)

@@ -17,7 +17,7 @@ from regularizers.channels.terms import Axes, Solver
 # f(0) = 0
 ZERO_TO_ZERO: frozenset[Primitive] = frozenset({
     p.abs_p, p.asin_p, p.asinh_p, p.atan_p, p.atanh_p, p.cbrt_p, p.ceil_p, p.conj_p,
-    p.convert_element_type_p, copy_p, p.device_put_p, p.erf_inv_p, p.erf_p, p.expm1_p, p.floor_p,
+    p.convert_element_type_p, copy_p, p.erf_inv_p, p.erf_p, p.expm1_p, p.floor_p,
     p.imag_p, p.log1p_p, p.name_p, p.neg_p, p.population_count_p, p.real_p, p.reduce_precision_p,
     p.round_p, p.sharding_constraint_p, p.sign_p, p.sin_p, p.sinh_p, p.sqrt_p, p.square_p,
     p.stop_gradient_p, p.tan_p, p.tanh_p,
@@ -51,9 +51,10 @@ NO_ZERO: frozenset[Primitive] = frozenset({
 })  # fmt: skip
 
 # Each has a zero rule of its own.
-SPECIAL: frozenset[Primitive] = frozenset({
-    clamp_p, p.integer_pow_p, p.select_n_p, optimization_barrier_p,
-})  # fmt: skip
+SPECIAL: frozenset[Primitive] = frozenset({clamp_p, p.integer_pow_p, p.select_n_p})
+
+# Any number of operands, each handed on as it is.
+IDENTITIES: frozenset[Primitive] = frozenset({optimization_barrier_p, p.device_put_p})
 
 
 def couple(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
@@ -78,9 +79,8 @@ RULES: dict[Primitive, Rule] = {
         | ANY_ZERO_TO_ZERO
         | NUMERATOR
         | NO_ZERO
-        | (SPECIAL - {optimization_barrier_p}),
+        | SPECIAL,
         couple,
     ),
-    optimization_barrier_p: barrier,
-    p.device_put_p: barrier,
+    **dict.fromkeys(IDENTITIES, barrier),
 }

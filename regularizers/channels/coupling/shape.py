@@ -113,7 +113,9 @@ def slice_(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
     ):
         if n == term.size:
             axes.append(term)
-        elif stride != 1 or n == 0:
+        elif n == 0:
+            axes.append(solver.fixed(0, "an empty slice"))
+        elif stride != 1:
             solver.pin(term, "sliced with a stride")
             axes.append(solver.fixed(n, "sliced with a stride"))
         else:

@@ -278,9 +278,9 @@ def test_what_no_variable_produces_is_fixed():
 
 def test_update_of_a_variable_is_no_output():
     def fn(v, x):
-        return {"state": {"mean": 0.9 * v["state"]["mean"] + 0.1 * x @ v["a"]}}
+        return {"state": {"mean": 0.9 * v["state"]["mean"] + 0.1 * x @ v["params"]["a"]}}
 
-    variables = {"a": struct(5, 7), "state": {"mean": struct(7)}}
+    variables = {"params": {"a": struct(5, 7)}, "state": {"mean": struct(7)}}
     assert reg.trace_channels(fn, variables, struct(5)).widths == {"a": 7}
 
 
