@@ -48,19 +48,17 @@ def strongest_within(
     limit: float,
     *,
     min_width: int = 1,
-    fill: bool = True,
 ) -> dict[str, np.ndarray]:
     """The channels worth keeping at a cost of at most `limit`.
 
-    Channels are cut in order of strength per marginal cost until the cost fits; then, with `fill`,
-    those that still fit are taken back, the strongest first, so that little of the limit is left.
+    Channels are cut in order of strength per marginal cost until the cost fits; then those that
+    still fit are taken back, the strongest first, so that little of the limit is left.
 
     Args:
         cost: the cost of widths.
         strengths: for the groups that may shrink, the strength of every channel.
         limit: the most that the result may cost, in the unit of `cost`.
         min_width: the strongest channels of a group that always stay.
-        fill: whether to take channels back.
 
     Returns:
         For each of the groups, bool [width]: kept.
@@ -100,17 +98,16 @@ def strongest_within(
     for i in ranking[:low]:
         keep[names[i]][channels[i]] = False
         now[position[i]] -= 1
-    if fill:
-        refused: set[int] = set()  # a group whose strongest cut channel does not fit is done
-        for i in ranking[:low][::-1]:
-            if position[i] in refused:
-                continue
-            now[position[i]] += 1
-            if float(cost.of_vector(now)) <= limit:
-                keep[names[i]][channels[i]] = True
-            else:
-                now[position[i]] -= 1
-                refused.add(int(position[i]))
+    refused: set[int] = set()  # a group whose strongest cut channel does not fit is done
+    for i in ranking[:low][::-1]:
+        if position[i] in refused:
+            continue
+        now[position[i]] += 1
+        if float(cost.of_vector(now)) <= limit:
+            keep[names[i]][channels[i]] = True
+        else:
+            now[position[i]] -= 1
+            refused.add(int(position[i]))
     return keep
 
 

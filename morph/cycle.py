@@ -124,6 +124,7 @@ class Shrinking:
 
     graph: ChannelGraph
     regularizer: NetworkRegularizer
+    measure: Callable[[Any], dict[str, np.ndarray]]  # from params to strengths; compiled once
     controller: Controller
     strength: float
 
@@ -298,30 +299,34 @@ class Cycle:
             end=int(phase.steps * (1.0 - c.settle)),
         )
         controller = Controller(regularizer=regularizer, schedule=schedule, min_width=c.min_width)
-        strengths = jax.device_get(jax.jit(regularizer.strengths)(variables))
+        compiled = jax.jit(regularizer.strengths)
+
+        def measure(params: Any) -> dict[str, np.ndarray]:
+            return jax.device_get(compiled(params))
+
         return Shrinking(
             graph=graph,
             regularizer=regularizer,
+            measure=measure,
             controller=controller,
-            strength=controller.initial_strength(strengths),
+            strength=controller.initial_strength(measure(variables["params"])),
         )
 
     def _steps(self, i: int, trainer: Trainer, start: int) -> Iterator[int]:
         """Trains; yields the number of steps done after each, and once before the first."""
         phase, c = trainer.phase, self.config
         self.listener.phase(phase.name, phase.steps)
-        shrinking = trainer.shrinking
-        measure = jax.jit(shrinking.regularizer.strengths) if shrinking else None
+        shrinking, key = trainer.shrinking, self._key(i)
         stream = batches(len(self._data.x), c.batch_size, seed=c.seed * 1000 + i, start=start)
         test_every = max(self.look_every, phase.steps // 5 // self.look_every * self.look_every)
         yield start
         for done in range(start + 1, phase.steps + 1):
-            trainer.state, loss = self._step(trainer.state, self._data, next(stream), self._key(i))
+            trainer.state, loss = self._step(trainer.state, self._data, next(stream), key)
             if done % self.look_every == 0 or done == phase.steps:
                 metrics: dict[str, Any] = {"loss": float(loss)}
                 check_finite(metrics["loss"], step=done, phase=phase.name)
-                if shrinking is not None and measure is not None:
-                    strengths = jax.device_get(measure(trainer.state.params))
+                if shrinking is not None:
+                    strengths = shrinking.measure(trainer.state.params)
                     metrics |= self._look(trainer, shrinking, done, strengths)
                     alive = {name: int((s > 0).sum()) for name, s in strengths.items()}
                     self.listener.update(done, widths=alive)
@@ -365,7 +370,7 @@ class Cycle:
         """Trims to the budget, removes what is dead, compares with the dense network, expands."""
         c, graph, regularizer = self.config, shrinking.graph, shrinking.regularizer
         variables = trainer.state.variables
-        strengths = jax.device_get(regularizer.strengths(variables))
+        strengths = shrinking.measure(trainer.state.params)
         limit = c.budget * self._seed_cost()
         keep = strongest_within(regularizer.cost, strengths, limit, min_width=c.min_width)
         masked = graph.mask(variables, keep)

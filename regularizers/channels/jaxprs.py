@@ -10,8 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 import jax
-from jax._src.lax.lax import clamp_p, copy_p, optimization_barrier_p, split_p, tile_p
-from jax._src.pjit import reshard_p
+from jax._src.lax.lax import clamp_p, copy_p, optimization_barrier_p, split_p
 from jax._src.random.core import random_clone_p
 from jax._src.random.prng import random_unwrap_p, random_wrap_p
 from jax.extend import source_info_util
@@ -37,12 +36,10 @@ __all__ = [
     "random_unwrap_p",
     "random_wrap_p",
     "rebind",
-    "reshard_p",
     "scope",
     "shape_of",
     "source_line",
     "split_p",
-    "tile_p",
     "trace",
 ]
 
