@@ -18,7 +18,7 @@ from regularizers.channels import axes as ax
 from regularizers.channels.axes import Axis
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph, Variable, layer_name, near
-from regularizers.costs.flops import flop_factors, operation_name
+from regularizers.costs.flops import dearest, flop_factors, operation_name
 
 FRESH = -1  # the parent of a channel that has none
 
@@ -83,7 +83,7 @@ class Architecture:
     def of_seed(cls, graph: ChannelGraph) -> Architecture:
         """The architecture that changes nothing."""
         layers = []
-        for operation in graph.operations:
+        for operation in dearest(graph):
             coefficient, factors = flop_factors(operation)
             op, kernel, in_axis, out_axis = operation_name(operation)
             layers.append(

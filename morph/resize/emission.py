@@ -22,9 +22,9 @@ EmissionRule: TypeAlias = Callable[[Step, Sizes], dict[str, Any]]
 
 def emit(step: Step, values: Sequence[Any], sizes: Sizes) -> list[Any]:
     """Evaluates one equation on resized values."""
-    if step.primitive is p.random_bits_p and sizes.only_kept(step.results[0]):
-        # Drawn at the seed's shape: every channel keeps the random numbers that it had.
-        return [sizes.slice(bits, step.results[0]) for bits in jaxprs.rebind(step.eqn, values)]
+    if step.primitive in AS_SEED and all(map(sizes.only_kept, step.results)):
+        results = jaxprs.rebind(step.eqn, values)
+        return [sizes.slice(r, axes) for r, axes in zip(results, step.results, strict=True)]
     rule = EMISSION.get(step.primitive)
     return jaxprs.rebind(step.eqn, values, **(rule(step, sizes) if rule else {}))
 
@@ -42,6 +42,23 @@ def reshape(step: Step, sizes: Sizes) -> dict[str, Any]:
 def random_bits(step: Step, sizes: Sizes) -> dict[str, Any]:
     """`shape` from the result, less the axes of the keys."""
     return {"shape": sizes.shape(step.results[0])[len(step.operands[0]) :]}
+
+
+def bit_generator(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`shape` from the second result."""
+    return {"shape": sizes.shape(step.results[1])}
+
+
+def tile(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`reps` from the sizes before and after."""
+    return {
+        "reps": tuple(
+            sizes.of(after) // sizes.of(before) if n > 1 else n
+            for before, after, n in zip(
+                step.operands[0], step.results[0], step.eqn.params["reps"], strict=True
+            )
+        )
+    }
 
 
 def slice_(step: Step, sizes: Sizes) -> dict[str, Any]:
@@ -97,6 +114,12 @@ def convolution(step: Step, sizes: Sizes) -> dict[str, Any]:
     return {"feature_group_count": channels // max(1, sizes.of(rhs[numbers.rhs_spec[1]]))}
 
 
+# Evaluated at the seed's shape and sliced: every channel that is kept keeps its position in an
+# iota, and the random numbers that it had.
+AS_SEED: frozenset[Primitive] = frozenset({
+    p.iota_p, p.random_bits_p, p.rng_bit_generator_p, p.rng_uniform_p,
+})  # fmt: skip
+
 EMISSION: dict[Primitive, EmissionRule] = {
     p.broadcast_in_dim_p: broadcast_in_dim,
     p.conv_general_dilated_p: convolution,
@@ -106,6 +129,10 @@ EMISSION: dict[Primitive, EmissionRule] = {
     p.pad_p: pad,
     p.random_bits_p: random_bits,
     p.reshape_p: reshape,
+    p.rng_bit_generator_p: bit_generator,
+    p.rng_uniform_p: broadcast_in_dim,
     p.slice_p: slice_,
+    jaxprs.empty_p: broadcast_in_dim,
     jaxprs.split_p: split,
+    jaxprs.tile_p: tile,
 }

@@ -39,37 +39,92 @@ def evaluate(plan: Plan, body: Body, values: Sequence[Any]) -> list[Any]:
 
     for step in body.steps:
         operands = [read(v) for v in step.eqn.invars]
-        if step.body is None:
-            results = emit(step, operands, plan.sizes)
+        if step.bodies:
+            call = CALLS.get(step.primitive, in_place)
+            results = call(plan, step, operands)
         else:
-            call = CALLS.get(step.primitive)
-            results = (
-                call(plan, step, step.body, operands)
-                if call
-                else evaluate(plan, step.body, operands)
-            )
+            results = emit(step, operands, plan.sizes)
         env.update(zip(step.eqn.outvars, results, strict=True))
     return [read(v) for v in body.jaxpr.outvars]
 
 
-def remat(plan: Plan, step: Step, body: Body, operands: Sequence[Any]) -> list[Any]:
+def in_place(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
+    """A call whose meaning is that of its jaxpr."""
+    return evaluate(plan, step.bodies[0], operands)
+
+
+def remat(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
     """`jax.checkpoint` stays `jax.checkpoint`, with its policy."""
     params = step.eqn.params
     run = jax.checkpoint(
-        lambda *values: evaluate(plan, body, values),
+        lambda *values: evaluate(plan, step.bodies[0], values),
         prevent_cse=params["prevent_cse"],
         policy=params["policy"],
     )
     return run(*operands)
 
 
-def custom_jvp(plan: Plan, step: Step, body: Body, operands: Sequence[Any]) -> list[Any]:
+def scan(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
+    """A scan stays a scan, of resized carry and entries."""
+    params = step.eqn.params
+    n, m = params["num_consts"], params["num_carry"]
+    constants = operands[:n]
+
+    def body(carry: Sequence[Any], entries: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        out = evaluate(plan, step.bodies[0], [*constants, *carry, *entries])
+        return out[:m], out[m:]
+
+    carry, stacked = jax.lax.scan(
+        body,
+        list(operands[n : n + m]),
+        list(operands[n + m :]),
+        length=params["length"],
+        reverse=params["reverse"],
+        unroll=params["unroll"],
+    )
+    return [*carry, *stacked]
+
+
+def while_loop(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
+    """A while loop stays one."""
+    n = step.eqn.params["cond_nconsts"]
+    m = n + step.eqn.params["body_nconsts"]
+    condition, body = step.bodies
+    return jax.lax.while_loop(
+        lambda carry: evaluate(plan, condition, [*operands[:n], *carry])[0],
+        lambda carry: evaluate(plan, body, [*operands[n:m], *carry]),
+        list(operands[m:]),
+    )
+
+
+def cond(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
+    """Only the branch that is taken runs."""
+    index, *values = operands
+    branches = [lambda *values, body=body: evaluate(plan, body, values) for body in step.bodies]
+    return jax.lax.switch(index, branches, *values)
+
+
+def shard_map(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
+    """Stays on its mesh; only axes that are not divided among devices are resized."""
+    params = step.eqn.params
+    run = jax.shard_map(
+        lambda *values: tuple(evaluate(plan, step.bodies[0], values)),
+        mesh=params["mesh"],
+        in_specs=tuple(params["in_specs"]),
+        out_specs=tuple(params["out_specs"]),
+        axis_names=set(params["newly_manual_axes"]),
+        check_vma=params["check_vma"],
+    )
+    return list(run(*operands))
+
+
+def custom_jvp(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
     """The user's derivative rule is resized like the function itself (relu'(0) stays 0)."""
     consts = operands[: step.eqn.params["num_consts"]]
 
     @jax.custom_jvp
     def run(*primals: Any) -> list[Any]:
-        return evaluate(plan, body, [*consts, *primals])
+        return evaluate(plan, step.bodies[0], [*consts, *primals])
 
     @run.defjvp
     def jvp(primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -86,13 +141,13 @@ def custom_jvp(plan: Plan, step: Step, body: Body, operands: Sequence[Any]) -> l
     return run(*operands[len(consts) :])
 
 
-def custom_vjp(plan: Plan, step: Step, body: Body, operands: Sequence[Any]) -> list[Any]:
+def custom_vjp(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
     """The user's forward and backward rules are resized like the function itself."""
     consts = operands[: step.eqn.params["num_consts"]]
 
     @jax.custom_vjp
     def run(*primals: Any) -> list[Any]:
-        return evaluate(plan, body, [*consts, *primals])
+        return evaluate(plan, step.bodies[0], [*consts, *primals])
 
     def forward(*primals: Any) -> tuple[list[Any], Any]:
         fwd, _, forwarded, _, n = jaxprs.custom_vjp_bodies(step.eqn)
@@ -124,11 +179,15 @@ def _zero_tangent(out: Any) -> Any:
     return np.zeros(out.shape, jax.dtypes.float0)
 
 
-CallRule: TypeAlias = Callable[[Plan, Step, Body, Sequence[Any]], list[Any]]
+CallRule: TypeAlias = Callable[[Plan, Step, Sequence[Any]], list[Any]]
 
 # All other calls (jit and the like) are evaluated in place.
 CALLS: dict[Primitive, CallRule] = {
     p.custom_jvp_call_p: custom_jvp,
     p.custom_vjp_call_p: custom_vjp,
+    p.cond_p: cond,
     p.remat_p: remat,
+    p.scan_p: scan,
+    p.while_p: while_loop,
+    jaxprs.shard_map_p: shard_map,
 }

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regularizers.channels import jaxprs
-from regularizers.channels.coupling import contraction, elementwise, reduction
+from regularizers.channels import control, jaxprs
+from regularizers.channels.coupling import contraction, elementwise, indexing, reduction
 from regularizers.channels.flow import Destinations, destinations
 from regularizers.channels.inference import Body, Step
 from regularizers.channels.jaxprs import JaxprEqn, Literal, Primitive, Var
@@ -81,14 +81,54 @@ def _walk(body: Body, inputs: Sequence[Zeros], state: Exactness) -> list[Zeros]:
 
     for step in body.steps:
         zeros = [read(v) for v in step.eqn.invars]
-        if step.body is not None:
-            results = _walk(step.body, zeros, state)
+        if step.bodies:
+            results = _run(step, zeros, state)
         elif step.primitive in elementwise.IDENTITIES:
             results = zeros
+        elif step.primitive in elementwise.OBSERVERS:
+            results = []
         else:
             results = _step(step, zeros, state)
         env.update(zip(step.eqn.outvars, results, strict=True))
     return [read(v) for v in body.jaxpr.outvars]
+
+
+def _run(step: Step, zeros: list[Zeros], state: Exactness) -> list[Zeros]:
+    """Through a call or control flow.
+
+    What is noted in an early round of a loop stays true: later rounds know of fewer zeros.
+    """
+
+    def walk(i: int, inputs: list[Zeros]) -> list[Zeros]:
+        return _walk(step.bodies[i], inputs, state)
+
+    return control.run(step.eqn, zeros, walk, DOMAIN)
+
+
+def _join(a: Zeros, b: Zeros) -> Zeros:
+    """What is zero in both; a sign where both have it."""
+    if a is b or b is EVERYTHING:
+        return a
+    if a is EVERYTHING:
+        return b
+    if isinstance(a, Signed) or isinstance(b, Signed):
+        return NOTHING
+    return a if a <= b else a & b
+
+
+def _entry(value: Zeros) -> Zeros:
+    if value is EVERYTHING or isinstance(value, Signed):
+        return value
+    return frozenset((k - 1, group) for k, group in value if k)
+
+
+def _stack(value: Zeros, length: int) -> Zeros:
+    if value is EVERYTHING or isinstance(value, Signed):
+        return value if length else NOTHING
+    return frozenset((k + 1, group) for k, group in value)
+
+
+DOMAIN: control.Domain[Zeros] = control.Domain(join=_join, entry=_entry, stack=_stack)
 
 
 def _step(step: Step, zeros: Sequence[Zeros], state: Exactness) -> list[Zeros]:
@@ -284,6 +324,17 @@ def pooled(m: Meeting) -> Zeros:
     return m.zeros[0]
 
 
+def written(m: Meeting) -> Zeros:
+    """Zero where both the operand and the updates are; the indices decide only where."""
+    operand, _, updates = m.zeros
+    if operand is EVERYTHING and updates is EVERYTHING:
+        return EVERYTHING
+    carries = m.carried[2]
+    return frozenset(
+        pair for pair in m.pairs if pair in operand and (pair in updates or pair not in carries)
+    )
+
+
 def padded(m: Meeting) -> Zeros:
     """Padding with zero adds zeros; with anything else it may reach dead channels."""
     if m.zeros[1] is not EVERYTHING:
@@ -296,7 +347,9 @@ READS_SIGN: frozenset[Primitive] = frozenset({
     p.broadcast_in_dim_p, jaxprs.clamp_p, p.convert_element_type_p, p.max_p, p.min_p,
 })  # fmt: skip
 
-CONSUMERS: frozenset[Primitive] = frozenset({*contraction.RULES, *reduction.REDUCTIONS})
+CONSUMERS: frozenset[Primitive] = frozenset({
+    *contraction.RULES, *reduction.REDUCTIONS, p.scatter_add_p, jaxprs.scatter_sub_p,
+})  # fmt: skip
 
 ZEROS: dict[Primitive, ZeroRule] = {
     **dict.fromkeys(elementwise.ZERO_TO_ZERO, first),
@@ -316,6 +369,12 @@ ZEROS: dict[Primitive, ZeroRule] = {
     p.concatenate_p: joined,
     p.pad_p: padded,
     p.gather_p: looked_up,
+    **dict.fromkeys(indexing.SCATTERS, written),
+    p.scatter_mul_p: first,
+    jaxprs.ragged_dot_general_p: any_of,
+    jaxprs.stack_p: joined,
+    p.fft_p: first,
+    p.select_and_scatter_add_p: first,
     p.reduce_window_max_p: pooled,
     p.reduce_window_min_p: pooled,
     **dict.fromkeys(
@@ -334,6 +393,8 @@ ZEROS: dict[Primitive, ZeroRule] = {
             p.squeeze_p,
             p.transpose_p,
             jaxprs.split_p,
+            jaxprs.tile_p,
+            jaxprs.unstack_p,
         ),
         first,
     ),

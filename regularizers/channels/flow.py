@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from regularizers.channels import jaxprs
-from regularizers.channels.coupling import elementwise, reduction, shape
+from regularizers.channels.coupling import elementwise, indexing, reduction, shape
 from regularizers.channels.inference import Step
 from regularizers.channels.jaxprs import Primitive
 from regularizers.channels.jaxprs import primitives as p
@@ -111,8 +111,43 @@ def _gather(step: Step) -> Destinations:
     return [operand, [*batch, ()]]
 
 
+def _stack(step: Step) -> Destinations:
+    k = step.eqn.params["axis"]
+    return [[(i + (i >= k),) for i in range(len(axes))] for axes in step.operands]
+
+
+def _scatter(step: Step) -> Destinations:
+    operand, indices, updates = step.operands
+    to, _ = indexing.scatter_axes(step.eqn)
+    return [
+        [(k,) for k in range(len(operand))],
+        [()] * len(indices),
+        [(to[k],) if k in to else () for k in range(len(updates))],
+    ]
+
+
+def _ragged_dot(step: Step) -> Destinations:
+    numbers = step.eqn.params["ragged_dot_dimension_numbers"]
+    sums, batches = numbers.dot_dimension_numbers
+    position = len(batches[0])
+    result: Destinations = []
+    gone = [sums[0], (*sums[1], *numbers.rhs_group_dimensions)]
+    for axes, summed, batch in zip(step.operands, gone, batches, strict=False):
+        to: list[tuple[int, ...]] = []
+        for k in range(len(axes)):
+            if k in batch:
+                to.append((batch.index(k),))
+            elif k in summed:
+                to.append(())
+            else:
+                to.append((position,))
+                position += 1
+        result.append(to)
+    return result + [[()] * len(axes) for axes in step.operands[2:]]
+
+
 FLOW: dict[Primitive, FlowRule] = {
-    **dict.fromkeys(elementwise.RULES, same),
+    **dict.fromkeys(elementwise.RULES.keys() - elementwise.OBSERVERS, same),
     **dict.fromkeys(
         (
             jaxprs.split_p,
@@ -132,11 +167,20 @@ FLOW: dict[Primitive, FlowRule] = {
             p.reduce_window_sum_p,
             p.rev_p,
             p.slice_p,
+            p.approx_top_k_p,
+            p.select_and_gather_add_p,
+            p.select_and_scatter_add_p,
             p.sort_p,
             p.top_k_p,
+            jaxprs.tile_p,
         ),
         same,
     ),
+    **dict.fromkeys(indexing.SCATTERS, _scatter),
+    jaxprs.ragged_dot_general_p: _ragged_dot,
+    jaxprs.stack_p: _stack,
+    jaxprs.unstack_p: lambda step: without(step, [step.eqn.params["axis"]]),
+    p.fft_p: same,
     **dict.fromkeys(
         reduction.REDUCTIONS,
         lambda step: without(step, reduction.reduced_axes(step.eqn)),

@@ -17,7 +17,8 @@ from regularizers.channels.axes import Axis
 from regularizers.channels.calls import Call, bind_call, flat_paths
 from regularizers.channels.coupling import contraction
 from regularizers.channels.exactness import find_inexact
-from regularizers.channels.inference import Body, Inference
+from regularizers.channels.inference import Body, Inference, Step
+from regularizers.channels.jaxprs import primitives as p
 from regularizers.channels.roles import Roles, find_roles
 from regularizers.channels.terms import Atom, Axes, atoms, freeze
 
@@ -67,15 +68,24 @@ class Variable:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One matrix product or convolution: what the costs count."""
+    """One matrix product or convolution: what the costs count.
+
+    Attributes:
+        kernel: the path of the kernel variable; empty for a product of activations.
+        count: how often one call runs it: the length of the scans around it (a `while` counts
+            once), and once on every device of a `shard_map`.
+        branches: the (`cond`, branch) pairs that it stands in, of which one runs.
+    """
 
     primitive: jaxprs.Primitive
     layer: str
-    kernel: str  # path of the kernel variable; "" for a product of activations
+    kernel: str
     lhs: tuple[Axis, ...]
     rhs: tuple[Axis, ...]
     out: tuple[Axis, ...]
     params: Mapping[str, Any] = field(repr=False)
+    count: int = 1
+    branches: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +211,7 @@ class ChannelGraph:
     def _find(self, path: str) -> str:
         if path in self.variables:
             return path
-        matches = [p for p in self.variables if p.split("/", 1)[-1] == path]
+        matches = [own for own in self.variables if own.split("/", 1)[-1] == path]
         if len(matches) != 1:
             names = [*self.groups, *self.variables]
             raise KeyError(f"no variable or group {path!r}{near(path, names)}")
@@ -311,8 +321,8 @@ def _assemble(
     }
     inexact = _inexact(body, named, [v.produces for v in variables.values()])
     order = [call.paths[i] for i in roles.order]
-    in_order = [variables[p] for p in order] + [
-        v for p, v in variables.items() if p not in set(order)
+    in_order = [variables[path] for path in order] + [
+        v for path, v in variables.items() if path not in set(order)
     ]
     groups = {
         name: Group(
@@ -401,12 +411,22 @@ def _inexact(
     return reasons
 
 
-def _operations(body: Body, roles: Roles, paths: Sequence[str]) -> Iterator[Operation]:
+def _operations(
+    body: Body,
+    roles: Roles,
+    paths: Sequence[str],
+    count: int = 1,
+    branches: tuple[tuple[int, int], ...] = (),
+) -> Iterator[Operation]:
     for step in body.steps:
-        if step.body is not None:
-            yield from _operations(step.body, roles, paths)
+        if step.bodies:
+            times = count * _trips(step)
+            is_branch = step.primitive is p.cond_p
+            for i, inner in enumerate(step.bodies):
+                choice = (*branches, (id(step), i)) if is_branch else branches
+                yield from _operations(inner, roles, paths, times, choice)
         elif step.primitive in contraction.RULES:
-            lhs, rhs = (tuple(map(freeze, operand)) for operand in step.operands)
+            lhs, rhs = (tuple(map(freeze, operand)) for operand in step.operands[:2])
             kernel = next((paths[i] for i in roles.kernels.get(id(step), ())), "")
             yield Operation(
                 primitive=step.primitive,
@@ -416,7 +436,18 @@ def _operations(body: Body, roles: Roles, paths: Sequence[str]) -> Iterator[Oper
                 rhs=rhs,
                 out=tuple(map(freeze, step.results[0])),
                 params=step.eqn.params,
+                count=count,
+                branches=branches,
             )
+
+
+def _trips(step: Step) -> int:
+    """How often a step runs its jaxprs; a `while` counts once, since nobody knows."""
+    if step.primitive is p.scan_p:
+        return int(step.eqn.params["length"])
+    if step.primitive is jaxprs.shard_map_p:
+        return int(step.eqn.params["mesh"].size)
+    return 1
 
 
 def check_fit(

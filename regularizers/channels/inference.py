@@ -1,7 +1,7 @@
 """One forward pass over a jaxpr that gives every axis of every value a term.
 
 The result is a `Body`: the jaxpr's live equations as `Step`s, each with the terms of its operands
-and results and, where it calls another jaxpr, that body. All later passes (roles, exactness,
+and results and, where it runs other jaxprs, those bodies. All later passes (roles, exactness,
 costs, resizing) walk this; none of them looks at a jaxpr again.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regularizers.channels import jaxprs
+from regularizers.channels import control, jaxprs
 from regularizers.channels.coupling import RULES
 from regularizers.channels.coupling.rule import Rule, pin_everything
 from regularizers.channels.jaxprs import JaxprEqn, Literal, Primitive, Var
@@ -26,7 +26,7 @@ class Step:
     operands: tuple[Axes, ...]
     results: tuple[Axes, ...]
     source: Source  # of the equation and of the calls around it
-    body: Body | None = None  # of a call: the jaxpr it runs on its operands
+    bodies: tuple[Body, ...] = ()  # of a call or control flow: the jaxprs that it runs
 
     @property
     def primitive(self) -> Primitive:
@@ -84,19 +84,65 @@ class Inference:
         return tuple(self.solver.fresh(n) for n in shape)
 
     def _step(self, eqn: JaxprEqn, operands: tuple[Axes, ...]) -> Step:
-        around = self.calls
-        source = self.solver.source = (eqn.source_info, *around)
-        called = jaxprs.body_of(eqn)
-        if called is not None:
-            self.calls = source
-            body = self.run(called, operands)
-            self.calls = around
-            return Step(eqn=eqn, operands=operands, results=body.outputs, source=source, body=body)
-        rule = self.rules.get(eqn.primitive)
-        if rule is None:
+        source = self.solver.source = (eqn.source_info, *self.calls)
+        bodies: tuple[Body, ...] = ()
+        if eqn.primitive in jaxprs.RUNS_JAXPRS:
+            results, bodies = self._run(eqn, operands, source)
+        elif eqn.primitive in self.rules:
+            results = list(self.rules[eqn.primitive](self.solver, eqn, *operands))
+        else:
             self.unknown.setdefault(eqn.primitive, source)
             reason = f"touched by {eqn.primitive.name}, for which there is no rule"
             results = pin_everything(self.solver, eqn, *operands, reason=reason)
-        else:
-            results = list(rule(self.solver, eqn, *operands))
-        return Step(eqn=eqn, operands=operands, results=tuple(map(tuple, results)), source=source)
+        return Step(
+            eqn=eqn,
+            operands=operands,
+            results=tuple(map(tuple, results)),
+            source=source,
+            bodies=bodies,
+        )
+
+    def _run(
+        self, eqn: JaxprEqn, operands: Sequence[Axes], source: Any
+    ) -> tuple[list[Axes], tuple[Body, ...]]:
+        """The results and bodies of a call or control flow. One walk is enough: terms unify."""
+        closed = jaxprs.bodies_of(eqn)
+        bodies: dict[int, Body] = {}
+
+        def walk(i: int, inputs: list[Axes]) -> list[Axes]:
+            bodies[i] = self.run(closed[i], inputs)
+            self.solver.source = source
+            return list(bodies[i].outputs)
+
+        around, self.calls = self.calls, source
+        results = control.run(eqn, operands, walk, self._domain)
+        self.calls = around
+        return results, tuple(bodies[i] for i in range(len(closed)))
+
+    @property
+    def _domain(self) -> control.Domain[Axes]:
+        solver = self.solver
+
+        def join(a: Axes, b: Axes) -> Axes:
+            for one, other in zip(a, b, strict=True):
+                solver.unify(one, other)
+            return a
+
+        def entry(axes: Axes) -> Axes:
+            solver.pin(axes[0], "stacks what a loop takes one by one")
+            return axes[1:]
+
+        def stack(axes: Axes, length: int) -> Axes:
+            return (solver.fixed(length, "stacks the results of a loop"), *axes)
+
+        def local(axes: Axes, shape: tuple[int, ...]) -> Axes:
+            reason = "divided among devices"
+            for term, n in zip(axes, shape, strict=True):
+                if term.size != n:
+                    solver.pin(term, reason)
+            return tuple(
+                term if term.size == n else solver.fixed(n, reason)
+                for term, n in zip(axes, shape, strict=True)
+            )
+
+        return control.Domain(join=join, entry=entry, stack=stack, local=local)

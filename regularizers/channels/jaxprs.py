@@ -10,48 +10,91 @@ from pathlib import PurePath
 from typing import Any
 
 import jax
-from jax._src.lax.lax import clamp_p, copy_p, optimization_barrier_p, split_p
+from jax._src.core import pvary_p
+from jax._src.custom_batching import custom_vmap_p
+from jax._src.debugging import debug_callback_p, debug_print_p
+from jax._src.lax.lax import (
+    clamp_p,
+    composite_p,
+    copy_p,
+    empty_p,
+    mulhi_p,
+    optimization_barrier_p,
+    ragged_dot_general_p,
+    split_p,
+    stack_p,
+    tile_p,
+    unstack_p,
+)
+from jax._src.lax.linalg import lu_pivots_to_permutation_p
+from jax._src.lax.parallel import psum_invariant_p
+from jax._src.lax.slicing import scatter_sub_p
+from jax._src.pjit import layout_constraint_p, reshard_p
 from jax._src.random.core import random_clone_p
 from jax._src.random.prng import random_unwrap_p, random_wrap_p
+from jax._src.shard_map import shard_map_p
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
 from jax.extend.core import primitives as primitives
 
 __all__ = [
+    "RUNS_JAXPRS",
     "ClosedJaxpr",
     "Jaxpr",
     "JaxprEqn",
     "Literal",
     "Primitive",
     "Var",
-    "body_of",
+    "bodies_of",
     "clamp_p",
     "copy_p",
     "custom_jvp_body",
     "custom_vjp_bodies",
+    "debug_callback_p",
+    "debug_print_p",
+    "empty_p",
+    "layout_constraint_p",
     "live_equations",
+    "lu_pivots_to_permutation_p",
+    "mulhi_p",
     "optimization_barrier_p",
     "primitives",
+    "psum_invariant_p",
+    "pvary_p",
+    "ragged_dot_general_p",
     "random_clone_p",
     "random_unwrap_p",
     "random_wrap_p",
     "rebind",
+    "reshard_p",
+    "scatter_sub_p",
     "scope",
     "shape_of",
+    "shard_map_p",
     "source_line",
     "split_p",
+    "stack_p",
+    "tile_p",
     "trace",
+    "unstack_p",
 ]
 
-# Where an equation that only calls another jaxpr keeps it.
-_BODY_PARAM: dict[Primitive, str] = {
-    primitives.jit_p: "jaxpr",
-    primitives.closed_call_p: "call_jaxpr",
-    primitives.call_p: "call_jaxpr",
-    primitives.remat_p: "jaxpr",
-    primitives.custom_jvp_call_p: "call_jaxpr",
-    primitives.custom_vjp_call_p: "call_jaxpr",
+# Where an equation keeps the jaxprs that it runs, in the order of `control.WIRING`.
+_BODIES: dict[Primitive, tuple[str, ...]] = {
+    primitives.jit_p: ("jaxpr",),
+    primitives.closed_call_p: ("call_jaxpr",),
+    primitives.call_p: ("call_jaxpr",),
+    primitives.remat_p: ("jaxpr",),
+    primitives.custom_jvp_call_p: ("call_jaxpr",),
+    primitives.custom_vjp_call_p: ("call_jaxpr",),
+    primitives.cond_p: ("branches",),
+    primitives.scan_p: ("jaxpr",),
+    primitives.while_p: ("cond_jaxpr", "body_jaxpr"),
+    composite_p: ("jaxpr",),
+    custom_vmap_p: ("call",),
+    shard_map_p: ("jaxpr",),
 }
+RUNS_JAXPRS: frozenset[Primitive] = frozenset(_BODIES)
 
 
 def trace(fn: Callable[..., Any], *args: Any) -> tuple[ClosedJaxpr, Any]:
@@ -59,13 +102,14 @@ def trace(fn: Callable[..., Any], *args: Any) -> tuple[ClosedJaxpr, Any]:
     return jax.make_jaxpr(fn, return_shape=True)(*args)
 
 
-def body_of(eqn: JaxprEqn) -> ClosedJaxpr | None:
-    """The jaxpr that a call-like equation calls once on its own operands; None for others."""
-    param = _BODY_PARAM.get(eqn.primitive)
-    if param is None:
-        return None
-    body = eqn.params[param]
-    return body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ())
+def bodies_of(eqn: JaxprEqn) -> tuple[ClosedJaxpr, ...]:
+    """The jaxprs that a call or control flow runs; none for all other equations."""
+    found: list[ClosedJaxpr] = []
+    for param in _BODIES.get(eqn.primitive, ()):
+        value = eqn.params[param]
+        for body in value if isinstance(value, tuple | list) else (value,):
+            found.append(body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ()))
+    return tuple(found)
 
 
 def custom_jvp_body(eqn: JaxprEqn) -> tuple[ClosedJaxpr, list[bool], int]:

@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from regularizers.channels import control
 from regularizers.channels.coupling import contraction, elementwise
 from regularizers.channels.flow import destinations
 from regularizers.channels.inference import Body, Step
-from regularizers.channels.jaxprs import Literal, Var
+from regularizers.channels.jaxprs import Literal, Var, ragged_dot_general_p
 from regularizers.channels.jaxprs import primitives as p
 
 Source: TypeAlias = tuple[int, int]  # (variable, axis of it)
@@ -58,10 +59,12 @@ def _walk(body: Body, inputs: list[Sources | None], roles: Roles) -> list[Source
     for step in body.steps:
         values = [read(v) for v in step.eqn.invars]
         results: list[Sources | None]
-        if step.body is not None:
-            results = _walk(step.body, values, roles)
+        if step.bodies:
+            results = _run(step, values, roles)
         elif step.primitive in elementwise.IDENTITIES:
             results = values
+        elif step.primitive in elementwise.OBSERVERS:
+            results = []
         elif any(value is not None and any(value) for value in values):
             results = _follow(step, values, roles)
         elif any(value is None for value in values):
@@ -70,6 +73,40 @@ def _walk(body: Body, inputs: list[Sources | None], roles: Roles) -> list[Source
             results = [_constant(v) for v in step.eqn.outvars]
         env.update(zip(step.eqn.outvars, results, strict=True))
     return [read(v) for v in body.jaxpr.outvars]
+
+
+def _run(step: Step, values: list[Sources | None], roles: Roles) -> list[Sources | None]:
+    """Through a call or control flow; a loop is rehearsed until its carry is known."""
+
+    def join(a: Sources | None, b: Sources | None) -> Sources | None:
+        if a is None or b is None:
+            _use(roles, a or b, "table")  # from here on it is an activation
+            return None
+        return a if all(y <= x for x, y in zip(a, b, strict=True)) else _union(a, b)
+
+    def entry(value: Sources | None) -> Sources | None:
+        if value is None:
+            return None
+        # What is stacked are kernels of their own: the axis is neither fan-in nor fan-out.
+        roles.produces.update(value[0])
+        roles.consumes.update(value[0])
+        return value[1:]
+
+    def stack(value: Sources | None, length: int) -> Sources | None:
+        del length
+        return None if value is None else (NOTHING, *value)
+
+    return control.run(
+        step.eqn,
+        values,
+        lambda i, inputs: _walk(step.bodies[i], inputs, roles),
+        control.Domain(join=join, entry=entry, stack=stack),
+        rehearse=lambda i, inputs: _walk(step.bodies[i], inputs, Roles()),
+    )
+
+
+def _union(a: Sources, b: Sources) -> Sources:
+    return tuple(x | y for x, y in zip(a, b, strict=True))
 
 
 def _constant(v: Var | Literal) -> Sources:
@@ -104,6 +141,8 @@ def _follow(step: Step, values: list[Sources | None], roles: Roles) -> list[Sour
         for value, axes, window in zip(values, to, _windows(step), strict=True):
             summed = [k for k, d in enumerate(axes) if not d]
             _use(roles, value, "kernel", [k for k in summed if k not in window], window)
+        for value, stacked in zip(values, _stacked(step), strict=True):
+            roles.produces.update(s for k in stacked if value is not None for s in value[k])
         roles.kernels[id(step)] = _variables(values[::-1])
         return [None] * results
     if to is None or None in values or len(_variables(values)) > 1:
@@ -130,6 +169,14 @@ def _windows(step: Step) -> list[tuple[int, ...]]:
         return [()] * len(step.operands)
     numbers = step.eqn.params["dimension_numbers"]
     return [tuple(numbers.lhs_spec[2:]), tuple(numbers.rhs_spec[2:])]
+
+
+def _stacked(step: Step) -> list[tuple[int, ...]]:
+    """The axes of operands that stack kernels of their own, which are not fan-in either."""
+    if step.primitive is not ragged_dot_general_p:
+        return [()] * len(step.operands)
+    groups = step.eqn.params["ragged_dot_dimension_numbers"].rhs_group_dimensions
+    return [(), tuple(groups), *([()] * (len(step.operands) - 2))]
 
 
 def _variables(values: Iterable[Sources | None]) -> list[int]:

@@ -2,17 +2,20 @@
 
 Everything else (elementwise, pooling, reductions, data movement) is counted as free, as MorphNet
 counts. XLA's own `cost_analysis` skips multiply-adds with padding, so that it gives less under
-SAME.
+SAME. What a `scan` runs counts as often as it runs, a `cond` by its dearest branch, and a `while`
+once, since nobody knows how often it runs.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeAlias
 
-from regularizers.channels.axes import Axis, make_product
+from regularizers.channels.axes import Axis, make_product, size
 from regularizers.channels.graph import ChannelGraph, Operation
-from regularizers.channels.jaxprs import Primitive
+from regularizers.channels.jaxprs import Primitive, ragged_dot_general_p
 from regularizers.channels.jaxprs import primitives as p
 from regularizers.costs.cost import Cost, Row, cost_of
 
@@ -27,7 +30,7 @@ def flops(graph: ChannelGraph) -> Cost:
         >>> reg.flops(graph)({"Conv_0": 8})  # doctest: +SKIP
     """
     rows = []
-    for operation in graph.operations:
+    for operation in dearest(graph):
         coefficient, factors = flop_factors(operation)
         op, kernel, _, _ = operation_name(operation)
         detail = " ".join([op, "x".join(map(str, kernel))]).strip()
@@ -37,9 +40,33 @@ def flops(graph: ChannelGraph) -> Cost:
     return cost_of(graph, "flops", "FLOP", rows)
 
 
+def dearest(graph: ChannelGraph) -> list[Operation]:
+    """The operations that run if every `cond` takes its dearest branch, at the seed's widths."""
+    widths = graph.widths
+    kept = list(graph.operations)
+    for depth in range(max((len(o.branches) for o in kept), default=0), 0, -1):  # innermost first
+        totals: Counter[tuple[int, int]] = Counter()
+        for operation in kept:
+            if len(operation.branches) >= depth:
+                coefficient, factors = flop_factors(operation)
+                price = coefficient * math.prod(size(axis, widths) for axis in factors)
+                totals[operation.branches[depth - 1]] += int(price)
+        best: dict[int, int] = {}
+        for (cond, branch), total in totals.items():
+            if cond not in best or total > totals[cond, best[cond]]:
+                best[cond] = branch
+        kept = [
+            operation
+            for operation in kept
+            if len(operation.branches) < depth
+            or best[operation.branches[depth - 1][0]] == operation.branches[depth - 1][1]
+        ]
+    return kept
+
+
 def flop_factors(operation: Operation) -> tuple[float, Factors]:
     """The FLOPs of one operation: a coefficient, and the axes whose sizes it is multiplied by."""
-    return FLOPS_PER_MULTIPLY_ADD, PRICES[operation.primitive](operation)
+    return FLOPS_PER_MULTIPLY_ADD * operation.count, PRICES[operation.primitive](operation)
 
 
 def dot_general(operation: Operation) -> Factors:
@@ -64,15 +91,29 @@ def conv_general_dilated(operation: Operation) -> Factors:
     return (*out, *(operation.rhs[k] for k in numbers.rhs_spec[1:]))
 
 
+def ragged_dot_general(operation: Operation) -> Factors:
+    """Every row meets one kernel."""
+    numbers = operation.params["ragged_dot_dimension_numbers"]
+    (lhs_sum, _), _ = numbers.dot_dimension_numbers
+    return (*operation.out, *(operation.lhs[k] for k in lhs_sum))
+
+
 # What each contraction costs, in multiply-adds. All other primitives are free.
 PRICES: dict[Primitive, Callable[[Operation], Factors]] = {
     p.dot_general_p: dot_general,
     p.conv_general_dilated_p: conv_general_dilated,
+    ragged_dot_general_p: ragged_dot_general,
 }
 
 
 def operation_name(operation: Operation) -> tuple[str, tuple[int, ...], Axis, Axis]:
     """For people: kind of operation, kernel window, input channels, output channels."""
+    if operation.primitive is ragged_dot_general_p:
+        numbers = operation.params["ragged_dot_dimension_numbers"]
+        (lhs_sum, rhs_sum), (_, rhs_batch) = numbers.dot_dimension_numbers
+        gone = (*rhs_sum, *rhs_batch, *numbers.rhs_group_dimensions)
+        free = [a for k, a in enumerate(operation.rhs) if k not in gone]
+        return "ragged", (), make_product([operation.lhs[k] for k in lhs_sum]), make_product(free)
     if operation.primitive is p.dot_general_p:
         (lhs_sum, rhs_sum), (_, rhs_batch) = operation.params["dimension_numbers"]
         free = [a for k, a in enumerate(operation.rhs) if k not in (*rhs_sum, *rhs_batch)]

@@ -6,7 +6,14 @@ one per axis. `RULES` is the whole table; a primitive that is not in it pins all
 
 from __future__ import annotations
 
-from regularizers.channels.coupling import contraction, elementwise, indexing, reduction, shape
+from regularizers.channels.coupling import (
+    contraction,
+    elementwise,
+    indexing,
+    linear_algebra,
+    reduction,
+    shape,
+)
 from regularizers.channels.coupling.rule import Rule
 from regularizers.channels.jaxprs import Primitive
 
@@ -16,4 +23,5 @@ RULES: dict[Primitive, Rule] = {
     **contraction.RULES,
     **reduction.RULES,
     **indexing.RULES,
+    **linear_algebra.RULES,
 }

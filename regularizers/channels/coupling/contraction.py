@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regularizers.channels.coupling.rule import Rule, out_shape, pin_everything
-from regularizers.channels.jaxprs import JaxprEqn, Primitive
+from regularizers.channels.jaxprs import JaxprEqn, Primitive, ragged_dot_general_p
 from regularizers.channels.jaxprs import primitives as p
 from regularizers.channels.terms import Axes, Solver, Term, merge
 
@@ -49,7 +49,34 @@ def conv_general_dilated(solver: Solver, eqn: JaxprEqn, lhs: Axes, rhs: Axes) ->
     return [tuple(out)]
 
 
+def ragged_dot_general(
+    solver: Solver, eqn: JaxprEqn, lhs: Axes, rhs: Axes, group_sizes: Axes, *rest: Axes
+) -> list[Axes]:
+    """A product whose rhs changes along one axis of lhs: a mixture of experts.
+
+    Example: tokens [T, I], kernels [E, I, O], tokens of each expert [E] -> [T, O] ties the I's and
+    pins T and E. Reads `ragged_dot_dimension_numbers`.
+    """
+    numbers = eqn.params["ragged_dot_dimension_numbers"]
+    (lhs_sum, rhs_sum), (lhs_batch, rhs_batch) = numbers.dot_dimension_numbers
+    ragged, grouped = numbers.lhs_ragged_dimensions, numbers.rhs_group_dimensions
+    reason = "divided among the kernels of a ragged product"
+    for term in (*(lhs[k] for k in ragged), *(rhs[k] for k in grouped), *group_sizes):
+        solver.pin(term, reason)
+    for axes in rest:
+        for term in axes:
+            solver.pin(term, reason)
+    if set(ragged) & {*lhs_sum, *lhs_batch}:  # then the kernels' number is an axis of the result
+        return pin_everything(solver, eqn, lhs, rhs, reason=reason)
+    for i, j in zip((*lhs_sum, *lhs_batch), (*rhs_sum, *rhs_batch), strict=True):
+        solver.unify(lhs[i], rhs[j])
+    free = [t for k, t in enumerate(lhs) if k not in (*lhs_sum, *lhs_batch)]
+    free += [t for k, t in enumerate(rhs) if k not in (*rhs_sum, *rhs_batch, *grouped)]
+    return [(*(lhs[k] for k in lhs_batch), *free)]
+
+
 RULES: dict[Primitive, Rule] = {
     p.conv_general_dilated_p: conv_general_dilated,
     p.dot_general_p: dot_general,
+    ragged_dot_general_p: ragged_dot_general,
 }

@@ -8,19 +8,26 @@ from regularizers.channels.jaxprs import (
     Primitive,
     clamp_p,
     copy_p,
+    debug_callback_p,
+    debug_print_p,
+    layout_constraint_p,
+    mulhi_p,
     optimization_barrier_p,
+    psum_invariant_p,
+    pvary_p,
     random_clone_p,
+    reshard_p,
 )
 from regularizers.channels.jaxprs import primitives as p
 from regularizers.channels.terms import Axes, Solver
 
 # f(0) = 0
 ZERO_TO_ZERO: frozenset[Primitive] = frozenset({
-    p.abs_p, p.asin_p, p.asinh_p, p.atan_p, p.atanh_p, p.cbrt_p, p.ceil_p, p.conj_p,
-    p.convert_element_type_p, copy_p, p.erf_inv_p, p.erf_p, p.expm1_p, p.floor_p,
-    p.imag_p, p.log1p_p, p.name_p, p.neg_p, p.population_count_p, p.real_p, p.reduce_precision_p,
-    p.round_p, p.sharding_constraint_p, p.sign_p, p.sin_p, p.sinh_p, p.sqrt_p, p.square_p,
-    p.stop_gradient_p, p.tan_p, p.tanh_p,
+    p.abs_p, p.asin_p, p.asinh_p, p.atan_p, p.atanh_p, p.bessel_i1e_p, p.cbrt_p, p.ceil_p,
+    p.conj_p, p.convert_element_type_p, copy_p, p.erf_inv_p, p.erf_p, p.expm1_p, p.floor_p,
+    p.imag_p, layout_constraint_p, p.log1p_p, p.name_p, p.neg_p, p.population_count_p, p.real_p,
+    p.reduce_precision_p, reshard_p, p.round_p, p.sharding_constraint_p, p.sign_p, p.sin_p,
+    p.sinh_p, p.sqrt_p, p.square_p, p.stop_gradient_p, p.tan_p, p.tanh_p,
 })  # fmt: skip
 
 # f(0) != 0
@@ -36,7 +43,7 @@ ZEROS_TO_ZERO: frozenset[Primitive] = frozenset({
 })  # fmt: skip
 
 # f(0, y) = f(x, 0) = 0
-ANY_ZERO_TO_ZERO: frozenset[Primitive] = frozenset({p.and_p, p.mul_p})
+ANY_ZERO_TO_ZERO: frozenset[Primitive] = frozenset({p.and_p, p.mul_p, mulhi_p})
 
 # f(0, y) = 0 where y is not 0
 NUMERATOR: frozenset[Primitive] = frozenset({
@@ -45,16 +52,22 @@ NUMERATOR: frozenset[Primitive] = frozenset({
 
 # Nothing is known of the result where operands are 0.
 NO_ZERO: frozenset[Primitive] = frozenset({
-    p.atan2_p, p.eq_p, p.eq_to_p, p.ge_p, p.gt_p, p.igamma_p, p.igammac_p, p.le_p, p.le_to_p,
-    p.lt_p, p.lt_to_p, p.ne_p, p.nextafter_p, p.polygamma_p, p.pow_p, p.random_fold_in_p,
-    p.regularized_incomplete_beta_p, p.zeta_p,
+    p.atan2_p, p.eq_p, p.eq_to_p, p.ge_p, p.gt_p, p.igamma_grad_a_p, p.igamma_p, p.igammac_p,
+    p.le_p, p.le_to_p, p.lt_p, p.lt_to_p, p.ne_p, p.nextafter_p, p.polygamma_p, p.pow_p,
+    p.random_fold_in_p, p.regularized_incomplete_beta_p, p.zeta_p,
 })  # fmt: skip
 
 # Each has a zero rule of its own.
 SPECIAL: frozenset[Primitive] = frozenset({clamp_p, p.integer_pow_p, p.select_n_p})
 
-# Any number of operands, each handed on as it is.
-IDENTITIES: frozenset[Primitive] = frozenset({optimization_barrier_p, p.device_put_p})
+# Any number of operands, each handed on as it is; or one like it from every device.
+IDENTITIES: frozenset[Primitive] = frozenset({
+    optimization_barrier_p, p.device_put_p, p.pmax_p, p.pmin_p, p.ppermute_p, p.psum_p,
+    psum_invariant_p, pvary_p,
+})  # fmt: skip
+
+# They only look at their operands.
+OBSERVERS: frozenset[Primitive] = frozenset({debug_callback_p, debug_print_p})
 
 
 def couple(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
@@ -71,6 +84,12 @@ def barrier(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
     return list(operands)
 
 
+def observe(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
+    """Nothing comes out, and whoever looks sees the resized values."""
+    del solver, eqn, operands
+    return []
+
+
 RULES: dict[Primitive, Rule] = {
     **dict.fromkeys(
         ZERO_TO_ZERO
@@ -83,4 +102,5 @@ RULES: dict[Primitive, Rule] = {
         couple,
     ),
     **dict.fromkeys(IDENTITIES, barrier),
+    **dict.fromkeys(OBSERVERS, observe),
 }

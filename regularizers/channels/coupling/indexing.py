@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regularizers.channels.coupling.rule import Rule, out_shape
-from regularizers.channels.jaxprs import JaxprEqn, Primitive
+from regularizers.channels.jaxprs import JaxprEqn, Primitive, scatter_sub_p, shape_of
 from regularizers.channels.jaxprs import primitives as p
 from regularizers.channels.terms import Axes, Solver, Term
 
@@ -61,7 +61,66 @@ def dynamic_update_slice(
     return [operand]
 
 
+def scatter_axes(eqn: JaxprEqn) -> tuple[dict[int, int], dict[int, int]]:
+    """For the axes of the updates of a scatter: their axes of the operand, and of the indices.
+
+    Reads `dimension_numbers`.
+    """
+    numbers = eqn.params["dimension_numbers"]
+    operand, indices, updates = (range(len(shape_of(v))) for v in eqn.invars)
+    batching = numbers.operand_batching_dims
+    window = [k for k in operand if k not in (*numbers.inserted_window_dims, *batching)]
+    to_operand = dict(zip(numbers.update_window_dims, window, strict=True))
+    scattered = [k for k in updates if k not in to_operand]
+    to_indices = dict(zip(scattered, indices, strict=False))
+    at = dict(zip(numbers.scatter_indices_batching_dims, batching, strict=True))
+    to_operand |= {k: at[i] for k, i in to_indices.items() if i in at}
+    return to_operand, to_indices
+
+
+def scatter_rule(*, adds: bool) -> Rule:
+    """The rule of a scatter; where values are added up, one that is zero adds nothing."""
+
+    def scatter(
+        solver: Solver, eqn: JaxprEqn, operand: Axes, indices: Axes, updates: Axes
+    ) -> list[Axes]:
+        """Axes written whole are the same; those written at computed positions are pinned.
+
+        Example: updates [T, D] added to [N, D] at rows [T, 1] ties the D's and pins N.
+        """
+        reason = "written at computed positions (the indexed axis of a scatter)"
+        solver.pin(indices[-1], "holds an index vector")
+        to_operand, to_indices = scatter_axes(eqn)
+        whole = set()
+        for k, to in to_operand.items():
+            if updates[k].size == operand[to].size:
+                whole.add(to)
+                solver.unify(updates[k], operand[to])
+            else:
+                solver.pin(updates[k], reason)
+        for k, term in enumerate(operand):
+            if k not in whole:
+                solver.pin(term, reason)
+        for k, to in to_indices.items():
+            solver.unify(updates[k], indices[to])
+            if not adds and k not in to_operand:
+                solver.pin(updates[k], "a zero written there would overwrite")
+        return [operand]
+
+    return scatter
+
+
+SCATTERS: dict[Primitive, Rule] = {
+    p.scatter_add_p: scatter_rule(adds=True),
+    p.scatter_max_p: scatter_rule(adds=False),
+    p.scatter_min_p: scatter_rule(adds=False),
+    p.scatter_mul_p: scatter_rule(adds=False),
+    p.scatter_p: scatter_rule(adds=False),
+    scatter_sub_p: scatter_rule(adds=True),
+}
+
 RULES: dict[Primitive, Rule] = {
+    **SCATTERS,
     p.dynamic_slice_p: dynamic_slice,
     p.dynamic_update_slice_p: dynamic_update_slice,
     p.gather_p: gather,

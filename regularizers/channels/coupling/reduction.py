@@ -61,6 +61,27 @@ def window(solver: Solver, eqn: JaxprEqn, operand: Axes, *_: Axes) -> list[Axes]
     return [tuple(axes)]
 
 
+def gathered_window(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
+    """The derivative of a pooling: it picks one position of every window.
+
+    As in `window`; both operands and the result have the same axes there. Reads
+    `window_dimensions`, `window_strides`, `padding`.
+    """
+    params, reason = eqn.params, "spatial axis of a pooling window"
+    arrays = [axes for axes in operands if axes]  # the initial value is a scalar
+    result: list[Term] = []
+    for k, n in enumerate(out_shape(eqn)):
+        steps = params["window_dimensions"][k], params["window_strides"][k], params["padding"][k]
+        for axes in arrays:
+            if steps == (1, 1, (0, 0)):
+                solver.unify(arrays[0][k], axes[k])
+            else:
+                solver.pin(axes[k], reason)
+        trivial = steps == (1, 1, (0, 0))
+        result.append(arrays[0][k] if trivial else solver.fixed(n, reason))
+    return [tuple(result)]
+
+
 def along(param: str, reason: str) -> Callable[..., list[Axes]]:
     """The rule of an operation along one axis, which it pins; all other axes carry."""
 
@@ -82,7 +103,7 @@ def along(param: str, reason: str) -> Callable[..., list[Axes]]:
 def top_k(solver: Solver, eqn: JaxprEqn, operand: Axes, *rest: Axes) -> list[Axes]:
     """The searched axis is pinned; all other axes carry."""
     del rest
-    k = eqn.params.get("axis", -1) % len(operand)
+    k = eqn.params.get("axis", eqn.params.get("reduction_dimension", -1)) % len(operand)
     solver.pin(operand[k], "searched by top_k")
     kept = solver.fixed(out_shape(eqn)[k], "searched by top_k")
     return [(*operand[:k], kept, *operand[k + 1 :])] * 2
@@ -114,4 +135,7 @@ RULES: dict[Primitive, Rule] = {
     p.cumlogsumexp_p: along("axis", "summed up along it"),
     p.sort_p: along("dimension", "sorted along it"),
     p.top_k_p: top_k,
+    p.approx_top_k_p: top_k,
+    p.select_and_gather_add_p: gathered_window,
+    p.select_and_scatter_add_p: gathered_window,
 }

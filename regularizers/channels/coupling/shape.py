@@ -14,10 +14,14 @@ from regularizers.channels.coupling.rule import (
 from regularizers.channels.jaxprs import (
     JaxprEqn,
     Primitive,
+    empty_p,
     random_unwrap_p,
     random_wrap_p,
     shape_of,
     split_p,
+    stack_p,
+    tile_p,
+    unstack_p,
 )
 from regularizers.channels.jaxprs import primitives as p
 from regularizers.channels.terms import Axes, Solver, Term, concatenation, merge
@@ -153,17 +157,56 @@ def rev(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
     return [operand]
 
 
-def iota(solver: Solver, eqn: JaxprEqn) -> list[Axes]:
-    """The counted axis is pinned: its values are positions. Reads `shape`, `dimension`."""
-    axes: list[Term] = [solver.fresh(n) for n in eqn.params["shape"]]
-    k = eqn.params["dimension"]
-    axes[k] = solver.fixed(axes[k].size, "positions are counted along it (iota)")
-    return [tuple(axes)]
+def tile(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
+    """out[k] = reps[k] x operand[k], the copies outermost. Reads `reps`.
+
+    Example: f32[5,7] with reps (1, 3) -> f32[5,21]; an axis of size 1 becomes a new width.
+    """
+    return [
+        tuple(
+            term if n == 1 else merge([solver.fresh(n), term])
+            for term, n in zip(operand, eqn.params["reps"], strict=True)
+        )
+    ]
+
+
+def stack(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
+    """A new axis that counts the operands, which are alike. Reads `axis`."""
+    k = eqn.params["axis"]
+    same = together(solver, operands, shape_of(eqn.invars[0]))
+    return [(*same[:k], solver.fixed(len(operands), "arrays are stacked along it"), *same[k:])]
+
+
+def unstack(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
+    """One result for every position of an axis, which is pinned. Reads `axis`."""
+    k = eqn.params["axis"]
+    solver.pin(operand[k], "taken apart, one array for each position")
+    return [(*operand[:k], *operand[k + 1 :])] * len(eqn.outvars)
+
+
+def new(solver: Solver, eqn: JaxprEqn) -> list[Axes]:
+    """New widths. An iota counts the seed's positions, and keeps those that are kept.
+
+    Reads `shape`.
+    """
+    return [tuple(solver.fresh(n) for n in eqn.params["shape"])]
 
 
 def random_bits(solver: Solver, eqn: JaxprEqn, key: Axes) -> list[Axes]:
     """out = axes of the key(s), then new widths. Reads `shape`."""
     return [(*key, *(solver.fresh(n) for n in eqn.params["shape"]))]
+
+
+def bit_generator(solver: Solver, eqn: JaxprEqn, key: Axes) -> list[Axes]:
+    """(raw key) -> (next key, bits of new widths). Reads `shape`."""
+    for term in key:
+        solver.pin(term, "words of a random key")
+    return [key, tuple(solver.fresh(n) for n in eqn.params["shape"])]
+
+
+def rng_uniform(solver: Solver, eqn: JaxprEqn, *_: Axes) -> list[Axes]:
+    """(low, high) -> new widths. Reads `shape`."""
+    return [tuple(solver.fresh(n) for n in eqn.params["shape"])]
 
 
 def bitcast(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
@@ -188,17 +231,23 @@ RULES: dict[Primitive, Rule] = {
     p.bitcast_convert_type_p: bitcast,
     p.broadcast_in_dim_p: broadcast_in_dim,
     p.concatenate_p: concatenate,
-    p.iota_p: iota,
+    p.iota_p: new,
     p.pad_p: pad,
     p.random_bits_p: random_bits,
     p.random_seed_p: keys,
     p.random_split_p: keys,
     p.reshape_p: reshape,
     p.rev_p: rev,
+    p.rng_bit_generator_p: bit_generator,
+    p.rng_uniform_p: rng_uniform,
     p.slice_p: slice_,
     p.squeeze_p: squeeze,
     p.transpose_p: transpose,
+    empty_p: new,
     random_unwrap_p: keys,
     random_wrap_p: keys,
     split_p: split,
+    stack_p: stack,
+    tile_p: tile,
+    unstack_p: unstack,
 }

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.extend.core import primitives as p
-from jax.sharding import SingleDeviceSharding
+from jax.lax import linalg
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from regularizers.channels import axes as ax
 from regularizers.channels import jaxprs
@@ -25,6 +27,18 @@ from regularizers.channels.coupling import RULES
 from regularizers.channels.inference import Inference
 from regularizers.channels.terms import atoms, freeze
 
+MESH = Mesh(np.array(jax.devices()[:1]), ("d",))
+REPLICATED = NamedSharding(MESH, PartitionSpec())
+RAGGED_SUM = lax.RaggedDotDimensionNumbers(
+    dot_dimension_numbers=(((1,), (0,)), ((), ())),
+    lhs_ragged_dimensions=(1,),
+    rhs_group_dimensions=(),
+)
+POOL = {
+    "window_dimensions": (1, 3, 1),
+    "window_strides": (1, 2, 1),
+    "padding": ((0, 0), (0, 0), (0, 0)),
+}
 KEY = jax.eval_shape(lambda: jax.random.key(0)).dtype
 F32, I32, BOOL, C64 = jnp.float32, jnp.int32, jnp.bool_, jnp.complex64
 
@@ -87,6 +101,7 @@ ELEMENTWISE = [
     unary(p.atan_p, lax.atan),
     unary(p.atanh_p, lax.atanh),
     unary(p.bessel_i0e_p, lax.bessel_i0e),
+    unary(p.bessel_i1e_p, lax.bessel_i1e),
     unary(p.cbrt_p, lax.cbrt),
     unary(p.ceil_p, lax.ceil),
     unary(p.clz_p, lax.clz, I32),
@@ -110,6 +125,10 @@ ELEMENTWISE = [
     unary(p.lgamma_p, lax.lgamma),
     unary(p.log1p_p, lax.log1p),
     unary(p.log_p, lax.log),
+    unary(
+        jaxprs.layout_constraint_p,
+        lambda x: with_layout_constraint(jnp.asarray(x), Layout(major_to_minor=(0, 1))),
+    ),
     unary(p.logistic_p, lax.logistic),
     unary(p.name_p, lambda x: checkpoint_name(x, "x")),
     unary(p.neg_p, lax.neg),
@@ -117,6 +136,7 @@ ELEMENTWISE = [
     unary(p.population_count_p, lax.population_count, I32),
     unary(p.real_p, lax.real, C64),
     unary(p.reduce_precision_p, lambda x: lax.reduce_precision(x, 8, 7)),
+    unary(jaxprs.reshard_p, lambda x: jax.sharding.reshard(x, REPLICATED)),
     unary(p.round_p, lax.round),
     unary(p.rsqrt_p, lax.rsqrt),
     unary(
@@ -141,6 +161,7 @@ ELEMENTWISE = [
     binary(p.eq_to_p, p.eq_to_p.bind),
     binary(p.ge_p, lax.ge),
     binary(p.gt_p, lax.gt),
+    binary(p.igamma_grad_a_p, lax.igamma_grad_a),
     binary(p.igamma_p, lax.igamma),
     binary(p.igammac_p, lax.igammac),
     binary(p.le_p, lax.le),
@@ -150,6 +171,7 @@ ELEMENTWISE = [
     binary(p.max_p, lax.max),
     binary(p.min_p, lax.min),
     binary(p.mul_p, lax.mul),
+    binary(jaxprs.mulhi_p, lax.mulhi, jnp.uint32),
     binary(p.ne_p, lax.ne),
     binary(p.nextafter_p, lax.nextafter),
     binary(p.or_p, lax.bitwise_or, I32),
@@ -213,7 +235,8 @@ SHAPE = [
         "a b, a c, a 1 -> a (b+c+1)",
     ),
     Case(p.concatenate_p, lambda *x: lax.concatenate(x, 0), ((5, 7), (0, 7)), "a b, 0 b -> a b"),
-    Case(p.iota_p, lambda: lax.broadcasted_iota(I32, (5, 7), 1), (), " -> a 7"),
+    Case(p.iota_p, lambda: lax.broadcasted_iota(I32, (5, 7), 1), (), " -> a b"),
+    Case(jaxprs.empty_p, lambda: lax.empty((5, 7), F32), (), " -> a b"),
     Case(p.pad_p, lambda x: lax.pad(x, 0.0, ((0, 0, 0), (2, 3, 0))), ((5, 7),), "a b -> a (c+b+d)"),
     Case(p.pad_p, lambda x: lax.pad(x, 0.0, ((0, 0, 1), (0, -2, 0))), ((5, 7),), "5 7 -> 9 5"),
     Case(p.pad_p, lambda x: lax.pad(x, 0.0, ((2, 0, 3),)), ((1,),), "1 -> (a+1)"),
@@ -229,6 +252,10 @@ SHAPE = [
     Case(p.slice_p, lambda x: x[:, ::2], ((5, 11),), "a 11 -> a 6"),
     Case(p.slice_p, lambda x: lax.slice(x, (0, 3), (5, 3)), ((5, 11),), "a b -> a 0"),
     Case(jaxprs.split_p, lambda x: lax.split(x, (7, 11), 1), ((5, 18),), "a (b+c) -> a b, a c"),
+    Case(jaxprs.stack_p, lambda *x: lax.stack(x, 1), ((5, 7), (5, 7)), "a b, a b -> a 2 b"),
+    Case(jaxprs.tile_p, lambda x: lax.tile(x, (1, 3)), ((5, 7),), "a b -> a (c*b)"),
+    Case(jaxprs.tile_p, lambda x: lax.tile(x, (3, 11)), ((5, 1),), "a 1 -> (b*a) c"),
+    Case(jaxprs.unstack_p, lambda x: lax.unstack(x, 1), ((5, 2, 7),), "a 2 b -> a b, a b"),
     Case(p.squeeze_p, lambda x: lax.squeeze(x, (1,)), ((5, 1, 7),), "a 1 b -> a b"),
     Case(p.transpose_p, lambda x: x.transpose(2, 0, 1), ((5, 7, 11),), "a b c -> c a b"),
 ]
@@ -247,6 +274,22 @@ RANDOM = [
     Case(p.random_seed_p, jax.vmap(jax.random.key), ((5,),), "5 -> 5", (I32,)),
     Case(p.random_split_p, lambda k: jax.random.split(k, 7), ((),), " -> 7", (KEY,)),
     Case(jaxprs.random_unwrap_p, jax.random.key_data, ((5,),), "5 -> 5 2", (KEY,)),
+    Case(
+        p.rng_bit_generator_p,
+        lambda k: lax.rng_bit_generator(k, (5, 7)),
+        ((4,),),
+        "4 -> 4, a b",
+        (jnp.uint32,),
+    ),
+    Case(p.rng_uniform_p, lambda a, b: lax.rng_uniform(a, b, (5, 7)), ((), ()), ",  -> a b"),
+    Case(
+        p.random_gamma_p,
+        lambda k, a: p.random_gamma_p.bind(k, a, log_space=False),
+        ((5,), (5,)),
+        "5, 5 -> 5",
+        (KEY, F32),
+    ),
+    Case(p.threefry2x32_p, p.threefry2x32_p.bind, ((5,),) * 4, "5, 5, 5, 5 -> 5, 5", (jnp.uint32,)),
     Case(jaxprs.random_wrap_p, jax.random.wrap_key_data, ((5, 2),), "5 2 -> 5", (jnp.uint32,)),
 ]
 
@@ -296,6 +339,125 @@ CONTRACTION = [
         ((6, 5, 5, 7), (3, 3, 7, 3)),
         "6 5 5 7, 3 3 7 3 -> 2 5 5 3",
     ),
+]
+
+
+CONTRACTION += [
+    Case(
+        jaxprs.ragged_dot_general_p,
+        lax.ragged_dot,
+        ((6, 5), (2, 5, 7), (2,)),
+        "6 a, 2 a b, 2 -> 6 b",
+        (F32, F32, I32),
+    ),
+    Case(
+        jaxprs.ragged_dot_general_p,  # the contracted axis is divided: a product for each part
+        lambda x, y, n: lax.ragged_dot_general(x, y, n, RAGGED_SUM),
+        ((5, 6), (6, 7), (2,)),
+        "5 6, 6 7, 2 -> 2 5 7",
+        (F32, F32, I32),
+    ),
+]
+
+ALGEBRA = [
+    Case(p.fft_p, lambda x: lax.fft(x, "FFT", (7,)), ((5, 7),), "a 7 -> a 7", (C64,)),
+    Case(p.fft_p, lambda x: lax.fft(x, "RFFT", (8,)), ((5, 8),), "a 8 -> a 5"),
+    Case(p.cholesky_p, lambda x: linalg.cholesky(x), ((5, 3, 3),), "a 3 3 -> a 3 3"),
+    Case(p.eig_p, lambda x: linalg.eig(x), ((5, 3, 3),), "a 3 3 -> a 3, a 3 3, a 3 3"),
+    Case(p.eigh_p, lambda x: linalg.eigh(x), ((5, 3, 3),), "a 3 3 -> a 3 3, a 3"),
+    Case(p.hessenberg_p, linalg.hessenberg, ((5, 3, 3),), "a 3 3 -> a 3 3, a 2"),
+    Case(
+        p.householder_product_p,
+        linalg.householder_product,
+        ((5, 4, 3), (5, 3)),
+        "a 4 3, a 3 -> a 4 3",
+    ),
+    Case(p.lu_p, linalg.lu, ((5, 4, 3),), "a 4 3 -> a 4 3, a 3, a 4"),
+    Case(
+        jaxprs.lu_pivots_to_permutation_p,
+        lambda x: linalg.lu_pivots_to_permutation(x, 4),
+        ((5, 3),),
+        "a 3 -> a 4",
+        (I32,),
+    ),
+    Case(p.qr_p, partial(linalg.qr, full_matrices=False), ((5, 4, 3),), "a 4 3 -> a 4 3, a 3 3"),
+    Case(p.schur_p, linalg.schur, ((5, 3, 3),), "a 3 3 -> a 3 3, a 3 3"),
+    Case(
+        p.svd_p,
+        partial(linalg.svd, full_matrices=False),
+        ((5, 4, 3),),
+        "a 4 3 -> a 4 3, a 3, a 3 3",
+    ),
+    Case(
+        p.triangular_solve_p,
+        lambda a, b: linalg.triangular_solve(a, b, left_side=True),
+        ((5, 3, 3), (5, 3, 2)),
+        "a 3 3, a 3 2 -> a 3 2",
+    ),
+    Case(p.tridiagonal_p, linalg.tridiagonal, ((5, 3, 3),), "a 3 3 -> a 3 3, a 3, a 2, a 2"),
+    Case(
+        p.tridiagonal_solve_p,
+        linalg.tridiagonal_solve,
+        ((3,), (3,), (3,), (3, 2)),
+        "3, 3, 3, 3 2 -> 3 2",
+    ),
+    Case(
+        p.linear_solve_p,
+        lambda b: lax.custom_linear_solve(lambda v: 2 * v, b, lambda mv, v: v / 2),
+        ((5, 7),),
+        "5 7 -> 5 7",
+    ),
+]
+
+
+def on_devices(fn):
+    """`fn` on a mesh of one device, where nothing is divided."""
+    return lambda *x: jax.shard_map(
+        fn, mesh=MESH, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
+    )(*x)
+
+
+DEVICES = [
+    Case(p.psum_p, on_devices(lambda x: lax.psum(x, "d")), ((5, 7),), "a b -> a b"),
+    Case(p.pmax_p, on_devices(lambda x: lax.pmax(x, "d")), ((5, 7),), "a b -> a b"),
+    Case(p.pmin_p, on_devices(lambda x: lax.pmin(x, "d")), ((5, 7),), "a b -> a b"),
+    Case(
+        jaxprs.psum_invariant_p,
+        lambda x: jax.shard_map(
+            lambda x: lax.psum(x, "d"),
+            mesh=MESH,
+            in_specs=PartitionSpec("d"),
+            out_specs=PartitionSpec(),
+        )(x),
+        ((5, 7),),
+        "a b -> a b",
+    ),
+    Case(
+        jaxprs.pvary_p,
+        lambda x: jax.shard_map(
+            lambda x: lax.pcast(x, "d", to="varying"),
+            mesh=MESH,
+            in_specs=PartitionSpec(),
+            out_specs=PartitionSpec("d"),
+        )(x),
+        ((5, 7),),
+        "a b -> a b",
+    ),
+    Case(
+        p.ppermute_p, on_devices(lambda x: lax.ppermute(x, "d", [(0, 0)])), ((5, 7),), "a b -> a b"
+    ),
+    Case(p.all_gather_p, on_devices(lambda x: lax.all_gather(x, "d")), ((5, 7),), "5 7 -> 1 5 7"),
+    Case(
+        p.all_to_all_p, on_devices(lambda x: lax.all_to_all(x, "d", 0, 1)), ((1, 7),), "1 7 -> 7 1"
+    ),
+    Case(p.axis_index_p, on_devices(lambda: lax.axis_index("d")), (), " -> "),
+    Case(
+        jaxprs.debug_callback_p,
+        lambda x: (jax.debug.callback(lambda x: None, x), x)[1],
+        ((5, 7),),
+        "a b -> a b",
+    ),
+    Case(jaxprs.debug_print_p, lambda x: (jax.debug.print("{}", x), x)[1], ((5, 7),), "a b -> a b"),
 ]
 
 
@@ -350,7 +512,74 @@ REDUCTION = [
         "5 a, 5 a -> 5 a, 5 a",
     ),
     Case(p.top_k_p, lambda x: lax.top_k(x, 3), ((5, 7),), "a 7 -> a 3, a 3"),
+    Case(p.approx_top_k_p, lambda x: lax.approx_max_k(x, 3), ((5, 7),), "a 7 -> a 3, a 3"),
+    Case(
+        p.select_and_scatter_add_p,
+        lambda x, y: p.select_and_scatter_add_p.bind(y, x, select_prim=p.ge_p, **POOL),
+        ((5, 11, 7), (5, 5, 7)),
+        "a 11 b, a 5 b -> a 11 b",
+    ),
+    Case(
+        p.select_and_gather_add_p,
+        lambda x, y: p.select_and_gather_add_p.bind(
+            x, y, select_prim=p.ge_p, base_dilation=(1, 1, 1), window_dilation=(1, 1, 1), **POOL
+        ),
+        ((5, 11, 7), (5, 11, 7)),
+        "a 11 b, a 11 b -> a 5 b",
+    ),
 ]
+
+
+def scatter(fn, update_window, inserted, to_operand, **kwargs):
+    numbers = lax.ScatterDimensionNumbers(
+        update_window_dims=update_window,
+        inserted_window_dims=inserted,
+        scatter_dims_to_operand_dims=to_operand,
+        **kwargs,
+    )
+    return lambda x, i, y: fn(x, i, y, numbers)
+
+
+ROWS = ((1,), (0,), (0,))  # whole rows of a matrix
+SCATTER_TYPES = (F32, I32, F32)
+
+SCATTER = [
+    # Added up, a row may go with its index; written over, it may not.
+    Case(
+        p.scatter_add_p, scatter(lax.scatter_add, *ROWS), ((5, 7), (3, 1), (3, 7)),
+        "5 a, b 1, b a -> 5 a", SCATTER_TYPES,
+    ),
+    Case(
+        jaxprs.scatter_sub_p, scatter(lax.scatter_sub, *ROWS), ((5, 7), (3, 1), (3, 7)),
+        "5 a, b 1, b a -> 5 a", SCATTER_TYPES,
+    ),
+    *(
+        Case(
+            primitive, scatter(fn, *ROWS), ((5, 7), (3, 1), (3, 7)),
+            "5 a, 3 1, 3 a -> 5 a", SCATTER_TYPES,
+        )
+        for primitive, fn in (
+            (p.scatter_p, lax.scatter),
+            (p.scatter_mul_p, lax.scatter_mul),
+            (p.scatter_max_p, lax.scatter_max),
+            (p.scatter_min_p, lax.scatter_min),
+        )
+    ),
+    # A stretch of an axis; a batch of scatters.
+    Case(
+        p.scatter_p, scatter(lax.scatter, (0, 1), (), (1,)), ((5, 7), (1,), (5, 3)),
+        "a 7, 1, a 3 -> a 7", SCATTER_TYPES,
+    ),
+    Case(
+        p.scatter_add_p,
+        scatter(
+            lax.scatter_add, (), (1,), (1,), operand_batching_dims=(0,),
+            scatter_indices_batching_dims=(0,),
+        ),
+        ((5, 7), (5, 3, 1), (5, 3)),
+        "a 7, a b 1, a b -> a 7", SCATTER_TYPES,
+    ),
+]  # fmt: skip
 
 INDEXING = [
     Case(
@@ -392,7 +621,17 @@ INDEXING = [
     ),
 ]
 
-CASES = [*ELEMENTWISE, *SHAPE, *RANDOM, *CONTRACTION, *REDUCTION, *INDEXING]
+CASES = [
+    *ELEMENTWISE,
+    *SHAPE,
+    *RANDOM,
+    *CONTRACTION,
+    *ALGEBRA,
+    *DEVICES,
+    *REDUCTION,
+    *SCATTER,
+    *INDEXING,
+]
 
 
 def name_of(case):
@@ -417,6 +656,13 @@ def spelled(side):
     return ", ".join(" ".join(map(str, axes)) for axes in side)
 
 
+def primitives_of(body):
+    for step in body.steps:
+        yield step.primitive
+        for inner in step.bodies:
+            yield from primitives_of(inner)
+
+
 def infer(case):
     """The axes of a case's operands and results, free widths named by letters in order."""
     closed, _ = jaxprs.trace(case.fn, *case.structs)
@@ -430,7 +676,7 @@ def infer(case):
                 atom.name = next(letters)
                 widths[atom.name] = atom.size
     return Inferred(
-        primitives={step.primitive for step in body.steps},
+        primitives=set(primitives_of(body)),
         operands=[tuple(map(freeze, axes)) for axes in operands],
         results=[tuple(map(freeze, axes)) for axes in body.outputs],
         widths=widths,

@@ -1,0 +1,105 @@
+"""Every primitive of the installed JAX, decided: carried, run (control), pinned, or without a rule.
+
+A JAX that adds one fails the first test here. Decide it: give it a rule in
+`regularizers/channels/coupling`, or name it below with the reason why it needs none.
+"""
+
+import gc
+
+import jax
+import jax.experimental.pallas
+import jax.scipy.special
+import optax  # so that whatever networks use has been imported
+from flax import linen, nnx
+from jax.extend.core import Primitive
+
+from regularizers.channels import jaxprs
+from regularizers.channels.coupling import RULES
+from regularizers.channels.coupling.linear_algebra import PINNED
+
+USED = (jax, linen, nnx, optax)
+
+CONTROL = """
+call closed_call composite cond custom_jvp_call custom_vjp_call custom_vmap_call jit remat2 scan
+shard_map while
+"""
+
+CARRIED = """
+abs acos acosh add add_any and approx_top_k argmax argmin asin asinh atan atan2 atanh bessel_i0e
+bessel_i1e bitcast_convert_type broadcast_in_dim cbrt ceil cholesky clamp clz complex concatenate
+conj conv_general_dilated convert_element_type copy cos cosh cumlogsumexp cummax cummin cumprod
+cumsum debug_callback debug_print device_put digamma div dot_general dynamic_slice
+dynamic_update_slice eig eigh empty eq eq_to erf erf_inv erfc exp exp2 expm1 fft floor gather ge gt
+hessenberg householder_product igamma igamma_grad_a igammac imag integer_pow iota is_finite
+layout_constraint le le_to lgamma log log1p logistic lt lt_to lu lu_pivots_to_permutation max min
+mul mulhi name ne neg nextafter not optimization_barrier or pad pmax pmin polygamma population_count
+pow ppermute psum psum_invariant pvary qr ragged_dot_general random_bits random_clone random_fold_in
+random_seed random_split random_unwrap random_wrap real reduce_and reduce_max reduce_min reduce_or
+reduce_precision reduce_prod reduce_sum reduce_window reduce_window_max reduce_window_min
+reduce_window_sum reduce_xor regularized_incomplete_beta rem reshape reshard rev rng_bit_generator
+rng_uniform round rsqrt scatter scatter-add scatter-max scatter-min scatter-mul scatter-sub schur
+select_and_gather_add select_and_scatter_add select_n shift_left shift_right_arithmetic
+shift_right_logical sign sin sinh slice sort split sqrt square squeeze stack stop_gradient sub svd
+tan tanh tile top_k transpose triangular_solve tridiagonal unstack xor zeta reduce
+sharding_constraint
+"""
+
+PINNED_BY_A_RULE = """
+all_gather all_to_all axis_index custom_linear_solve random_gamma threefry2x32 tridiagonal_solve
+"""
+
+# Pinned by default and reported by name, since nothing that a network traces to has them.
+WITHOUT_A_RULE = {
+    "collectives in parts, or with results that differ among devices": """
+        all_gather_done all_gather_invariant all_gather_reduced all_gather_reduced_start
+        all_gather_start all_to_all_done all_to_all_start pbroadcast pbroadcast_done
+        pbroadcast_start ppermute_done ppermute_start precv preduced psend psum_done
+        psum_invariant_start psum_start ragged_all_to_all reduce_scatter reduce_scatter_done
+        reduce_scatter_start reduced_vary_cast_p unreduced_psum unreduced_psum_start
+        unreduced_reduce_scatter unreduced_reduce_scatter_start vary_unreduced_cast_p
+    """,
+    "mutable references and the insides of kernels (Pallas)": """
+        accum_grad_in_ref addupdate box_get box_set broadcast_to check core_map delay empty_ref
+        free_ref freeze get get_global get_variable jaxpr_call log_extend log_read masked_load
+        masked_swap mpmd_map multiple_of new_box new_log new_ref new_variable num_programs
+        pallas_call pin program_id reciprocal run_scoped run_state semaphore_read semaphore_signal
+        semaphore_wait set_variable swap unpin with_memory_space_constraint unreachable
+    """,
+    "kernels of a library or of the user's own, whose shapes are fixed": """
+        call_exported call_hi_primitive call_hi_primitive_linearized cudnn_fusion
+        custom_partitioning dot_product_attention_bwd dot_product_attention_bwd_wrapper
+        dot_product_attention_fp8_bwd dot_product_attention_fp8_bwd_wrapper
+        dot_product_attention_fp8_fwd dot_product_attention_fp8_fwd_wrapper
+        dot_product_attention_fwd dot_product_attention_fwd_wrapper ffi_call scaled_dot
+        scaled_matmul scaled_matmul_wrapper
+    """,
+    "Python callbacks with results, and effects": """
+        after_all create_token io_callback pure_callback inspect_sharding
+    """,
+    "only inside of transformations, never in what they return": """
+        create_linear custom_jvp_call_jaxpr custom_lin dce_sink empty2 eval_jaxpr from_edtype
+        iota_2x32_shape linear_call platform_index remat_opt stage symmetric_product tie to_edtype
+        zeros_like dim_as_value dimension_size shape_assertion select_and_scatter
+    """,
+    "linear algebra by halves, generators of random bits": """
+        cholesky_update geqp3 geqrf ormqr philox2x32 philox4x32 threefry4x32
+    """,
+}
+
+
+def found():
+    """Whatever primitive exists once everything is imported, by name."""
+    return {primitive.name for primitive in gc.get_objects() if isinstance(primitive, Primitive)}
+
+
+def test_every_primitive_is_decided_once():
+    lists = [CONTROL, CARRIED, PINNED_BY_A_RULE, *WITHOUT_A_RULE.values()]
+    names = [name for text in lists for name in text.split()]
+    assert sorted(names) == sorted(set(names))
+    assert found() - set(names) == set()
+
+
+def test_decisions_are_those_of_the_tables():
+    assert set(CONTROL.split()) == {primitive.name for primitive in jaxprs.RUNS_JAXPRS}
+    assert set(PINNED_BY_A_RULE.split()) == {primitive.name for primitive in PINNED}
+    assert set(CARRIED.split()) == {primitive.name for primitive in RULES.keys() - PINNED.keys()}
