@@ -11,6 +11,7 @@ from morph.expand import BudgetError, expand
 from morph.initialize import init
 from morph.network import Network, linen_network, nnx_network
 from morph.resize.compact import compact
+from morph.resize.emission import emits
 from morph.shrink import shrink
 from morph.spec import ArchitectureError
 
@@ -22,6 +23,7 @@ __all__ = [
     "CycleConfig",
     "Network",
     "compact",
+    "emits",
     "expand",
     "init",
     "linen_network",

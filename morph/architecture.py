@@ -31,11 +31,14 @@ class ResizedGroup:
         seed_width: its width in the seed network.
         parents: for each channel now, the seed channel that it comes from, or -1 (`FRESH`).
         members: the paths of the variables that carry it.
+        mean_width: means over it divide by this width; None for the seed's. Shrinking leaves it, so
+            that the function stays the same; a network that is drawn afresh counts its own.
     """
 
     seed_width: int
     parents: tuple[int, ...]
     members: tuple[str, ...] = ()
+    mean_width: int | None = None
 
     @property
     def width(self) -> int:
@@ -121,6 +124,14 @@ class Architecture:
         return {name: group.seed_width for name, group in self.groups.items()}
 
     @property
+    def mean_widths(self) -> dict[str, int]:
+        """The width of every group that means over it divide by."""
+        return {
+            name: group.seed_width if group.mean_width is None else group.mean_width
+            for name, group in self.groups.items()
+        }
+
+    @property
     def resized(self) -> frozenset[str]:
         """The groups that are not the seed's, channel by channel."""
         return frozenset(name for name, group in self.groups.items() if not group.unchanged)
@@ -159,7 +170,17 @@ class Architecture:
             for name, group in self.groups.items()
         }
         merged = {**self.report, **other.report}
-        return self.with_parents(parents, width_multiplier=other.width_multiplier, report=merged)
+        chained = self.with_parents(parents, width_multiplier=other.width_multiplier, report=merged)
+        counted = {name: group.mean_width for name, group in other.groups.items()}
+        return chained.counting({name: n for name, n in counted.items() if n is not None})
+
+    def counting(self, mean_widths: Mapping[str, int]) -> Architecture:
+        """The architecture whose means over these groups divide by these widths."""
+        groups = {
+            name: replace(group, mean_width=mean_widths.get(name, group.mean_width))
+            for name, group in self.groups.items()
+        }
+        return replace(self, groups=groups)
 
     def take(self, tree: Any) -> Any:
         """Slices a tree with the variables' structure: variables, gradients, optimizer states.
@@ -298,6 +319,7 @@ class Architecture:
                     "width": group.width,
                     "parents": list(group.parents),
                     "members": list(group.members),
+                    **({} if group.mean_width is None else {"mean_width": group.mean_width}),
                 }
                 for name, group in self.groups.items()
             },
@@ -344,6 +366,7 @@ class Architecture:
                     seed_width=int(group["seed_width"]),  # JSON's 5.0 is an integer, too
                     parents=tuple(map(int, group["parents"])),
                     members=tuple(group["members"]),
+                    mean_width=None if "mean_width" not in group else int(group["mean_width"]),
                 )
                 for name, group in data["groups"].items()
             },

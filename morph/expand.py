@@ -71,7 +71,8 @@ def expand(
         budget: the most that the result may cost, in the unit of `cost`.
         round_to: widths become multiples of it.
         warm: new channels are clones of the present ones in turn, so that `take` keeps the function
-            (Net2WiderNet); otherwise they are fresh, to be drawn by `morph.init`.
+            (Net2WiderNet); otherwise they are fresh, to be drawn by `morph.init`, and means divide
+            by the new widths.
 
     Returns:
         The architecture with `width_multiplier` set.
@@ -87,4 +88,5 @@ def expand(
         more = widths[name] - len(kept)
         added = [kept[i % len(kept)] if warm and kept else FRESH for i in range(more)]
         parents[name] = (*kept, *added)
-    return replace(architecture.with_parents(parents), width_multiplier=multiplier)
+    wide = replace(architecture.with_parents(parents), width_multiplier=multiplier)
+    return wide if warm else wide.counting(widths)

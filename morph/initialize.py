@@ -23,6 +23,7 @@ from morph.resize.evaluate import evaluate
 from morph.resize.sizes import thaw
 from morph.spec import ArchitectureError
 from regularizers.channels import jaxprs
+from regularizers.channels.axes import groups_of
 from regularizers.channels.calls import abstract, flat_paths
 from regularizers.channels.graph import Variable, near
 from regularizers.channels.inference import Inference
@@ -41,8 +42,13 @@ TOLERANCE = 0.03  # of a standard deviation: laws further apart are told apart
 
 
 def fan_in(variable: Variable, shape: Shape) -> float:
-    """Inputs per output: all axes but those that produce."""
-    return math.prod(n for k, n in enumerate(shape) if k not in variable.produces)
+    """Inputs per output: all axes but those that only produce or that stack kernels."""
+    return math.prod(
+        n
+        for k, n in enumerate(shape)
+        if k not in variable.produces
+        or (k in variable.consumes and any(True for _ in groups_of(variable.axes[k])))
+    )
 
 
 def fan_out(variable: Variable, shape: Shape) -> float:

@@ -4,6 +4,7 @@ The road: `trace_channels` -> a cost (`flops`, `model_size`) -> `NetworkRegulari
 or `proximal` around your optimizer. Useful alone, with a training loop of your own.
 """
 
+from regularizers.channels.custom import couples
 from regularizers.channels.graph import ChannelGraph, Group, trace_channels
 from regularizers.costs.cost import Cost
 from regularizers.costs.flops import flops
@@ -17,6 +18,7 @@ __all__ = [
     "Cost",
     "Group",
     "NetworkRegularizer",
+    "couples",
     "flops",
     "model_size",
     "nnx_function",

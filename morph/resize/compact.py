@@ -15,12 +15,15 @@ from regularizers.channels import jaxprs
 from regularizers.channels.calls import Call, abstract, bind_call
 from regularizers.channels.graph import near
 from regularizers.channels.inference import Body, Inference
+from regularizers.channels.means import find_means
 from regularizers.channels.terms import Atom, Axes, find
 
 PLANS = 64  # that a function keeps, one per call signature
 
 
-def compact(fn: Callable[..., Any], architecture: Architecture) -> Callable[..., Any]:
+def compact(
+    fn: Callable[..., Any], architecture: Architecture, *, rescale_means: bool = False
+) -> Callable[..., Any]:
     """`fn` at the widths of `architecture`: a function with fn's signature on small variables.
 
     When called it traces `fn` abstractly at the seed's shapes, infers the channels of that very
@@ -32,6 +35,11 @@ def compact(fn: Callable[..., Any], architecture: Architecture) -> Callable[...,
         fn: the function that the architecture was inferred from, or another one of the same
             variables (e.g. in train mode).
         architecture: what every group became; see `morph.shrink` and `morph.expand`.
+        rescale_means: divide sums over resized axes by their own length, as a network that is
+            written at these widths does. Without it means divide as the architecture says:
+            by the seed's widths, so that removing channels that are zero leaves the function as it
+            is, or by those of its last expansion from scratch. Set it for variables that are drawn
+            afresh.
 
     Returns:
         `small_fn(variables, *inputs, **static)`, where `variables = architecture.take(...)`.
@@ -47,7 +55,7 @@ def compact(fn: Callable[..., Any], architecture: Architecture) -> Callable[...,
         call = bind_call(fn, variables, inputs, static)
         key = call.signature
         known = plans.get(key) if key is not None else None
-        plan, out_tree = known or _plan(call, architecture, plans.clear)
+        plan, out_tree = known or _plan(call, architecture, rescale_means, plans.clear)
         if key is not None:
             if len(plans) >= PLANS:
                 del plans[next(iter(plans))]  # the oldest
@@ -58,7 +66,9 @@ def compact(fn: Callable[..., Any], architecture: Architecture) -> Callable[...,
     return small_fn
 
 
-def _plan(call: Call, architecture: Architecture, forget: Callable[[], None]) -> tuple[Plan, Any]:
+def _plan(
+    call: Call, architecture: Architecture, rescale_means: bool, forget: Callable[[], None]
+) -> tuple[Plan, Any]:
     """Traces the call at the seed's shapes and infers it from the architecture's axes."""
     structs, terms = [], []
     groups = {n: Atom(group.seed_width, name=n) for n, group in architecture.groups.items()}
@@ -80,6 +90,8 @@ def _plan(call: Call, architecture: Architecture, forget: Callable[[], None]) ->
     closed, outputs = jaxprs.trace(call.flat, *structs, *inputs)
     inference = Inference()
     body = inference.run(closed, [*terms, *fixed_inputs(inference, inputs)])
+    if rescale_means:
+        architecture = architecture.counting(architecture.widths)
     plan = make_plan(architecture, groups, inference, body, "call", forget)
     return plan, jax.tree.structure(outputs)
 
@@ -119,7 +131,15 @@ def make_plan(
             raise
 
     check()
-    return Plan(body=body, inference=inference, sizes=Sizes.at(architecture), check=check)
+    counted = architecture.mean_widths
+    return Plan(
+        body=body,
+        inference=inference,
+        sizes=Sizes.at(architecture),
+        check=check,
+        mean_widths=counted,
+        means=find_means(body) if counted != architecture.seed_widths else None,
+    )
 
 
 def check_resized(architecture: Architecture, groups: Mapping[str, Atom], what: str) -> None:

@@ -136,3 +136,31 @@ EMISSION: dict[Primitive, EmissionRule] = {
     jaxprs.split_p: split,
     jaxprs.tile_p: tile,
 }
+
+
+def emits(primitive: Primitive) -> Callable[[EmissionRule], EmissionRule]:
+    """Registers which static parameters of a primitive of your own change with the widths.
+
+    The rule is `rule(step, sizes) -> parameters`: `step.operands` and `step.results` are the axes
+    that `reg.couples` gave, `sizes.of(axis)` and `sizes.shape(axes)` what they measure now,
+    `step.eqn.params` the seed's parameters. A primitive without sizes among its parameters needs
+    none.
+
+    Raises:
+        ValueError: if the primitive has a rule already.
+
+    Example:
+        >>> from jax.extend.core import Primitive
+        >>> ones_p = Primitive("ones")
+        >>> @emits(ones_p)
+        ... def ones(step, sizes):
+        ...     return {"shape": sizes.shape(step.results[0])}
+    """
+    if primitive in EMISSION:
+        raise ValueError(f"{primitive.name} has a rule already; a rule is registered once.")
+
+    def register(rule: EmissionRule) -> EmissionRule:
+        EMISSION[primitive] = rule
+        return rule
+
+    return register

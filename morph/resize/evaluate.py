@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,19 +13,52 @@ import numpy as np
 from morph.resize.emission import emit
 from morph.resize.sizes import Sizes
 from regularizers.channels import jaxprs
+from regularizers.channels.axes import size
 from regularizers.channels.inference import Body, Inference, Step
 from regularizers.channels.jaxprs import Literal, Primitive, Var
 from regularizers.channels.jaxprs import primitives as p
+from regularizers.channels.means import Divisor, find_means
+from regularizers.channels.terms import Axes, freeze
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A body and the sizes to evaluate it at; `check` is asked after any further inference."""
+    """How to evaluate a body and all that it runs.
+
+    Attributes:
+        body: the inferred function.
+        inference: what inferred it, and infers the derivative rules that it meets.
+        sizes: the sizes to evaluate it at.
+        check: is asked after any further inference.
+        mean_widths: the width of every group that means over it divide by.
+        means: the divisors to rescale, by step; None where all keep the seed's counts.
+    """
 
     body: Body
     inference: Inference
     sizes: Sizes
     check: Callable[[], None]
+    mean_widths: Mapping[str, int]
+    means: dict[int, Divisor] | None = None
+
+    def infer(self, closed: jaxprs.ClosedJaxpr, axes: Sequence[Axes]) -> Body:
+        """A derivative rule as a body of this plan."""
+        body = self.inference.run(closed, axes)
+        self.check()
+        if self.means is not None:
+            self.means.update(find_means(body))
+        return body
+
+    def rescaled(self, step: Step, operands: list[Any]) -> list[Any]:
+        """The operands of a step; the divisor of a mean fits what is summed now."""
+        divisor = self.means.get(id(step)) if self.means else None
+        if divisor is None:
+            return operands
+        scale = divisor.scale(lambda axis: int(size(freeze(axis), self.mean_widths)))
+        if scale != 1.0:
+            old = operands[divisor.operand]
+            operands[divisor.operand] = (old * scale).astype(old.dtype)
+        return operands
 
 
 def evaluate(plan: Plan, body: Body, values: Sequence[Any]) -> list[Any]:
@@ -43,7 +76,7 @@ def evaluate(plan: Plan, body: Body, values: Sequence[Any]) -> list[Any]:
             call = CALLS.get(step.primitive, in_place)
             results = call(plan, step, operands)
         else:
-            results = emit(step, operands, plan.sizes)
+            results = emit(step, plan.rescaled(step, operands), plan.sizes)
         env.update(zip(step.eqn.outvars, results, strict=True))
     return [read(v) for v in body.jaxpr.outvars]
 
@@ -130,8 +163,7 @@ def custom_jvp(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
     def jvp(primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         closed, zero, n = jaxprs.custom_jvp_body(step.eqn)
         axes = step.operands[n:]
-        rule = plan.inference.run(closed, [*axes, *axes])
-        plan.check()
+        rule = plan.infer(closed, [*axes, *axes])
         results = evaluate(plan, rule, [*primals, *tangents])
         out, moving = results[: len(zero)], iter(results[len(zero) :])
         return out, [
@@ -151,8 +183,7 @@ def custom_vjp(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
 
     def forward(*primals: Any) -> tuple[list[Any], Any]:
         fwd, _, forwarded, _, n = jaxprs.custom_vjp_bodies(step.eqn)
-        rule = plan.inference.run(fwd, step.operands[n:])
-        plan.check()
+        rule = plan.infer(fwd, step.operands[n:])
         results = evaluate(plan, rule, primals)
         own = len(results) - len(step.results)
         return results[own:], (results[:own], [primals[f - n] for f in forwarded if f is not None])
@@ -164,8 +195,7 @@ def custom_vjp(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
         passed = iter(residuals[1])
         axes = [next(own_axes) if f is None else step.operands[f] for f in forwarded]
         values = [next(own) if f is None else next(passed) for f in forwarded]
-        rule = plan.inference.run(bwd, [*axes, *step.results])
-        plan.check()
+        rule = plan.infer(bwd, [*axes, *step.results])
         results = iter(evaluate(plan, rule, [*values, *cotangents]))
         return tuple(next(results) if is_value else None for is_value in returned)
 

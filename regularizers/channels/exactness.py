@@ -347,9 +347,10 @@ READS_SIGN: frozenset[Primitive] = frozenset({
     p.broadcast_in_dim_p, jaxprs.clamp_p, p.convert_element_type_p, p.max_p, p.min_p,
 })  # fmt: skip
 
-CONSUMERS: frozenset[Primitive] = frozenset({
+# Where a group that has no destination is summed away.
+CONSUMERS: set[Primitive] = {
     *contraction.RULES, *reduction.REDUCTIONS, p.scatter_add_p, jaxprs.scatter_sub_p,
-})  # fmt: skip
+}  # fmt: skip
 
 ZEROS: dict[Primitive, ZeroRule] = {
     **dict.fromkeys(elementwise.ZERO_TO_ZERO, first),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from regularizers.channels.exactness import find_inexact
 from regularizers.channels.inference import Body, Inference, Step
 from regularizers.channels.jaxprs import primitives as p
 from regularizers.channels.roles import Roles, find_roles
-from regularizers.channels.terms import Atom, Axes, atoms, freeze
+from regularizers.channels.terms import Atom, Axes, Solver, atoms, freeze
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +223,12 @@ class ChannelGraph:
 
 
 def trace_channels(
-    fn: Callable[..., Any], variables: Any, *inputs: Any, **static: Any
+    fn: Callable[..., Any],
+    variables: Any,
+    *inputs: Any,
+    prunable: str | Sequence[str] = (),
+    pinned: str | Sequence[str] = (),
+    **static: Any,
 ) -> ChannelGraph:
     """Infers which channels of `fn` belong together.
 
@@ -231,6 +237,9 @@ def trace_channels(
             function of `nnx_function`. It is traced, not run.
         variables: a tree of arrays or `jax.ShapeDtypeStruct`s.
         *inputs: its further arguments; arrays, structs, or trees of them.
+        prunable: patterns of layers or variables, e.g. `"backbone"` or `"*/Conv_*"`. If given, only
+            widths that none but these produce may change; what consumes them may lie elsewhere.
+        pinned: patterns of layers or variables, e.g. a frozen subtree, of which no axis may change.
         **static: keyword arguments. Arrays in them are inputs, all else is passed as it is.
 
     Returns:
@@ -238,7 +247,8 @@ def trace_channels(
         that are an update of a variable (same path, e.g. batch statistics).
 
     Raises:
-        ValueError: if `variables` holds no arrays, or the output does not depend on them.
+        ValueError: if `variables` holds no arrays, the output does not depend on them, or a pattern
+            matches nothing.
         TypeError: if a leaf of `variables` is not an array, or JAX cannot trace `fn`.
 
     Example:
@@ -273,7 +283,58 @@ def trace_channels(
                 solver.pin(term, "axis of an output")
             else:
                 solver.unify(term, terms[own][k])
+    _pin_patterns(call.paths, terms, roles, solver, prunable, pinned)
     return _assemble(call, inference, terms, body, roles)
+
+
+def _pin_patterns(
+    paths: Sequence[str],
+    terms: Sequence[Axes],
+    roles: Roles,
+    solver: Solver,
+    prunable: str | Sequence[str],
+    pinned: str | Sequence[str],
+) -> None:
+    """Pins what the user's patterns say."""
+    for i in matching(pinned, paths, "pinned"):
+        for term in terms[i]:
+            solver.pin(term, "pinned by the user")
+    allowed = matching(prunable, paths, "prunable")
+    for i, k in sorted(roles.produces | roles.reduced) if prunable else ():
+        if i not in allowed:
+            solver.pin(terms[i][k], "produced by a layer that the user did not list as prunable")
+
+
+def matching(patterns: str | Sequence[str], paths: Sequence[str], what: str) -> set[int]:
+    """The positions of the paths that match a pattern, as a whole or up to a `/`.
+
+    Patterns are those of `fnmatch`, with or without the collection: `Block_*`, `params/head/bias`.
+
+    Raises:
+        ValueError: if a pattern matches nothing; the message lists near matches.
+    """
+    found: set[int] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matches = {i for i, path in enumerate(paths) if _matches(path, pattern)}
+        if not matches:
+            known = dict.fromkeys(name for path in paths for name in _names(path))
+            raise ValueError(
+                f"{what}={pattern!r} matches no layer or variable{near(pattern, known)}"
+            )
+        found |= matches
+    return found
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern.rstrip("/")) for name in _names(path))
+
+
+def _names(path: str) -> Iterator[str]:
+    """The path and the modules that it lies in, with and without the collection."""
+    parts = path.split("/")
+    for start in (1, 0):
+        for stop in range(start + 1, len(parts) + 1):
+            yield "/".join(parts[start:stop])
 
 
 def updated_variable(
@@ -297,7 +358,12 @@ def _assemble(
     call: Call, inference: Inference, terms: tuple[Axes, ...], body: Body, roles: Roles
 ) -> ChannelGraph:
     """Names the groups and freezes everything."""
-    produced = {atom for i, k in roles.produces for atom in atoms(terms[i][k]) if call.is_float(i)}
+    produced = {
+        atom
+        for i, k in roles.produces | roles.reduced
+        for atom in atoms(terms[i][k])
+        if call.is_float(i)
+    }
     for axes in terms:
         for term in axes:
             for atom in atoms(term):
@@ -312,7 +378,12 @@ def _assemble(
             shape=tuple(leaf.shape),
             dtype=str(leaf.dtype),
             axes=tuple(map(freeze, axes)),
-            produces=frozenset(k for k in range(len(axes)) if (i, k) in roles.produces),
+            produces=frozenset(
+                k
+                for k, term in enumerate(axes)
+                if (i, k) in roles.produces
+                or ((i, k) in roles.reduced and any(atom.name for atom in atoms(term)))
+            ),
             consumes=frozenset(k for k in range(len(axes)) if (i, k) in roles.consumes),
             kind=roles.kind.get(i, "unused") if call.trained[i] else "statistic",
             trained=call.trained[i] and call.is_float(i),
@@ -368,7 +439,7 @@ def _name_groups(paths: Sequence[str], terms: Sequence[Axes], roles: Roles) -> d
     first: dict[Atom, tuple[str, int, int]] = {}
     for i in roles.order:
         for k in sorted(range(len(terms[i])), reverse=True):
-            if (i, k) in roles.produces:
+            if (i, k) in roles.produces | roles.reduced:
                 for part, atom in enumerate(atoms(terms[i][k])):
                     if atom.pin is None:
                         first.setdefault(atom, (layer_name(paths[i]), k, part))

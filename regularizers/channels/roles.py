@@ -1,7 +1,8 @@
 """Which axes of which variables produce a group, and which consume it.
 
-A variable is followed through everything that only rearranges it or acts on it elementwise. Its
-axes that a product or convolution contracts *consume*; all others *produce*. What it first meets
+A variable is followed through everything that only rearranges it, acts on it elementwise, or
+combines it with other variables. Its axes that a product with an activation contracts *consume*;
+all others *produce*. What it first meets
 also says what kind of member it is: a kernel, a scale, a shift, a table that is looked up.
 """
 
@@ -12,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from regularizers.channels import control
-from regularizers.channels.coupling import contraction, elementwise
-from regularizers.channels.flow import destinations
+from regularizers.channels.coupling import contraction, elementwise, reduction
+from regularizers.channels.flow import Destinations, destinations
 from regularizers.channels.inference import Body, Step
 from regularizers.channels.jaxprs import Literal, Var, ragged_dot_general_p
 from regularizers.channels.jaxprs import primitives as p
@@ -24,6 +25,7 @@ NOTHING: frozenset[Source] = frozenset()
 
 SUMS = frozenset({p.add_p, p.add_jaxvals_p, p.sub_p})
 SCALES = frozenset({p.mul_p, p.div_p})
+REDUCED = frozenset({p.dot_general_p, *reduction.REDUCTIONS})
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Roles:
 
     produces: set[Source] = field(default_factory=set)
     consumes: set[Source] = field(default_factory=set)
+    reduced: set[Source] = field(default_factory=set)  # summed away before any activation
     kind: dict[int, str] = field(default_factory=dict)  # kernel, scale, shift, table
     order: list[int] = field(default_factory=list)  # variables in the order of first use
     kernels: dict[int, list[int]] = field(default_factory=dict)  # id(step): its kernel variables
@@ -137,6 +140,9 @@ def _follow(step: Step, values: list[Sources | None], roles: Roles) -> list[Sour
     """The sources of a step's results; None where a result is not made of variables alone."""
     results = len(step.eqn.outvars)
     to = destinations(step)
+    if to is not None and None not in values and step.primitive in REDUCED:
+        roles.kernels[id(step)] = _variables(values[::-1])
+        return _reduce(to, values, len(step.results[0]), roles) * results
     if step.primitive in contraction.RULES and to is not None:
         for value, axes, window in zip(values, to, _windows(step), strict=True):
             summed = [k for k, d in enumerate(axes) if not d]
@@ -161,6 +167,27 @@ def _follow(step: Step, values: list[Sources | None], roles: Roles) -> list[Sour
             for k in targets:
                 joined[k] |= sources
     return [tuple(joined)] * results
+
+
+def _reduce(
+    to: Destinations, values: list[Sources | None], rank: int, roles: Roles
+) -> list[Sources | None]:
+    """A sum or product of variables alone: what is left is followed on.
+
+    One of the variables whose axis is summed away must be zero there, so that it produces:
+    the first. (A standardised or normalised kernel depends on its dead slices.)
+    """
+    joined = [NOTHING] * rank
+    first = True
+    for value, axes in zip(values, to, strict=True):
+        summed = [k for k, targets in enumerate(axes) if not targets]
+        for k in summed:
+            (roles.reduced if first else roles.consumes).update((value or ())[k])
+        first = first and not _variables([value])
+        for sources, targets in zip(value or (), axes, strict=True):
+            for k in targets:
+                joined[k] |= sources
+    return [tuple(joined)]
 
 
 def _windows(step: Step) -> list[tuple[int, ...]]:
