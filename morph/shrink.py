@@ -12,7 +12,12 @@ from regularizers.channels.graph import ChannelGraph
 
 
 def shrink(
-    graph: ChannelGraph, alive: Mapping[str, Any], *, min_width: int = 1, inexact: bool = False
+    graph: ChannelGraph,
+    alive: Mapping[str, Any],
+    *,
+    min_width: int = 1,
+    fold: bool = False,
+    inexact: bool = False,
 ) -> Architecture:
     """The architecture that keeps the alive channels.
 
@@ -20,6 +25,8 @@ def shrink(
         graph: the channel graph of the seed network.
         alive: for some groups, bool [width]: which channels stay. All others stay whole.
         min_width: no group gets narrower; dead channels stay, in order, to fill it up.
+        fold: also shrink groups whose dead channels a bias can take (`Group.folds`); take from
+            `graph.fold(variables, alive)`, which has it there.
         inexact: also shrink groups whose dead channels are not zero where they are consumed. The
             function then changes; without it such groups stay whole.
 
@@ -36,7 +43,7 @@ def shrink(
     flags = graph.check_alive(alive)
     parents = {}
     for name, group in graph.groups.items():
-        if group.exact or inexact:
+        if group.exact or inexact or (fold and group.folds):
             dead = np.flatnonzero(~flags[name])
             missing = min_width - int(flags[name].sum())
             flags[name][dead[: max(0, missing)]] = True

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 
 from morph.architecture import Architecture
 from morph.resize.evaluate import Plan, evaluate
+from morph.resize.lacking import Lacking
 from morph.resize.sizes import Sizes, thaw
 from regularizers.channels import jaxprs
 from regularizers.channels.calls import Call, abstract, bind_call
-from regularizers.channels.graph import near
+from regularizers.channels.dead import find_dead
+from regularizers.channels.exactness import find_inexact
+from regularizers.channels.graph import near, zeroed_pairs
 from regularizers.channels.inference import Body, Inference
 from regularizers.channels.means import find_means
 from regularizers.channels.terms import Atom, Axes, find
@@ -93,7 +97,31 @@ def _plan(
     if rescale_means:
         architecture = architecture.counting(architecture.widths)
     plan = make_plan(architecture, groups, inference, body, "call", forget)
+    produces = [architecture.variables[path].produces for path in call.paths]
+    plan = replace(plan, lacking=_lacking(architecture, groups, body, produces, plan.sizes))
     return plan, jax.tree.structure(outputs)
+
+
+def _lacking(
+    architecture: Architecture,
+    groups: Mapping[str, Atom],
+    body: Body,
+    produces: Sequence[Collection[int]],
+    sizes: Sizes,
+) -> Lacking | None:
+    """What sums lack over groups that were shrunk, where their dead channels are not zero."""
+    found = {
+        root: name
+        for name in sorted(architecture.resized)
+        if isinstance(root := find(groups[name]), Atom) and sizes.only_kept((root,))
+    }
+    zeroed = zeroed_pairs(body, found.keys(), produces)
+    exactness = find_inexact(body, found.keys(), zeroed)
+    if not exactness.reasons:
+        return None
+    widths, counted = architecture.widths, architecture.mean_widths
+    counts = {name: counted[name] - widths[name] for name in found.values()}
+    return Lacking(dead=find_dead(body, exactness, len(produces)), counts=counts, sizes=sizes)
 
 
 def fixed_inputs(inference: Inference, inputs: Sequence[Any]) -> list[Axes]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from morph.resize.emission import emit
+from morph.resize.lacking import Lacking
 from morph.resize.sizes import Sizes
 from regularizers.channels import jaxprs
 from regularizers.channels.axes import size
@@ -32,6 +33,7 @@ class Plan:
         check: is asked after any further inference.
         mean_widths: the width of every group that means over it divide by.
         means: the divisors to rescale, by step; None where all keep the seed's counts.
+        lacking: what sums over shrunk groups lack; None where dead channels are zero.
     """
 
     body: Body
@@ -40,6 +42,7 @@ class Plan:
     check: Callable[[], None]
     mean_widths: Mapping[str, int]
     means: dict[int, Divisor] | None = None
+    lacking: Lacking | None = None
 
     def infer(self, closed: jaxprs.ClosedJaxpr, axes: Sequence[Axes]) -> Body:
         """A derivative rule as a body of this plan."""
@@ -77,6 +80,8 @@ def evaluate(plan: Plan, body: Body, values: Sequence[Any]) -> list[Any]:
             results = call(plan, step, operands)
         else:
             results = emit(step, plan.rescaled(step, operands), plan.sizes)
+            if step.primitive is p.reduce_sum_p and plan.lacking is not None:
+                results = [sum(plan.lacking.of(body, step, env), start=results[0])]
         env.update(zip(step.eqn.outvars, results, strict=True))
     return [read(v) for v in body.jaxpr.outvars]
 

@@ -47,34 +47,37 @@ NOT_ABOVE = Signed()  # a constant <= 0
 
 @dataclass(frozen=True)
 class Exactness:
-    """The groups asked for, and the first step that consumed a slice of one that is not zero."""
+    """What the pass found.
+
+    Attributes:
+        groups: the groups asked for.
+        reasons: for each that is not exact, the reason and the source of the step.
+        zeros: for each body, by `id`, what is zero in its values.
+    """
 
     groups: frozenset[Atom]
     reasons: dict[Atom, tuple[str, Source]] = field(default_factory=dict)
+    zeros: dict[int, dict[Var, Zeros]] = field(default_factory=dict)
 
 
-def find_inexact(
-    body: Body, groups: Collection[Atom], zeroed: Sequence[Zeros]
-) -> dict[Atom, tuple[str, Source]]:
+def find_inexact(body: Body, groups: Collection[Atom], zeroed: Sequence[Zeros]) -> Exactness:
     """The groups that are not exact when some variables' slices are zero.
 
     Args:
         body: the inferred function.
         groups: the atoms that stand for groups.
         zeroed: for each input of `body`, the axes and groups whose dead slices are zero.
-
-    Returns:
-        For each group that is not exact, the reason and the source of the step.
     """
     state = Exactness(frozenset(groups))
     _walk(body, list(zeroed), state)
-    return state.reasons
+    return state
 
 
 def _walk(body: Body, inputs: Sequence[Zeros], state: Exactness) -> list[Zeros]:
     env: dict[Var, Zeros] = dict(zip(body.jaxpr.invars, inputs, strict=True))
     for v, value in zip(body.jaxpr.constvars, body.consts, strict=True):
         env[v] = _constant(value)
+    state.zeros[id(body)] = env
 
     def read(v: Var | Literal) -> Zeros:
         return _constant(v.val) if isinstance(v, Literal) else env[v]
@@ -136,13 +139,15 @@ def _step(step: Step, zeros: Sequence[Zeros], state: Exactness) -> list[Zeros]:
     to = destinations(step)
     if to is None:
         return [NOTHING] * len(step.results)
-    before = [_groups(axes, state) for axes in step.operands]
+    before = [groups_on(axes, state.groups) for axes in step.operands]
     if step.primitive in CONSUMERS:
         _note_consumed(step, before, to, zeros, state)
     rule = ZEROS.get(step.primitive)
     if rule is None:
         return [NOTHING] * len(step.results)
-    return [rule(_arrive(step.eqn, before, to, zeros, _groups(r, state))) for r in step.results]
+    return [
+        rule(_arrive(step.eqn, before, to, zeros, groups_on(r, state.groups))) for r in step.results
+    ]
 
 
 def _note_consumed(
@@ -152,7 +157,7 @@ def _note_consumed(
     zeros: Sequence[Zeros],
     state: Exactness,
 ) -> None:
-    after = _groups(step.results[0], state)
+    after = groups_on(step.results[0], state.groups)
     consumed: set[Atom] = set()
     harmless: set[Atom] = set()  # one operand that is zero on all its consumed axes is enough
     for groups_of, targets, zero in zip(before, to, zeros, strict=True):
@@ -192,9 +197,9 @@ def _arrive(
     return Meeting(eqn=eqn, zeros=moved, carried=carried, pairs=pairs)
 
 
-def _groups(axes: Axes, state: Exactness) -> list[frozenset[Atom]]:
+def groups_on(axes: Axes, groups: frozenset[Atom]) -> list[frozenset[Atom]]:
     """The groups on each axis."""
-    return [frozenset(atoms(term)) & state.groups for term in axes]
+    return [groups.intersection(atoms(term)) for term in axes]
 
 
 def _constant(value: Any) -> Zeros:

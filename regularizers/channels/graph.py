@@ -17,6 +17,7 @@ from regularizers.channels import jaxprs
 from regularizers.channels.axes import Axis
 from regularizers.channels.calls import Call, bind_call, flat_paths
 from regularizers.channels.coupling import contraction
+from regularizers.channels.dead import Use, find_dead
 from regularizers.channels.exactness import find_inexact
 from regularizers.channels.inference import Body, Inference, Step
 from regularizers.channels.jaxprs import primitives as p
@@ -43,14 +44,44 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fold:
+    """A layer that sees a number in dead channels, which its bias can take.
+
+    Attributes:
+        kernel: the path of its kernel.
+        axis: the kernel's axis along which the dead channels lie.
+        free: the axes of the kernel that are those of the bias, in order.
+        bias: the path of its bias.
+        number: what a dead channel holds, e.g. 1/2 behind a sigmoid.
+    """
+
+    kernel: str
+    axis: int
+    free: tuple[int, ...]
+    bias: str
+    number: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Group:
-    """Axis positions over variables and activations that must keep the same width."""
+    """Axis positions over variables and activations that must keep the same width.
+
+    Attributes:
+        name: of the first layer that produces it.
+        width: the number of channels.
+        members: the axes of variables that carry it.
+        exact: whether removing dead channels is the same as zeroing what produces them.
+        why_inexact: why not, and where.
+        folds: the layers whose biases can take what dead channels hold; then `ChannelGraph.fold`
+            makes removing them exact.
+    """
 
     name: str
     width: int
     members: tuple[Member, ...]
     exact: bool
     why_inexact: str = ""
+    folds: tuple[Fold, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +206,37 @@ class ChannelGraph:
             masked.append(leaf)
         return jax.tree.unflatten(treedef, masked)
 
+    def fold(self, variables: Any, alive: Mapping[str, Any]) -> Any:
+        """`mask`, and what dead channels add to a layer moved into the layer's bias.
+
+        A dead channel that is a number other than zero, e.g. 1/2 behind a sigmoid, adds a constant
+        to what consumes it. With that in the bias and the kernel's slice zero the function is the
+        same as masked, and the channel can be removed: `morph.shrink(graph, alive, fold=True)`.
+
+        Args:
+            variables: a tree with the structure that was traced.
+            alive: for some groups, bool [width]: which channels are alive. Others are all alive.
+
+        Raises:
+            KeyError: if a group is unknown.
+            ValueError: if a mask or the variables do not fit.
+        """
+        flags = self.check_alive(alive)
+        leaves, treedef = self.leaves(self.mask(variables, alive))
+        values = dict(zip(self.variables, leaves, strict=True))
+        for name, group in self.groups.items():
+            for fold in group.folds if not flags[name].all() else ():
+                kernel = values[fold.kernel]
+                others = {n: f if n == name else np.ones_like(f) for n, f in flags.items()}
+                keep = ax.alive_positions(self.variables[fold.kernel].axes[fold.axis], others)
+                keep = keep.reshape([-1 if k == fold.axis else 1 for k in range(kernel.ndim)])
+                summed = tuple(k for k in range(kernel.ndim) if k not in fold.free)
+                added = fold.number * jnp.where(keep, 0, kernel).sum(summed)
+                bias = values[fold.bias]
+                values[fold.bias] = bias + added.reshape(bias.shape).astype(bias.dtype)
+                values[fold.kernel] = jnp.where(keep, kernel, jnp.zeros((), kernel.dtype))
+        return self.mask(jax.tree.unflatten(treedef, list(values.values())), alive)
+
     def leaves(self, variables: Any) -> tuple[list[Any], Any]:
         """The leaves of `variables`, checked against the graph, and the tree's structure.
 
@@ -205,7 +267,7 @@ class ChannelGraph:
         known = self._exact_with.get(frozenset(paths))
         if known is None:
             zeroed = [v.produces if v.path in paths else () for v in self.variables.values()]
-            known = frozenset(self.groups) - _inexact(self._body, self._atoms, zeroed).keys()
+            known = frozenset(self.groups) - _inexact(self._body, self._atoms, zeroed)[0].keys()
             self._exact_with[frozenset(paths)] = known
         return known
 
@@ -390,7 +452,7 @@ def _assemble(
         )
         for i, (path, leaf, axes) in enumerate(zip(call.paths, call.variables, terms, strict=True))
     }
-    inexact = _inexact(body, named, [v.produces for v in variables.values()])
+    inexact, uses = _inexact(body, named, [v.produces for v in variables.values()])
     order = [call.paths[i] for i in roles.order]
     in_order = [variables[path] for path in order] + [
         v for path, v in variables.items() if path not in set(order)
@@ -413,6 +475,16 @@ def _assemble(
             ),
             exact=name not in inexact,
             why_inexact=inexact.get(name, ""),
+            folds=tuple(
+                Fold(
+                    kernel=call.paths[use.kernel],
+                    axis=use.axis,
+                    free=use.free,
+                    bias=call.paths[use.bias],
+                    number=use.number,
+                )
+                for use in uses.get(name, ())
+            ),
         )
         for name, atom in named.items()
     }
@@ -464,22 +536,40 @@ def layer_name(path: str) -> str:
 
 def _inexact(
     body: Body, named: Mapping[str, Atom], produces: Sequence[Collection[int]]
-) -> dict[str, str]:
-    """The reason why, for every group that is not exact when the given axes are zeroed."""
+) -> tuple[dict[str, str], dict[str, list[Use]]]:
+    """The groups that are not exact when the given axes are zeroed.
+
+    Returns:
+        The reason for each, and what biases can take of those that can be folded.
+    """
     groups = set(named.values())
+    zeroed = zeroed_pairs(body, groups, produces)
+    exactness = find_inexact(body, groups, zeroed)
+    if not exactness.reasons:
+        return {}, {}
+    dead = find_dead(body, exactness, len(produces))
+    reasons, uses = {}, {}
+    for name, atom in named.items():
+        if atom in dead.reasons:
+            reason, source = dead.reasons[atom]
+            where = jaxprs.source_line(source)
+            reasons[name] = f"{reason} [{where}]" if where else reason
+        elif atom in dead.uses:
+            uses[name] = dead.uses[atom]
+            number = uses[name][0].number
+            reasons[name] = f"its dead channels are {number:.6g}, which a bias can take: graph.fold"
+    return reasons, uses
+
+
+def zeroed_pairs(
+    body: Body, groups: Collection[Atom], produces: Sequence[Collection[int]]
+) -> list[frozenset[tuple[int, Atom]]]:
+    """For each input of `body`, the (axis, group) whose dead slices are zero."""
     zeroed = [
         frozenset((k, atom) for k in own for atom in atoms(axes[k]) if atom in groups)
         for own, axes in zip(produces, body.inputs, strict=False)
     ]
-    zeroed += [frozenset()] * (len(body.inputs) - len(zeroed))
-    found = find_inexact(body, groups, zeroed)
-    reasons = {}
-    for name, atom in named.items():
-        if atom in found:
-            reason, source = found[atom]
-            where = jaxprs.source_line(source)
-            reasons[name] = f"{reason} [{where}]" if where else reason
-    return reasons
+    return zeroed + [frozenset()] * (len(body.inputs) - len(zeroed))
 
 
 def _operations(

@@ -52,6 +52,7 @@ __all__ = [
     "custom_vjp_bodies",
     "debug_callback_p",
     "debug_print_p",
+    "dtype_of",
     "empty_p",
     "layout_constraint_p",
     "live_equations",
@@ -161,6 +162,11 @@ def custom_vjp_bodies(
 def shape_of(v: Var | Literal) -> tuple[int, ...]:
     """The shape of a value; () for what has none, e.g. a token."""
     return tuple(getattr(v.aval, "shape", ()))
+
+
+def dtype_of(v: Var | Literal) -> Any:
+    """The type of a value; None for what has none, e.g. a token."""
+    return getattr(v.aval, "dtype", None)
 
 
 def rebind(eqn: JaxprEqn, values: Sequence[Any], **changes: Any) -> list[Any]:
