@@ -1,13 +1,73 @@
 """Interleaved timing, so that a busy machine slows all candidates alike."""
 
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+
+# One thread: for JAX itself, for XLA, and for the libraries under numpy and torch.
+ONE_THREAD = {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+class Seconds(NamedTuple):
+    """How long a call took.
+
+    On one thread `cpu` is what `wall` would be if no other process took its share.
+    """
+
+    wall: float
+    cpu: float
+
+
+def timed(run: Callable[[], Any]) -> Seconds:
+    """Seconds that one call takes, its result waited for."""
+    start, cpu_start = time.perf_counter(), time.process_time()
+    jax.block_until_ready(run())
+    return Seconds(time.perf_counter() - start, time.process_time() - cpu_start)
+
+
+def one_core() -> None:
+    """Keeps this thread, and all processes that it starts, on one core (where Linux allows it)."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def on_one_core(*arguments: str, python: str = sys.executable) -> Any:
+    """Runs a Python script in a fresh process, on one core and one thread.
+
+    Args:
+        *arguments: the script and its arguments.
+        python: the interpreter that runs it.
+
+    Returns:
+        What the last line that it prints says, read as JSON.
+
+    Raises:
+        subprocess.CalledProcessError: if it fails; what it said went to stderr.
+    """
+    one_core()
+    done = subprocess.run(
+        [python, *arguments],
+        env={**os.environ, **ONE_THREAD},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def interleaved(
@@ -38,15 +98,21 @@ def median_ratio(over: list[float], under: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
-def report(rows: list[dict[str, Any]], out: str | None) -> None:
-    """Prints rows as a table and writes them as JSON to `out`, if given."""
-    texts = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+def report(rows: list[dict[str, Any]], out: str | None, **facts: Any) -> None:
+    """Prints rows as a table and writes them as JSON to `out`, if given, after other facts.
+
+    Values that are tables themselves are only written.
+    """
+    shown = [name for name, value in rows[0].items() if not isinstance(value, dict)]
+    texts = [shown, *([_text(row[name]) for name in shown] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for line in texts:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
     if out:
         device = jax.devices()[0].device_kind
-        Path(out).write_text(json.dumps({"device": device, "rows": rows}, indent=2) + "\n")
+        versions = {name: version(name) for name in ("jax", "flax", "numpy")}
+        table = {"device": device, "versions": versions, **facts, "rows": rows}
+        Path(out).write_text(json.dumps(table, indent=2) + "\n")
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ from morph.config import CycleConfig
 from morph.cycle import Cycle
 from morph.expand import BudgetError, expand
 from morph.initialize import init
+from morph.native.native import native
 from morph.network import Network, linen_network, nnx_network
 from morph.resize.compact import compact
 from morph.resize.emission import emits
@@ -28,6 +29,7 @@ __all__ = [
     "init",
     "linen_network",
     "load_variables",
+    "native",
     "nnx_network",
     "shrink",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,15 @@ class Layer:
     out_axis: Axis
     flop_coefficient: float
     flop_axes: tuple[Axis, ...]
+
+
+class _Place(NamedTuple):
+    """Where a leaf stands in a tree: `head/tail/key`, where `tail` names its variable."""
+
+    owner: str  # the variable's path
+    head: str
+    tail: str
+    key: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,13 +195,16 @@ class Architecture:
         """Slices a tree with the variables' structure: variables, gradients, optimizer states.
 
         A leaf belongs to a variable if its path ends with that variable's (its collection may be
-        missing) and it has the seed's shape. All other leaves, e.g. step counters, pass. Where a
+        missing). It has the seed's shape, or is a statistic of it that an optimizer keeps: one
+        number; a history of it, stacked in front; one vector per axis; or means over one axis
+        (Adafactor's `v_row` and `v_col`). All other leaves, e.g. step counters, pass. Where a
         channel has several clones, what consumes them is divided by their number, so that the
         function stays the same (Net2WiderNet, Chen et al. 2016).
 
         Raises:
             ArchitectureError: if no leaf belongs to a variable, a leaf has another shape than its
-                variable's in the seed, or a channel is fresh (then use `morph.init`).
+                variable's in the seed, it cannot be told how an optimizer would lay out a leaf at
+                the new widths, or a channel is fresh (then use `morph.init`).
         """
         for name, group in self.groups.items():
             if FRESH in group.parents:
@@ -201,15 +213,21 @@ class Architecture:
                     "morph.init, or morph.expand(..., warm=True) to clone channels instead."
                 )
         paths, leaves, treedef = flat_paths(tree)
-        owners = [self._owner(path) for path in paths]
-        if not any(owners) and any(map(np.ndim, leaves)):
+        places = [self._place(path) for path in paths]
+        if not any(places) and any(map(np.ndim, leaves)):
             raise ArchitectureError(
                 f"no leaf belongs to the architecture: found {paths[0]!r}, ..., "
                 f"expected paths like {next(iter(self.variables))!r}."
             )
+        means = self._means(dict(zip(paths, leaves, strict=True)), filter(None, places))
         taken = []
-        for path, leaf, owner in zip(paths, leaves, owners, strict=True):
-            taken.append(leaf if owner is None else self._slice(leaf, path, owner))
+        for path, leaf, place in zip(paths, leaves, places, strict=True):
+            if place is None:
+                taken.append(leaf)
+            elif path in means:
+                taken.append(self._slice(*means[path], place.owner))
+            else:
+                taken.append(self._slice(leaf, self._axes_of(leaf, path, place), place.owner))
         return jax.tree.unflatten(treedef, taken)
 
     @cached_property
@@ -221,31 +239,92 @@ class Architecture:
         short = {name: paths[0] for name, paths in names.items() if len(paths) == 1}
         return {**short, **{path: path for path in self.variables}}
 
-    def _owner(self, path: str) -> str | None:
+    def _place(self, path: str) -> _Place | None:
+        """The variable that a leaf belongs to; below it there may be one key of a list or a box."""
         parts = path.split("/")
-        tails = ("/".join(parts[i:]) for i in range(len(parts)))
-        return next((self._short_paths[t] for t in tails if t in self._short_paths), None)
+        boxed = parts[-1] == "value" or parts[-1].isdigit()
+        for end in (len(parts), len(parts) - 1) if boxed else (len(parts),):
+            for i in range(end):
+                tail = "/".join(parts[i:end])
+                if tail in self._short_paths:
+                    key = "/".join(parts[end:])
+                    return _Place(self._short_paths[tail], "/".join(parts[:i]), tail, key)
+        return None
 
-    def _slice(self, leaf: Any, path: str, owner: str) -> Any:
-        variable = self.variables[owner]
-        shape = tuple(np.shape(leaf))
-        if shape != variable.shape:
-            if path != owner and not shape:
-                return leaf  # a scalar that an optimizer keeps per variable
-            raise ArchitectureError(
-                f"{path!r} has shape {list(shape)}; in the seed network {owner!r} has "
-                f"{list(variable.shape)}. Pass the seed's variables."
+    def _axes_of(self, leaf: Any, path: str, place: _Place) -> tuple[int | None, ...]:
+        """For each axis of a leaf, the axis of its variable that it runs along; None if none."""
+        shape, seed = tuple(np.shape(leaf)), self.variables[place.owner].shape
+        history = len(shape) - len(seed)
+        if shape == seed:
+            return tuple(range(len(seed)))
+        if place.head and shape in ((), (1,)):
+            return (None,) * len(shape)  # a number that an optimizer keeps per variable, or none
+        if place.head and history > 0 and shape[history:] == seed:
+            return (*(None,) * history, *range(len(seed)))
+        if place.key.isdigit() and shape == seed[int(place.key) :][:1]:
+            return (int(place.key),)  # of a list with one vector per axis, as SM3 keeps it
+        raise ArchitectureError(
+            f"{path!r} has shape {list(shape)}; in the seed network {place.owner!r} has "
+            f"{list(seed)}. Pass the seed's variables, or the state of an optimizer that keeps "
+            "arrays of their shapes; start another with tx.init(architecture.take(variables))."
+        )
+
+    def _means(
+        self, leaves: Mapping[str, Any], places: Iterable[_Place]
+    ) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+        """Adafactor's means, by path: those that stand there at the new widths, and their axes.
+
+        Of the two longest axes of a variable `optax.scale_by_factored_rms` averages `v_row` over
+        the longest and `v_col` over the second, if that is long enough; else it keeps `v`. How
+        long is enough the state does not say, only between which lengths the limit is.
+
+        Raises:
+            ArchitectureError: if a variable might be factored otherwise at its new shape.
+        """
+        states = []
+        for place in places:
+            seed, now = self.variables[place.owner].shape, self.shape(place.owner)
+            row, col, full = (
+                f"{place.head.removesuffix('v_row')}{name}/{place.tail}"
+                for name in ("v_row", "v_col", "v")
             )
+            if place.head.split("/")[-1] == "v_row" and {col, full} <= set(leaves) and seed[1:]:
+                states.append((row, col, tuple(np.shape(leaves[full])) != seed, seed, now))
+        least = min((sorted(s)[-2] for *_, factored, s, _ in states if factored), default=np.inf)
+        most = max((sorted(s)[-2] for *_, factored, s, _ in states if not factored), default=0)
+        means: dict[str, tuple[Any, tuple[int | None, ...]]] = {}
+        for row, col, factored, seed, now in states:
+            longest, then = np.argsort(seed)[-2:], np.argsort(now)[-2:]  # as optax sorts them
+            length = sorted(now)[-2]
+            if (length < least if factored else length > most) or (
+                factored and set(longest) != set(then)
+            ):
+                raise ArchitectureError(
+                    f"{row!r} belongs to a variable of shape {list(seed)} that is {list(now)} now: "
+                    "whether and along which axes its optimizer would factor it then the state "
+                    "does not say; start afresh with tx.init(architecture.take(variables))."
+                )
+            if factored:
+                without = {longest[1]: leaves[row], longest[0]: leaves[col]}
+                for path, axis in ((row, then[1]), (col, then[0])):
+                    rest = tuple(k for k in range(len(seed)) if k != axis)
+                    means[path] = (without[axis], rest)
+        return means
+
+    def _slice(self, leaf: Any, axes: Sequence[int | None], owner: str) -> Any:
+        """Takes the kept positions; `axes` says which of the owner's each axis of the leaf is."""
+        variable, shape = self.variables[owner], self.shape(owner)
         if isinstance(leaf, jax.ShapeDtypeStruct):
-            return jax.ShapeDtypeStruct(self.shape(owner), leaf.dtype)
-        for k, axis in enumerate(variable.axes):
-            if not self.resized.intersection(ax.groups_of(axis)):
+            sizes = (n if k is None else shape[k] for n, k in zip(leaf.shape, axes, strict=True))
+            return jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
+        for i, k in enumerate(axes):
+            if k is None or not self.resized.intersection(ax.groups_of(variable.axes[k])):
                 continue
-            index = self._positions(axis)
-            leaf = jnp.take(leaf, index, axis=k)
+            index = self._positions(variable.axes[k])
+            leaf = jnp.take(leaf, index, axis=i)
             clones = np.bincount(index)[index]
             if k in variable.consumes and k not in variable.produces and clones.max(initial=1) > 1:
-                ones = [-1 if i == k else 1 for i in range(len(shape))]
+                ones = [-1 if j == i else 1 for j in range(len(axes))]
                 leaf = leaf / clones.reshape(ones).astype(leaf.dtype)
         return leaf
 

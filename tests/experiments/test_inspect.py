@@ -1,0 +1,337 @@
+"""`python -m experiments.inspect`: what it prints and draws, and what it says to nonsense."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+from rich.console import Console
+
+import regularizers as reg
+from experiments import inspect
+from experiments.networks import build
+
+ROOT = Path(__file__).parents[2]
+MODELS = """
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Linen(nn.Module):
+    features: int = 7
+
+    @nn.compact
+    def __call__(self, x, mask=None, train=False):
+        x = nn.Dense(self.features)(x)
+        x = nn.BatchNorm(use_running_average=not train)(x)
+        x = nn.Dropout(0.5, deterministic=not train)(nn.relu(x))
+        if mask is not None:
+            x = x * mask
+        x = jnp.sort(nn.Dense(4)(x))
+        return nn.Dense(3)(x)
+
+
+class NNX(nnx.Module):
+    def __init__(self, rngs):
+        self.inner = nnx.Linear(5, 7, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.outer = nnx.Linear(7, 3, rngs=rngs)
+
+    def __call__(self, x):
+        if isinstance(self.inner.kernel[...], jax.Array):
+            assert isinstance(self.inner.kernel[...], jax.core.Tracer)
+        return self.outer(self.dropout(nnx.relu(self.inner(x))))
+
+
+class Needs(nn.Module):
+    features: int
+
+    def __call__(self, x):
+        return x
+
+
+class Samples(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(7)(x)
+        return nn.Dense(3)(x + jax.random.normal(self.make_rng("sample"), x.shape))
+
+
+class Branches(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(4)(x)
+        return -x if x.sum() > 0 else x
+
+
+def pair():
+    variables = {"a": jnp.ones((5, 7)), "b": jnp.ones((7, 3))}
+    return (lambda v, x: x @ v["a"] @ v["b"]), variables
+
+
+def build_linen():
+    return Linen(9)
+
+
+def build_nnx(rngs):
+    return NNX(rngs)
+
+
+class Huge(nnx.Module):  # 4 TB, were it made
+    def __init__(self, rngs):
+        self.inner = nnx.Linear(1_000_000, 1_000_000, rngs=rngs)
+
+    def __call__(self, x):
+        return self.inner(x)[:, :3]
+
+
+linen, nnx_model, ready, empty = Linen(), build_nnx(nnx.Rngs(0)), pair(), (lambda v, x: x, {})
+
+
+class Space:
+    inside = Linen(11)
+"""
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path, monkeypatch):
+    """A user's own directory with a module of models."""
+    (tmp_path / "own_models.py").write_text(MODELS)
+    (tmp_path / "broken_models.py").write_text("import no_such_dependency\n")
+    (tmp_path / "wrong_models.py").write_text("raise RuntimeError('not today')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in ("own_models", "broken_models", "wrong_models"):
+        sys.modules.pop(name, None)
+
+
+def launch(*arguments):
+    inspect.main(["inspect", *arguments])
+
+
+def document(capsys, *arguments):
+    launch("--json", *arguments)
+    return json.loads(capsys.readouterr().out)
+
+
+def failure(capsys, *arguments):
+    """The one line that ends a command which cannot work; nothing else is printed."""
+    with pytest.raises(SystemExit) as stop:
+        launch(*arguments)
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+@pytest.mark.parametrize(
+    ("attribute", "groups"),
+    [
+        ("Linen", {"Dense_0": 7}),
+        ("linen", {"Dense_0": 7}),
+        ("build_linen", {"Dense_0": 9}),
+        ("Space.inside", {"Dense_0": 11}),
+        ("Samples", {"Dense_0": 7}),
+        ("NNX", {"inner": 7}),
+        ("nnx_model", {"inner": 7}),
+        ("build_nnx", {"inner": 7}),
+        ("pair", {"a": 7}),
+        ("ready", {"a": 7}),
+    ],
+)
+def test_every_kind_of_model(capsys, attribute, groups):
+    data = document(capsys, f"--model=own_models:{attribute}", "--input=2,5")
+    assert {group["name"]: group["width"] for group in data["groups"]} == groups
+
+
+def test_no_weights_are_made(capsys):
+    data = document(capsys, "--model=own_models:Huge", "--input=1,1000000")
+    assert data["totals"]["parameters"] == 1e12 + 1e6
+
+
+def test_inputs_by_keyword_and_static_arguments(capsys):
+    command = ["--model=own_models:linen", "--input=2,5:bfloat16", "--input=mask=2,7:bool"]
+    data = document(capsys, *command)
+    assert data["inputs"] == [
+        {"name": None, "shape": [2, 5], "dtype": "bfloat16"},
+        {"name": "mask", "shape": [2, 7], "dtype": "bool"},
+    ]
+    assert data["groups"] == []  # the mask has one entry per unit, so that these must stay
+    train = document(capsys, *command[:2], "--kwargs=train=True,mutable=['batch_stats']")
+    assert [group["name"] for group in train["groups"]] == ["Dense_0"]
+
+
+def test_json_is_the_graph(capsys):
+    data = document(capsys, "--seed_network=resnet8", "--input=1,8,8,3")
+    model = build("resnet8", input_shape=(8, 8, 3), num_classes=10)
+    x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    graph = reg.trace_channels(model.apply, variables, x)
+    flops, size = reg.flops(graph), reg.model_size(graph)
+    assert list(data) == [
+        "version", "model", "inputs", "groups", "layers", "pins", "unknown", "totals",
+    ]  # fmt: skip
+    assert {group["name"]: group["width"] for group in data["groups"]} == graph.widths
+    for group in data["groups"]:
+        members = graph.groups[group["name"]].members
+        assert [(m["path"], m["axis"]) for m in group["members"]] == [
+            (m.path, m.axis) for m in members
+        ]
+        assert group["exact"] is True
+    layers = {layer["layer"]: layer for layer in data["layers"]}
+    assert list(layers)[: len(graph.layers)] == list(graph.layers)
+    assert layers["Block_1/Conv_1"]["operations"] == [
+        {
+            "op": "conv",
+            "kernel": [1, 1],
+            "in": 16,
+            "out": 32,
+            "in_axis": "ConvNormRelu_0/Conv_0",
+            "out_axis": "Block_1/Conv_0",
+            "count": 1,
+        }
+    ]
+    assert layers["Block_1/Conv_1"]["flops"] == 2 * 4 * 4 * 16 * 32
+    assert layers["Block_1/BatchNorm_0"]["parameters"] == 64
+    for name, cost in (("flops", flops), ("parameters", size)):
+        assert sum(layer[name] for layer in data["layers"]) == pytest.approx(cost())
+        assert sum(layer[f"{name}_share"] for layer in data["layers"]) == pytest.approx(1)
+        assert data["totals"][name] == cost()
+        half = {group: width // 2 for group, width in graph.widths.items()}
+        assert data["totals"][f"halved_{name}"] == pytest.approx(cost(half) / cost())
+    assert data["totals"]["free_flops"] == 1
+    assert data["totals"]["free_parameters"] == pytest.approx(1 - 10 / size())  # the last bias
+    assert data["totals"]["equations"] > 50
+    assert data["unknown"] == []
+
+
+def test_pins_are_grouped_by_reason_and_line_and_leave_out_ones(capsys):
+    data = document(capsys, "--model=own_models:linen", "--input=1,5")
+    pins = {pin["reason"]: pin for pin in data["pins"]}
+    assert pins["axis of an input"]["axes"] == [
+        {"path": "params/Dense_0/kernel", "axis": 0, "size": 5}
+    ]
+    output = [(axis["path"], axis["axis"]) for axis in pins["axis of an output"]["axes"]]
+    assert output == [("params/Dense_2/bias", 0), ("params/Dense_2/kernel", 1)]
+    (sort,) = [pin for reason, pin in pins.items() if "sort" in reason]
+    line = next(n for n, text in enumerate(MODELS.splitlines(), 1) if "jnp.sort" in text)
+    assert f"own_models.py:{line}" in sort["source"]
+    assert len(sort["axes"]) == 3
+    assert all(axis["size"] > 1 for pin in data["pins"] for axis in pin["axes"])
+
+
+def test_the_tables(capsys, models):
+    launch("--seed_network=resnet8", "--picture=map.svg")
+    text = capsys.readouterr().out
+    for word in ("Channel groups", "Layers", "Fixed widths", "conv 3×3", "3 → 16", "axis of an"):
+        assert word in text
+    assert "9 without a product" in text
+    assert "114 equations" in text
+    assert "Drawn: map.svg" in text
+    assert (models / "map.svg").read_text().startswith("<?xml")
+
+
+def test_an_unknown_operation_and_an_inexact_group_are_told():
+    odd = jax.extend.core.Primitive("odd")
+    odd.def_abstract_eval(lambda x: x)
+
+    def fn(variables, x):
+        return nn.sigmoid(odd.bind(x @ variables["a"]) @ variables["b"]) @ variables["c"]
+
+    variables = {"a": jnp.ones((5, 7)), "b": jnp.ones((7, 4)), "c": jnp.ones((4, 3))}
+    graph = reg.trace_channels(fn, variables, jnp.ones((2, 5)))
+    report = inspect.make_report("net", [], graph, 0.0)
+    text = io.StringIO()
+    inspect.show(report, Console(width=160, file=text))
+    assert "no rule for odd: all that it touches is fixed" in text.getvalue()
+    assert "no: " in text.getvalue()
+    assert inspect.to_json(report)["unknown"][0]["primitive"] == "odd"
+    totals = inspect.totals_of(report)
+    assert totals["flops"] == 2 * 2 * (5 * 7 + 7 * 4 + 4 * 3)
+    assert totals["free_flops"] == pytest.approx(1 - 35 / 75)
+    assert totals["halved_flops"] == pytest.approx(1 - 20 / 75)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --model=package.module:attribute or --seed_network=NAME, found neither"),
+        (["--model=a:b", "--seed_network=mlp"], "found both"),
+        (["--model=own_models:linen"], "no --input; give the shape of every input"),
+        (["--model=own_models", "--input=1"], "names no attribute; write package.module:attribute"),
+        (["--model=nowhere:x", "--input=1"], "no module 'nowhere', neither in the current dir"),
+        (["--model=broken_models:x", "--input=1"], "No module named 'no_such_dependency'"),
+        (["--model=wrong_models:x", "--input=1"], "fails with RuntimeError: not today"),
+        (["--model=own_models:linnen", "--input=1"], "has no 'linnen'; did you mean 'linen'"),
+        (["--model=own_models:jnp", "--input=1"], "own_models:jnp is a module; --model must name"),
+        (["--model=own_models:Needs", "--input=1"], "cannot build own_models:Needs(): TypeError"),
+        (["--model=own_models:empty", "--input=1"], "the variables hold no arrays"),
+        (["--model=own_models:linen", "--input=1,x"], "--input=1,x: '1,x' are no sizes"),
+        (["--model=own_models:linen", "--input=1,-3"], "sizes must be positive, found '1,-3'"),
+        (["--model=own_models:linen", "--input="], "sizes must be positive, found ''"),
+        (["--model=own_models:linen", "--input=1:int31"], "no dtype 'int31'; did you mean 'int32'"),
+        (["--model=own_models:linen", "--input=a b=1"], "'a b' is no name"),
+        (["--model=own_models:linen", "--input=1", "--kwargs=train=no"], "cannot be read"),
+        (["--model=own_models:linen", "--input=1", "--kwargs=3"], "a value without a name"),
+        (["--model=own_models:linen", "--input=1", "--kwargs=**{}"], "** is not taken"),
+        (["--model=own_models:pair", "--input=2,4"], "at float32[2, 4]: TypeError: dot_general"),
+        (["--model=own_models:pair", "--input=2,5", "--input=1"], "check --input and --kwargs"),
+        (["--model=own_models:Branches", "--input=2,5"], "use jnp.where or jax.lax.cond there"),
+        (["--seed_network=mlp", "--input=1,2"], "takes one --input of batch, height, width"),
+        (["--seed_network=mlpp"], "value should be one of <mlp|"),
+        (["--seed_network=mlp", "--picture=a.png"], "'.png' is none of .svg, .html"),
+        (["--seed_network=mlp", "--picture=no/a.svg"], "there is no directory 'no'"),
+        (["--seed_network=mlp", "extra"], "unexpected arguments: extra"),
+        (["--modell=a:b"], "Did you mean: model"),
+    ],
+)
+def test_nonsense_ends_in_one_line(capsys, arguments, message):
+    assert message in failure(capsys, *arguments)
+
+
+def test_an_error_names_the_users_line_and_verbosity_shows_the_traceback(capsys):
+    line = next(n for n, text in enumerate(MODELS.splitlines(), 1) if "x.sum() > 0" in text)
+    command = ["--model=own_models:Branches", "--input=2,5"]
+    assert f"own_models.py:{line}]" in failure(capsys, *command)
+    with pytest.raises(SystemExit):
+        launch(*command, "--verbosity=1")
+    error = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in error
+    assert "TracerBoolConversionError" in error
+
+
+def test_help_tells_everything(capsys):
+    launch("--help")
+    text = capsys.readouterr().out
+    for flag in ("model", "seed_network", "input", "kwargs", "picture", "json", "verbosity"):
+        assert f"--{flag}" in text or f"--[no]{flag}" in text
+    assert "halved_parameters" in text
+
+
+def test_values_of_one_call_do_not_reach_the_next(capsys):
+    document(capsys, "--model=own_models:pair", "--input=2,5")
+    assert "found neither" in failure(capsys)
+
+
+def test_the_command(models):
+    command = [sys.executable, "-m", "experiments.inspect", "--model=own_models:NNX", "--input=2,5"]
+    result = subprocess.run(
+        [*command, "--json"],
+        capture_output=True,
+        text=True,
+        cwd=models,
+        env={"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PATH": ""},
+        check=True,
+    )
+    assert [group["name"] for group in json.loads(result.stdout)["groups"]] == ["inner"]
+    assert result.stderr == ""
