@@ -19,7 +19,7 @@ import numpy as np
 
 from regularizers.channels import control, jaxprs
 from regularizers.channels.coupling import contraction, elementwise
-from regularizers.channels.exactness import CONSUMERS, EVERYTHING, Exactness, groups_on
+from regularizers.channels.exactness import CONSUMERS, EVERYTHING, Exactness, Groups
 from regularizers.channels.flow import Destinations, destinations
 from regularizers.channels.inference import Body, Step
 from regularizers.channels.jaxprs import JaxprEqn, Literal, Var
@@ -99,6 +99,8 @@ class Dead:
         exactness: what is known to be zero.
         reasons: why those that stay inexact are, and the source of the step.
         uses: what biases can take, by group.
+        closable: the axes of kernels that meet dead slices that are neither zero nor a number, by
+            group: (variable, axis). Zeros there make the group exact.
         pending: products that meet dead slices of one number, by (`id` of the step, group).
         lacking: for each sum, by the `id` of its step, the groups whose dead slices it lacks, and
             their axes.
@@ -107,10 +109,11 @@ class Dead:
         rules: how many functions with a derivative of their own are being walked.
     """
 
-    groups: frozenset[Atom]
+    groups: Groups
     exactness: Exactness
     reasons: dict[Atom, tuple[str, Source]] = field(default_factory=dict)
     uses: dict[Atom, list[Use]] = field(default_factory=dict)
+    closable: dict[Atom, set[tuple[int, int]]] = field(default_factory=dict)
     pending: dict[tuple[int, Atom], Pending] = field(default_factory=dict)
     lacking: dict[int, list[tuple[int, Atom]]] = field(default_factory=dict)
     known: dict[int, dict[Var, Known]] = field(default_factory=dict)
@@ -130,7 +133,7 @@ def find_dead(body: Body, exactness: Exactness, variables: int) -> Dead:
         exactness: what `find_inexact` found there.
         variables: how many of its inputs are variables.
     """
-    dead = Dead(groups=frozenset(exactness.reasons), exactness=exactness)
+    dead = Dead(groups=Groups(exactness.reasons), exactness=exactness)
     inputs = [Known({}, (i, False) if i < variables else None) for i in range(len(body.inputs))]
     _walk(body, inputs, dead)
     uses: list[tuple[Use, Pending]] = []
@@ -265,7 +268,7 @@ def _step(body: Body, step: Step, known: list[Known], dead: Dead) -> list[Known]
     to = destinations(step)
     if to is None:
         return [UNKNOWN] * len(step.results)
-    before = [groups_on(axes, dead.groups) for axes in step.operands]
+    before = [dead.groups.on(axes) for axes in step.operands]
     if step.primitive in CONSUMERS:
         _note(body, step, before, to, known, dead)
     variable = next((fact.variable for fact in known if fact.variable is not None), None)
@@ -273,7 +276,7 @@ def _step(body: Body, step: Step, known: list[Known], dead: Dead) -> list[Known]
     moved = step.primitive is not p.convert_element_type_p
     results = []
     for axes in step.results:
-        after = groups_on(axes, dead.groups)
+        after = dead.groups.on(axes)
         pairs: list[Pair] = [None, *((k, g) for k, groups in enumerate(after) for g in groups)]
         slices = {}
         for pair in pairs:
@@ -361,7 +364,7 @@ def _note(
     dead: Dead,
 ) -> None:
     """Notes the groups that this step sums away."""
-    after = groups_on(step.results[0], dead.groups)
+    after = dead.groups.on(step.results[0])
     gone: dict[Atom, list[tuple[int, int]]] = {}  # group: (operand, axis)
     for i, (groups, targets) in enumerate(zip(before, to, strict=True)):
         for k, on in enumerate(groups):
@@ -385,8 +388,23 @@ def _note(
             dead.pending[id(step), group] = Pending(
                 body=body, step=step, group=group, number=number, places=tuple(places)
             )
+        elif kernel := _kernel(step, group, places, known):
+            dead.closable.setdefault(group, set()).add(kernel)
         else:
             dead.give_up(group, reason, step.source)
+
+
+def _kernel(
+    step: Step, group: Atom, places: Sequence[tuple[int, int]], known: Sequence[Known]
+) -> tuple[int, int] | None:
+    """The variable, and its axis, whose product with an activation sums the group away."""
+    if step.primitive not in contraction.RULES:
+        return None
+    for i, k in places:
+        variable = known[i].variable
+        if variable is not None and not variable[1]:
+            return variable[0], k
+    return None
 
 
 def _is_simple(term: Term) -> bool:

@@ -9,7 +9,7 @@ finite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -23,7 +23,7 @@ from regularizers.channels.flow import Destinations, destinations
 from regularizers.channels.inference import Body, Step
 from regularizers.channels.jaxprs import JaxprEqn, Literal, Primitive, Var
 from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.terms import Atom, Axes, Source, atoms
+from regularizers.channels.terms import Atom, Axes, Source, Term, atoms, find
 
 Zeros: TypeAlias = frozenset[tuple[int, Atom]]  # (axis, group): dead slices along it are zero
 
@@ -43,6 +43,24 @@ EVERYTHING = Everything()
 NOTHING: Zeros = frozenset()
 NOT_BELOW = Signed()  # a constant >= 0
 NOT_ABOVE = Signed()  # a constant <= 0
+INFINITE = Signed()  # a constant of infinities: what a mask or an empty maximum starts from
+
+
+class Groups(frozenset[Atom]):
+    """The groups of a pass; remembers which of them a term has, since terms are shared."""
+
+    def __init__(self, groups: Iterable[Atom]) -> None:
+        self._of: dict[Term, frozenset[Atom]] = {}
+
+    def on(self, axes: Axes) -> list[frozenset[Atom]]:
+        """The groups on each axis."""
+        found = []
+        for term in axes:
+            root = find(term)
+            if root not in self._of:
+                self._of[root] = self.intersection(atoms(root))
+            found.append(self._of[root])
+        return found
 
 
 @dataclass(frozen=True)
@@ -55,7 +73,7 @@ class Exactness:
         zeros: for each body, by `id`, what is zero in its values.
     """
 
-    groups: frozenset[Atom]
+    groups: Groups
     reasons: dict[Atom, tuple[str, Source]] = field(default_factory=dict)
     zeros: dict[int, dict[Var, Zeros]] = field(default_factory=dict)
 
@@ -68,7 +86,7 @@ def find_inexact(body: Body, groups: Collection[Atom], zeroed: Sequence[Zeros]) 
         groups: the atoms that stand for groups.
         zeroed: for each input of `body`, the axes and groups whose dead slices are zero.
     """
-    state = Exactness(frozenset(groups))
+    state = Exactness(Groups(groups))
     _walk(body, list(zeroed), state)
     return state
 
@@ -139,15 +157,13 @@ def _step(step: Step, zeros: Sequence[Zeros], state: Exactness) -> list[Zeros]:
     to = destinations(step)
     if to is None:
         return [NOTHING] * len(step.results)
-    before = [groups_on(axes, state.groups) for axes in step.operands]
+    before = [state.groups.on(axes) for axes in step.operands]
     if step.primitive in CONSUMERS:
         _note_consumed(step, before, to, zeros, state)
     rule = ZEROS.get(step.primitive)
     if rule is None:
         return [NOTHING] * len(step.results)
-    return [
-        rule(_arrive(step.eqn, before, to, zeros, groups_on(r, state.groups))) for r in step.results
-    ]
+    return [rule(_arrive(step.eqn, before, to, zeros, state.groups.on(r))) for r in step.results]
 
 
 def _note_consumed(
@@ -157,7 +173,7 @@ def _note_consumed(
     zeros: Sequence[Zeros],
     state: Exactness,
 ) -> None:
-    after = groups_on(step.results[0], state.groups)
+    after = state.groups.on(step.results[0])
     consumed: set[Atom] = set()
     harmless: set[Atom] = set()  # one operand that is zero on all its consumed axes is enough
     for groups_of, targets, zero in zip(before, to, zeros, strict=True):
@@ -197,11 +213,6 @@ def _arrive(
     return Meeting(eqn=eqn, zeros=moved, carried=carried, pairs=pairs)
 
 
-def groups_on(axes: Axes, groups: frozenset[Atom]) -> list[frozenset[Atom]]:
-    """The groups on each axis."""
-    return [groups.intersection(atoms(term)) for term in axes]
-
-
 def _constant(value: Any) -> Zeros:
     """What is known of a constant; nothing of random keys, truth values and traced values."""
     kind = getattr(value, "dtype", None) or np.asarray(value).dtype
@@ -212,6 +223,8 @@ def _constant(value: Any) -> Zeros:
         return EVERYTHING
     if jnp.issubdtype(kind, np.complexfloating):
         return NOTHING
+    if jnp.issubdtype(kind, np.inexact) and not np.any(np.isfinite(array)):
+        return INFINITE
     return NOT_BELOW if np.all(array >= 0) else NOT_ABOVE if np.all(array <= 0) else NOTHING
 
 
@@ -261,8 +274,10 @@ def power(m: Meeting) -> Zeros:
 
 
 def select(m: Meeting) -> Zeros:
-    """Whatever the predicate, all cases must be zero."""
-    cases = m.zeros[1:]
+    """Whatever the predicate, all cases must be zero; values are finite, so infinity is no case."""
+    cases = [zero for zero in m.zeros[1:] if zero is not INFINITE]
+    if not cases:
+        return NOTHING
     if all(zero is EVERYTHING for zero in cases):
         return EVERYTHING
     return frozenset(pair for pair in m.pairs if all(pair in zero for zero in cases))
@@ -330,13 +345,18 @@ def pooled(m: Meeting) -> Zeros:
 
 
 def written(m: Meeting) -> Zeros:
-    """Zero where both the operand and the updates are; the indices decide only where."""
-    operand, _, updates = m.zeros
-    if operand is EVERYTHING and updates is EVERYTHING:
+    """Zero where both the operand and the updates are; the indices decide only where.
+
+    An operand of infinities, which a maximum starts from, is written over; values are finite.
+    """
+    which = UPDATES[m.eqn.primitive]
+    operand, updates, carries = m.zeros[0], m.zeros[which], m.carried[which]
+    if updates is EVERYTHING and (operand is EVERYTHING or operand is INFINITE):
         return EVERYTHING
-    carries = m.carried[2]
     return frozenset(
-        pair for pair in m.pairs if pair in operand and (pair in updates or pair not in carries)
+        pair
+        for pair in m.pairs
+        if (pair in operand or operand is INFINITE) and (pair in updates or pair not in carries)
     )
 
 
@@ -350,7 +370,14 @@ def padded(m: Meeting) -> Zeros:
 # The sign of a constant reaches these rules; in all others it is forgotten.
 READS_SIGN: frozenset[Primitive] = frozenset({
     p.broadcast_in_dim_p, jaxprs.clamp_p, p.convert_element_type_p, p.max_p, p.min_p,
+    p.scatter_max_p, p.scatter_min_p, p.select_n_p,
 })  # fmt: skip
+
+# Which operand a writing primitive writes.
+UPDATES: dict[Primitive, int] = {
+    **dict.fromkeys(indexing.SCATTERS, 2),
+    p.dynamic_update_slice_p: 1,
+}
 
 # Where a group that has no destination is summed away.
 CONSUMERS: set[Primitive] = {
@@ -375,7 +402,7 @@ ZEROS: dict[Primitive, ZeroRule] = {
     p.concatenate_p: joined,
     p.pad_p: padded,
     p.gather_p: looked_up,
-    **dict.fromkeys(indexing.SCATTERS, written),
+    **dict.fromkeys(UPDATES, written),
     p.scatter_mul_p: first,
     jaxprs.ragged_dot_general_p: any_of,
     jaxprs.stack_p: joined,

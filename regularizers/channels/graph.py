@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -331,7 +331,7 @@ def trace_channels(
     )
     body = inference.run(closed, [*terms, *given])
     solver.source = None
-    roles = find_roles(body, len(terms))
+    roles = find_roles(body, call.trained)
     if not roles.order:
         raise ValueError(
             "the output does not depend on any of the variables; asked to trace "
@@ -431,7 +431,7 @@ def _assemble(
             for atom in atoms(term):
                 if atom not in produced and atom.pin is None:
                     inference.solver.pin(atom, "no variable produces it, so it cannot be zeroed")
-    named = _name_groups(call.paths, terms, roles)
+    named = _name_groups(call, terms, roles)
     for name, atom in named.items():
         atom.name = name
     variables = {
@@ -452,27 +452,35 @@ def _assemble(
         )
         for i, (path, leaf, axes) in enumerate(zip(call.paths, call.variables, terms, strict=True))
     }
-    inexact, uses = _inexact(body, named, [v.produces for v in variables.values()])
+    inexact, uses, closed = _inexact(body, named, [v.produces for v in variables.values()])
+    if closed:
+        # A head with values of others' (grouped queries) has no producer whose zeros silence it:
+        # the rows that take it in are what must be zero.
+        for i, k in closed:
+            path = call.paths[i]
+            variables[path] = replace(variables[path], produces=variables[path].produces | {k})
+        inexact, uses, _ = _inexact(body, named, [v.produces for v in variables.values()])
     order = [call.paths[i] for i in roles.order]
-    in_order = [variables[path] for path in order] + [
-        v for path, v in variables.items() if path not in set(order)
-    ]
+    used = set(order)
+    in_order = [variables[path] for path in order]
+    in_order += [v for path, v in variables.items() if path not in used]
+    members: dict[str, list[Member]] = {name: [] for name in named}
+    for v in in_order:
+        for k, axis in enumerate(v.axes):
+            member = Member(
+                path=v.path,
+                axis=k,
+                produces=k in v.produces,
+                consumes=k in v.consumes,
+                kind=v.kind,
+            )
+            for name in dict.fromkeys(ax.groups_of(axis)):
+                members[name].append(member)
     groups = {
         name: Group(
             name=name,
             width=atom.size,
-            members=tuple(
-                Member(
-                    path=v.path,
-                    axis=k,
-                    produces=k in v.produces,
-                    consumes=k in v.consumes,
-                    kind=v.kind,
-                )
-                for v in in_order
-                for k, axis in enumerate(v.axes)
-                if name in ax.groups_of(axis)
-            ),
+            members=tuple(members[name]),
             exact=name not in inexact,
             why_inexact=inexact.get(name, ""),
             folds=tuple(
@@ -502,19 +510,19 @@ def _assemble(
     )
 
 
-def _name_groups(paths: Sequence[str], terms: Sequence[Axes], roles: Roles) -> dict[str, Atom]:
+def _name_groups(call: Call, terms: Sequence[Axes], roles: Roles) -> dict[str, Atom]:
     """Every free atom by the name of the first layer that produces it.
 
     Several groups of one layer are told apart by axis, several of one axis by position:
     `query[1]`, `query[2]`, `qkv[1.0]`.
     """
     first: dict[Atom, tuple[str, int, int]] = {}
-    for i in roles.order:
+    for i in sorted(roles.order, key=lambda i: not call.trained[i]):  # statistics last
         for k in sorted(range(len(terms[i])), reverse=True):
             if (i, k) in roles.produces | roles.reduced:
                 for part, atom in enumerate(atoms(terms[i][k])):
                     if atom.pin is None:
-                        first.setdefault(atom, (layer_name(paths[i]), k, part))
+                        first.setdefault(atom, (layer_name(call.paths[i]), k, part))
     taken: dict[str, list[Atom]] = {}
     for atom, (layer, _, _) in first.items():
         taken.setdefault(layer, []).append(atom)
@@ -536,29 +544,35 @@ def layer_name(path: str) -> str:
 
 def _inexact(
     body: Body, named: Mapping[str, Atom], produces: Sequence[Collection[int]]
-) -> tuple[dict[str, str], dict[str, list[Use]]]:
+) -> tuple[dict[str, str], dict[str, list[Use]], set[tuple[int, int]]]:
     """The groups that are not exact when the given axes are zeroed.
 
     Returns:
-        The reason for each, and what biases can take of those that can be folded.
+        The reason for each; what biases can take of those that can be folded; and the axes of
+        variables, (position, axis), that would have to be zeroed for the others to be exact.
     """
     groups = set(named.values())
     zeroed = zeroed_pairs(body, groups, produces)
     exactness = find_inexact(body, groups, zeroed)
+    reasons: dict[str, str] = {}
+    uses: dict[str, list[Use]] = {}
+    closed: set[tuple[int, int]] = set()
     if not exactness.reasons:
-        return {}, {}
+        return reasons, uses, closed
     dead = find_dead(body, exactness, len(produces))
-    reasons, uses = {}, {}
     for name, atom in named.items():
         if atom in dead.reasons:
             reason, source = dead.reasons[atom]
             where = jaxprs.source_line(source)
             reasons[name] = f"{reason} [{where}]" if where else reason
+        elif atom in dead.closable:
+            closed |= dead.closable[atom]
+            reasons[name] = "its dead channels are not zero where kernels take them in"
         elif atom in dead.uses:
             uses[name] = dead.uses[atom]
             number = uses[name][0].number
             reasons[name] = f"its dead channels are {number:.6g}, which a bias can take: graph.fold"
-    return reasons, uses
+    return reasons, uses, closed
 
 
 def zeroed_pairs(
@@ -626,7 +640,8 @@ def check_fit(
                 f"the variables do not fit the graph: {path!r} was traced with shape "
                 f"{list(expected[path])}, found {list(np.shape(leaf))}."
             )
-    missing = [path for path in expected if path not in set(paths)]
+    found = set(paths)
+    missing = [path for path in expected if path not in found]
     if missing:
         raise ValueError(
             f"the variables do not fit the graph: {missing[0]!r} is missing "

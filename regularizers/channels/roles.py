@@ -8,7 +8,7 @@ also says what kind of member it is: a kernel, a scale, a shift, a table that is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -32,6 +32,7 @@ REDUCED = frozenset({p.dot_general_p, *reduction.REDUCTIONS})
 class Roles:
     """What became of every variable, by its position in the flattened tree."""
 
+    trained: tuple[bool, ...] = ()
     produces: set[Source] = field(default_factory=set)
     consumes: set[Source] = field(default_factory=set)
     reduced: set[Source] = field(default_factory=set)  # summed away before any activation
@@ -40,9 +41,10 @@ class Roles:
     kernels: dict[int, list[int]] = field(default_factory=dict)  # id(step): its kernel variables
 
 
-def find_roles(body: Body, variables: int) -> Roles:
-    """The roles of the first `variables` inputs of `body`."""
-    roles = Roles()
+def find_roles(body: Body, trained: Sequence[bool]) -> Roles:
+    """The roles of the variables, the first inputs of `body`, of which some are trained."""
+    roles = Roles(trained=tuple(trained))
+    variables = len(trained)
     inputs: list[Sources | None] = [
         tuple(frozenset({(i, k)}) for k in range(len(axes))) if i < variables else None
         for i, axes in enumerate(body.inputs)
@@ -104,7 +106,7 @@ def _run(step: Step, values: list[Sources | None], roles: Roles) -> list[Sources
         values,
         lambda i, inputs: _walk(step.bodies[i], inputs, roles),
         control.Domain(join=join, entry=entry, stack=stack),
-        rehearse=lambda i, inputs: _walk(step.bodies[i], inputs, Roles()),
+        rehearse=lambda i, inputs: _walk(step.bodies[i], inputs, Roles(trained=roles.trained)),
     )
 
 
@@ -140,7 +142,8 @@ def _follow(step: Step, values: list[Sources | None], roles: Roles) -> list[Sour
     """The sources of a step's results; None where a result is not made of variables alone."""
     results = len(step.eqn.outvars)
     to = destinations(step)
-    if to is not None and None not in values and step.primitive in REDUCED:
+    alone = None not in values and all(_variables([value]) for value in values)
+    if to is not None and alone and step.primitive in REDUCED:
         roles.kernels[id(step)] = _variables(values[::-1])
         return _reduce(to, values, len(step.results[0]), roles) * results
     if step.primitive in contraction.RULES and to is not None:
@@ -174,19 +177,22 @@ def _reduce(
 ) -> list[Sources | None]:
     """A sum or product of variables alone: what is left is followed on.
 
-    One of the variables whose axis is summed away must be zero there, so that it produces:
-    the first. (A standardised or normalised kernel depends on its dead slices.)
+    One of the variables whose axis is summed away must be zero there, so that it produces: the
+    first that is trained. (A normalised kernel depends on its dead slices.)
     """
     joined = [NOTHING] * rank
-    first = True
-    for value, axes in zip(values, to, strict=True):
-        summed = [k for k, targets in enumerate(axes) if not targets]
-        for k in summed:
-            (roles.reduced if first else roles.consumes).update((value or ())[k])
-        first = first and not _variables([value])
+    trained = [any(roles.trained[i] for i in _variables([value])) for value in values]
+    producer = trained.index(True) if True in trained else 0
+    for n, (value, axes) in enumerate(zip(values, to, strict=True)):
         for sources, targets in zip(value or (), axes, strict=True):
+            if not targets:
+                (roles.reduced if n == producer else roles.consumes).update(sources)
             for k in targets:
                 joined[k] |= sources
+    if len(values) > 1:
+        for variable in _variables(values):
+            roles.kind.setdefault(variable, "kernel")
+            roles.order += [variable] if variable not in roles.order else []
     return [tuple(joined)]
 
 
