@@ -122,12 +122,12 @@ class Architecture:
             layers=tuple(layers),
         )
 
-    @property
+    @cached_property
     def widths(self) -> dict[str, int]:
         """The width of every group now."""
         return {name: group.width for name, group in self.groups.items()}
 
-    @property
+    @cached_property
     def seed_widths(self) -> dict[str, int]:
         """The width of every group in the seed network."""
         return {name: group.seed_width for name, group in self.groups.items()}
@@ -140,7 +140,7 @@ class Architecture:
             for name, group in self.groups.items()
         }
 
-    @property
+    @cached_property
     def resized(self) -> frozenset[str]:
         """The groups that are not the seed's, channel by channel."""
         return frozenset(name for name, group in self.groups.items() if not group.unchanged)
@@ -317,20 +317,39 @@ class Architecture:
         if isinstance(leaf, jax.ShapeDtypeStruct):
             sizes = (n if k is None else shape[k] for n, k in zip(leaf.shape, axes, strict=True))
             return jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
-        for i, k in enumerate(axes):
-            if k is None or not self.resized.intersection(ax.groups_of(variable.axes[k])):
-                continue
+        changed = [
+            (i, k)
+            for i, k in enumerate(axes)
+            if k is not None and not self.resized.isdisjoint(ax.groups_of(variable.axes[k]))
+        ]
+        sharding = _one_device(leaf) if changed else None
+        if sharding is not None:
+            leaf = np.asarray(leaf)  # NumPy compiles nothing, where JAX would for every shape
+        for i, k in changed:
             index = self._positions(variable.axes[k])
-            leaf = jnp.take(leaf, index, axis=i)
+            leaf = leaf.take(index, axis=i)
             clones = np.bincount(index)[index]
-            if k in variable.consumes and k not in variable.produces and clones.max(initial=1) > 1:
+            takes_in = k in variable.consumes and (
+                k not in variable.produces or variable.kind == "kernel"
+            )
+            if takes_in and clones.max(initial=1) > 1:
                 ones = [-1 if j == i else 1 for j in range(len(axes))]
                 leaf = leaf / clones.reshape(ones).astype(leaf.dtype)
-        return leaf
+        return leaf if sharding is None else jax.device_put(leaf, sharding)
 
     def _positions(self, axis: Axis) -> np.ndarray:
-        parents = {name: np.asarray(group.parents, int) for name, group in self.groups.items()}
-        return ax.parent_positions(axis, parents, self.seed_widths)
+        known = self._known_positions
+        if axis not in known:
+            known[axis] = ax.parent_positions(axis, self._parents, self.seed_widths)
+        return known[axis]
+
+    @cached_property
+    def _known_positions(self) -> dict[Axis, np.ndarray]:
+        return {}
+
+    @cached_property
+    def _parents(self) -> dict[str, np.ndarray]:
+        return {name: np.asarray(group.parents, int) for name, group in self.groups.items()}
 
     def flops(self, widths: Mapping[str, int] | None = None) -> dict[str, float]:
         """FLOPs per layer (2 per multiply-add, at the traced batch size) at `widths` or now."""
@@ -553,6 +572,14 @@ class Architecture:
             mark = "" if group.unchanged else "  resized"
             lines.append(f"{name:<32} {group.seed_width:>6} {group.width:>6}{mark}")
         return "\n".join(lines)
+
+
+def _one_device(leaf: Any) -> Any:
+    """Where an array lies, if that is one device; None for tracers, random keys and all else."""
+    if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+        return None
+    whole = not jnp.issubdtype(leaf.dtype, jax.dtypes.extended) and len(leaf.devices()) == 1
+    return leaf.sharding if whole else None
 
 
 def _is_dtype(name: str) -> bool:

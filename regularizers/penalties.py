@@ -9,6 +9,7 @@ batch-norm gamma (Liu et al. 2017, "Learning efficient convolutional networks").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -30,6 +31,8 @@ def rms(leaf: Float[Array, "..."], axis: int, l1_share: float = 0.0) -> Float[Ar
     With an L1 share s it is (1 - s) RMS + s mean |w|. Computed in float32 or wider, so that squares
     of half-precision weights do not overflow; its gradient at a slice of zeros is zero.
     """
+    if not isinstance(leaf, jax.core.Tracer):
+        return _rms_now(np.asarray(leaf), axis, l1_share)
     wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
     others = tuple(k for k in range(leaf.ndim) if k != axis)
     square = jnp.mean(jnp.square(wide), axis=others)
@@ -37,6 +40,17 @@ def rms(leaf: Float[Array, "..."], axis: int, l1_share: float = 0.0) -> Float[Ar
     if not l1_share:
         return root
     return (1.0 - l1_share) * root + l1_share * jnp.mean(jnp.abs(wide), axis=others)
+
+
+def _rms_now(leaf: np.ndarray, axis: int, l1_share: float) -> Float[Array, " n"]:
+    """`rms` of a value at hand: NumPy compiles nothing, where JAX would for every shape."""
+    wide = leaf.astype(np.promote_types(leaf.dtype, np.float32), copy=False)
+    flat = wide.reshape(math.prod(wide.shape[:axis]), wide.shape[axis], -1)  # [before, n, after]
+    count = max(1, flat.shape[0] * flat.shape[2])
+    root = np.sqrt(np.einsum("bna,bna->n", flat, flat) / count)
+    if l1_share:
+        root = (1.0 - l1_share) * root + l1_share * np.abs(flat).sum((0, 2)) / count
+    return jax.device_put(root.astype(wide.dtype))
 
 
 def _root(square: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -47,7 +61,9 @@ def _root(square: Float[Array, " n"]) -> Float[Array, " n"]:
 
 def combine_max(strengths: Sequence[Float[Array, " n"]]) -> Float[Array, " n"]:
     """A channel is as strong as its strongest member (MorphNet's default)."""
-    return reduce(jnp.maximum, strengths)
+    if any(isinstance(s, jax.core.Tracer) for s in strengths):
+        return reduce(jnp.maximum, strengths)
+    return jax.device_put(reduce(np.maximum, map(np.asarray, strengths)))  # compiles nothing
 
 
 def combine_l2(strengths: Sequence[Float[Array, " n"]]) -> Float[Array, " n"]:
@@ -87,10 +103,15 @@ class Source:
         """The strength [width] that this variable gives the channels."""
         if self.channel is None:
             return rms(leaf, self.axis, l1_share)
-        square = jnp.square(rms(leaf, self.axis, l1_share))
-        total = jax.ops.segment_sum(square, self.channel, num_segments=width)  # drops -1
-        count = np.bincount(self.channel[self.channel >= 0], minlength=width)
-        return _root(total / count)
+        strengths = rms(leaf, self.axis, l1_share)
+        own = self.channel >= 0
+        count = np.bincount(self.channel[own], minlength=width)
+        if not isinstance(strengths, jax.core.Tracer):
+            square = np.square(np.asarray(strengths))
+            mean = np.bincount(self.channel[own], square[own], width) / count
+            return jax.device_put(np.sqrt(mean).astype(square.dtype))
+        total: Array = jax.ops.segment_sum(jnp.square(strengths), self.channel, num_segments=width)
+        return _root(total / count)  # the sum drops -1
 
 
 @dataclass(frozen=True, kw_only=True)

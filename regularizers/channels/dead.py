@@ -19,7 +19,7 @@ import numpy as np
 
 from regularizers.channels import control, jaxprs
 from regularizers.channels.coupling import contraction, elementwise
-from regularizers.channels.exactness import CONSUMERS, EVERYTHING, Exactness, Groups
+from regularizers.channels.exactness import CONSUMERS, EVERYTHING, Exactness, Groups, not_zero
 from regularizers.channels.flow import Destinations, destinations
 from regularizers.channels.inference import Body, Step
 from regularizers.channels.jaxprs import JaxprEqn, Literal, Var
@@ -28,12 +28,13 @@ from regularizers.channels.terms import Atom, Source, Sum, Term, atoms, resolve
 
 
 class Alike(Enum):
-    """All dead slices are the same; which, depends on the inputs."""
+    """What a dead slice is where it is no number."""
 
-    ALIKE = "alike"
+    ALIKE = "alike"  # all are the same; what, depends on the inputs
+    BROKEN = "broken"  # not finite, e.g. 0/0, or made from what is not
 
 
-ALIKE = Alike.ALIKE
+ALIKE, BROKEN = Alike.ALIKE, Alike.BROKEN
 Pair: TypeAlias = tuple[int, Atom] | None  # (axis, group); None stands for the whole value
 Slices: TypeAlias = Mapping[Pair, float | Alike]
 
@@ -140,7 +141,7 @@ def find_dead(body: Body, exactness: Exactness, variables: int) -> Dead:
     for pending in dead.pending.values():
         use = _bias_use(dead.known[id(pending.body)], pending)
         if use is None:
-            reason = f"its dead channels are {pending.number:.6g}, which no bias can take here"
+            reason = f"{not_zero(pending.step)}, but {pending.number:.6g}, and no bias can take it"
             dead.give_up(pending.group, reason, pending.step.source)
         else:
             uses.append((use, pending))
@@ -151,7 +152,7 @@ def find_dead(body: Body, exactness: Exactness, variables: int) -> Dead:
         if len(numbers) > 1 or not (
             len(products) == len(dead.met[use.kernel]) == len(dead.met[use.bias])
         ):
-            reason = f"its dead channels are {use.number:.6g}; the layer's bias is used elsewhere"
+            reason = f"{not_zero(pending.step)}, but {use.number:.6g}, and the bias is not its own"
             dead.give_up(use.group, reason, pending.step.source)
         elif use not in dead.uses.setdefault(use.group, []):
             dead.uses[use.group].append(use)
@@ -218,9 +219,10 @@ def _numbers(known: Known) -> Known:
 
 
 def _join(a: Known, b: Known) -> Known:
-    both = {pair: n for pair, n in a.slices.items() if b.at(pair) == n}
+    both = {pair: n for pair, n in a.slices.items() if n is BROKEN or b.at(pair) == n}
+    both |= {pair: n for pair, n in b.slices.items() if n is BROKEN}
     variable = a.variable if a.variable == b.variable else None
-    same = len(both) == len(a.slices) and variable == a.variable
+    same = both == a.slices and variable == a.variable
     return a if same else Known(both, variable)
 
 
@@ -245,7 +247,6 @@ DOMAIN: control.Domain[Known] = control.Domain(
 _RENAMED = frozenset({p.broadcast_in_dim_p, p.convert_element_type_p, p.reshape_p})
 # Through these, `compact` can follow one dead slice.
 MOVED = frozenset({p.broadcast_in_dim_p, p.squeeze_p, p.transpose_p})
-FOLLOWED = MOVED | frozenset(elementwise.RULES) - elementwise.OBSERVERS - elementwise.IDENTITIES
 # A slice of one number stays one, wherever its entries go.
 REARRANGED = MOVED | frozenset({
     p.dynamic_slice_p, p.reduce_max_p, p.reduce_min_p, p.reshape_p, p.rev_p, p.slice_p,
@@ -298,7 +299,6 @@ def _slice(
 ) -> float | Alike | None:
     """What the result's slice holds."""
     carried: list[float | Alike | None] = []  # by the operands that carry the group there
-    others: list[float | None] = []  # numbers that the other operands are
     values: list[float | Alike | None] = []
     for groups, targets, fact in zip(before, to, known, strict=True):
         own = [k for k, on in enumerate(groups) if pair and pair[1] in on and pair[0] in targets[k]]
@@ -308,14 +308,15 @@ def _slice(
         else:
             whole = fact.slices.get(None)
             value = None if whole is ALIKE else whole
-            others.append(value)
         values.append(value)
+    if BROKEN in values:
+        return BROKEN
     if step.primitive in elementwise.RULES:
-        return _elementwise(step.eqn, carried, others, values, pair)
+        return _elementwise(step.eqn, carried, values, pair)
     if step.primitive in REARRANGED:
         value = values[0]
         if value is ALIKE and step.primitive not in MOVED:
-            return None
+            return None  # alike still, but more than `compact` follows
         if value is None and pair and not carried and step.primitive is p.broadcast_in_dim_p:
             return ALIKE  # repeated for all channels
         return value
@@ -325,7 +326,6 @@ def _slice(
 def _elementwise(
     eqn: JaxprEqn,
     carried: Sequence[float | Alike | None],
-    others: Sequence[float | None],
     values: Sequence[float | Alike | None],
     pair: Pair,
 ) -> float | Alike | None:
@@ -333,6 +333,8 @@ def _elementwise(
         return 0.0
     if eqn.primitive is p.select_n_p and len(set(values[1:])) == 1 and values[1] is not ALIKE:
         return values[1]
+    if eqn.primitive in (p.div_p, p.rem_p) and values[1] == 0.0:
+        return BROKEN
     if all(isinstance(value, float) for value in values):
         return _evaluate(eqn, [value for value in values if isinstance(value, float)])
     if pair is None or None in carried or not carried:
@@ -340,8 +342,8 @@ def _elementwise(
     return ALIKE
 
 
-def _evaluate(eqn: JaxprEqn, numbers: Sequence[float]) -> float | None:
-    """The primitive on scalars; None where the result is not finite."""
+def _evaluate(eqn: JaxprEqn, numbers: Sequence[float]) -> float | Alike | None:
+    """The primitive on scalars."""
     try:
         with jax.ensure_compile_time_eval():
             scalars = [
@@ -352,7 +354,7 @@ def _evaluate(eqn: JaxprEqn, numbers: Sequence[float]) -> float | None:
             number = float(result)
     except (TypeError, ValueError, OverflowError):  # keys, complex numbers, layouts
         return None
-    return number if np.isfinite(number) else None
+    return number if np.isfinite(number) else BROKEN
 
 
 def _note(
@@ -376,8 +378,9 @@ def _note(
         slices = [known[i].at((k, group)) for i, k in places]
         if 0.0 in slices:
             continue
-        reason = f"its dead channels are not zero where {step.primitive.name} consumes them"
-        if step.primitive is p.reduce_sum_p and slices[0] is not None and len(places) == 1:
+        reason = not_zero(step)
+        known_slice = slices[0] is not None and slices[0] is not BROKEN
+        if step.primitive is p.reduce_sum_p and known_slice and len(places) == 1:
             (_, axis) = places[0]
             if _is_simple(step.operands[0][axis]) and not dead.rules:
                 dead.lacking.setdefault(id(step), []).append((axis, group))
@@ -388,6 +391,8 @@ def _note(
             dead.pending[id(step), group] = Pending(
                 body=body, step=step, group=group, number=number, places=tuple(places)
             )
+        elif BROKEN in slices:
+            dead.give_up(group, f"{reason}, they are not even finite", step.source)
         elif kernel := _kernel(step, group, places, known):
             dead.closable.setdefault(group, set()).add(kernel)
         else:

@@ -185,8 +185,12 @@ def _note_consumed(
         consumed.update(is_zero)
         harmless.update(group for group, zero_on_all in is_zero.items() if zero_on_all)
     for group in consumed - harmless - state.reasons.keys():
-        reason = f"its dead channels are not zero where {step.primitive.name} consumes them"
-        state.reasons[group] = (reason, step.source)
+        state.reasons[group] = (not_zero(step), step.source)
+
+
+def not_zero(step: Step) -> str:
+    """The reason why a group is inexact."""
+    return f"its dead channels are not zero where {step.primitive.name} consumes them"
 
 
 def _arrive(

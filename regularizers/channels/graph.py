@@ -571,7 +571,7 @@ def _inexact(
         elif atom in dead.uses:
             uses[name] = dead.uses[atom]
             number = uses[name][0].number
-            reasons[name] = f"its dead channels are {number:.6g}, which a bias can take: graph.fold"
+            reasons[name] = f"its dead channels are {number:.6g}; biases can take it, by graph.fold"
     return reasons, uses, closed
 
 

@@ -120,7 +120,7 @@ def compare_traced(
 
     def take_updates(outputs):
         """Outputs that are updates of variables at the architecture's widths, the others whole."""
-        owners = {path: updated(path, value.shape, graph) for path, value in outputs.items()}
+        owners = {path: updated(path, np.shape(value), graph) for path, value in outputs.items()}
         return {
             path: arch.take({owner: outputs[path]})[owner] if owner else outputs[path]
             for path, owner in owners.items()
