@@ -1,0 +1,16 @@
+.PHONY: help zoo
+
+PYTHON ?= python3
+ZOO := .venv-zoo
+
+help:
+	@echo "make zoo   resize the foreign models of tests/zoo and prove each equal"
+
+zoo: $(ZOO)/installed
+	PYTHONPATH=.:tests $(ZOO)/bin/python tests/zoo/run.py --out=results/zoo.json $(ARGS)
+
+$(ZOO)/installed: tests/zoo/requirements.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(ZOO)
+	$(ZOO)/bin/pip install --quiet -c constraints.txt -e '.[plots]'
+	$(ZOO)/bin/pip install --quiet -c constraints.txt --no-deps -r tests/zoo/requirements.txt
+	touch $@
