@@ -117,7 +117,7 @@ def flow_of(graph: ChannelGraph) -> Flow:
     Where two different streams meet (a residual sum, a concatenation, a gate) stands a join.
     """
     tracer = _Tracer(graph=graph)
-    tracer.walk(graph._body.jaxpr, tracer.inputs())
+    tracer.walk(graph.jaxpr, tracer.inputs())
     return _pruned(tracer.nodes, tracer.edges)
 
 
@@ -146,7 +146,7 @@ class _Tracer:
             else None
             for v, table in zip(variables, tables, strict=True)
         ]
-        given = self.graph._body.jaxpr.invars[len(variables) :]
+        given = self.graph.jaxpr.invars[len(variables) :]
         for i, var in enumerate(given):
             name = f"input {i}" if len(given) > 1 else "input"
             text = f"{getattr(var.aval, 'dtype', '')}[{', '.join(map(str, jaxprs.shape_of(var)))}]"

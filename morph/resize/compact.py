@@ -91,7 +91,7 @@ def _plan(
         structs.append(leaf.update(shape=seed.shape))
         terms.append(tuple(thaw(axis, groups) for axis in seed.axes))
     inputs = [abstract(array) for array in call.arrays]
-    closed, outputs = jaxprs.trace(call.flat, *structs, *inputs)
+    closed, outputs = call.trace([*structs, *inputs])
     inference = Inference()
     body = inference.run(closed, [*terms, *fixed_inputs(inference, inputs)])
     if rescale_means:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from regularizers.channels import jaxprs
+
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
@@ -46,6 +48,22 @@ class Call:
         variables = jax.tree.unflatten(self._variables_tree, arrays[:n])
         return self.fn(variables, *inputs, **static)
 
+    def trace(self, structs: Sequence[Any]) -> tuple[jaxprs.ClosedJaxpr, Any]:
+        """The jaxpr of `flat` at some shapes, and the tree of abstract outputs.
+
+        Raises:
+            TypeError: if Python code in the function depends on the value of an array.
+        """
+        try:
+            return jaxprs.trace(self.flat, *structs)
+        except NEEDS_VALUES as error:
+            cause = str(error).strip().split("\n")[0]
+            raise TypeError(
+                f"cannot trace {getattr(self.fn, '__qualname__', self.fn)!r}: its Python code "
+                f"depends on the value of an array. JAX says: {cause} Use jnp.where or "
+                "jax.lax.cond there, or pass that argument as a keyword that is no array."
+            ) from error
+
     @property
     def signature(self) -> Hashable | None:
         """What a trace of this call depends on; None where a static value cannot be hashed."""
@@ -64,6 +82,15 @@ class Call:
     def is_float(self, i: int) -> bool:
         """Whether variable `i` holds numbers that can be pulled to zero."""
         return bool(jnp.issubdtype(self.variables[i].dtype, jnp.inexact))
+
+
+# What JAX raises where Python code asks for the value of a traced array.
+NEEDS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
 
 
 class _Array:

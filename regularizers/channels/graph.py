@@ -22,7 +22,7 @@ from regularizers.channels.exactness import find_inexact
 from regularizers.channels.inference import Body, Inference, Step
 from regularizers.channels.jaxprs import primitives as p
 from regularizers.channels.roles import Roles, find_roles
-from regularizers.channels.terms import Atom, Axes, Solver, atoms, freeze
+from regularizers.channels.terms import Atom, Axes, Pin, Solver, atoms, freeze
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,24 @@ class Variable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PinnedAxis:
+    """One axis of a variable, or a stretch of it, whose width is fixed."""
+
+    path: str
+    axis: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinGroup:
+    """The axes that are fixed for one reason, at one line of the user's ("" where unknown)."""
+
+    reason: str
+    source: str
+    axes: tuple[PinnedAxis, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Operation:
     """One matrix product or convolution: what the costs count.
 
@@ -149,6 +167,29 @@ class ChannelGraph:
     def layers(self) -> tuple[str, ...]:
         """The layers that have an operation, in the order of the function."""
         return tuple(dict.fromkeys(operation.layer for operation in self.operations))
+
+    @property
+    def jaxpr(self) -> jaxprs.Jaxpr:
+        """The function that was traced, of flat arrays: the variables, then the inputs."""
+        return self._body.jaxpr
+
+    def pins(self) -> tuple[PinGroup, ...]:
+        """All fixed axes of variables but those of size 1, the most frequent reason first."""
+        found: dict[tuple[str, str], dict[PinnedAxis, None]] = {}
+        lines: dict[Pin, str] = {}
+        for variable, terms in zip(self.variables.values(), self._terms, strict=True):
+            for k, term in enumerate(terms):
+                for atom in atoms(term):
+                    if atom.pin is not None and atom.size > 1:
+                        if atom.pin not in lines:
+                            lines[atom.pin] = jaxprs.source_line(atom.pin.source)
+                        axis = PinnedAxis(path=variable.path, axis=k, size=atom.size)
+                        found.setdefault((atom.pin.reason, lines[atom.pin]), {})[axis] = None
+        groups = [
+            PinGroup(reason=reason, source=source, axes=tuple(axes))
+            for (reason, source), axes in found.items()
+        ]
+        return tuple(sorted(groups, key=lambda group: -len(group.axes)))
 
     def explain(self, path: str) -> str:
         """Why the axes of a variable (or the members of a group) are what they are.
@@ -321,7 +362,7 @@ def trace_channels(
         {'layers_0': 16}
     """
     call = bind_call(fn, variables, inputs, static)
-    closed, outputs = jaxprs.trace(call.flat, *call.structs)
+    closed, outputs = call.trace(call.structs)
     inference = Inference()
     solver = inference.solver
     terms = tuple(inference.fresh_axes(leaf.shape) for leaf in call.variables)

@@ -193,7 +193,7 @@ def scope(eqn: JaxprEqn) -> str:
 
 
 def source_line(source: Sequence[Any] | None) -> str:
-    """The user's `file:line (function)`; frames of Flax are passed over.
+    """The user's `file:line (function)`; frames of Flax and of this package are passed over.
 
     Args:
         source: the source infos of an equation and of the calls around it, the innermost first.
@@ -201,7 +201,14 @@ def source_line(source: Sequence[Any] | None) -> str:
     """
     for info in source or ():
         frames = source_info_util.summarize(info, num_frames=64).splitlines()[::-1]
-        own = [frame for frame in frames if "flax" not in PurePath(frame.split(":")[0]).parts]
+        own = [frame for frame in frames if not _is_ours(PurePath(frame.split(":")[0]))]
         if frames:
             return (own or frames)[0]
     return ""
+
+
+_HERE = PurePath(__file__).parents[1]
+
+
+def _is_ours(file: PurePath) -> bool:
+    return "flax" in file.parts or file.is_relative_to(_HERE)
