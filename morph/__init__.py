@@ -10,6 +10,7 @@ from morph.cycle import Cycle
 from morph.expand import BudgetError, expand
 from morph.initialize import init
 from morph.native.native import native
+from morph.native.widths import NativeError
 from morph.network import Network, linen_network, nnx_network
 from morph.resize.compact import compact
 from morph.resize.emission import emits
@@ -22,6 +23,7 @@ __all__ = [
     "BudgetError",
     "Cycle",
     "CycleConfig",
+    "NativeError",
     "Network",
     "compact",
     "emits",

@@ -43,7 +43,7 @@ def nnx_function(model: nnx.Module) -> tuple[Callable[..., Any], dict[str, Any]]
         rngs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        leaves = [_at(variables, place) for place in places]
+        leaves = [leaf_at(variables, place) for place in places]
         copy = nnx.merge(graphdef, streams, jax.tree.unflatten(tree, leaves), copy=True)
         copy.train() if train else copy.eval()
         if rngs:
@@ -52,10 +52,10 @@ def nnx_function(model: nnx.Module) -> tuple[Callable[..., Any], dict[str, Any]]
         if not mutable:
             return output
         _, *after = nnx.split(copy, nnx.RngState, ...)
-        updated = _collections(after[1])[0]
+        updated = collections_of(after[1])[0]
         return output, {name: updated[name] for name in mutable if name in updated}
 
-    variables, places = _collections(state)
+    variables, places = collections_of(state)
     return fn, variables
 
 
@@ -68,7 +68,7 @@ def _by_stream(rngs: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
     return seeds
 
 
-def _collections(state: Any) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
+def collections_of(state: Any) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
     """A state as nested dictionaries by collection, and where each of its leaves went."""
     nested: dict[str, Any] = {}
     places: list[tuple[str, ...]] = []
@@ -86,7 +86,8 @@ def _collections(state: Any) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
     return nested, places
 
 
-def _at(variables: Mapping[str, Any], place: tuple[str, ...]) -> Any:
+def leaf_at(variables: Mapping[str, Any], place: tuple[str, ...]) -> Any:
+    """The leaf at one of the places that `collections_of` tells."""
     node: Any = variables
     for key in place:
         node = node[key]
