@@ -20,7 +20,7 @@ from regularizers.channels.exactness import find_inexact
 from regularizers.channels.graph import near, zeroed_pairs
 from regularizers.channels.inference import Body, Inference
 from regularizers.channels.means import find_means
-from regularizers.channels.terms import Atom, Axes, find
+from regularizers.channels.terms import Atom, Axes, atoms, find
 
 PLANS = 64  # that a function keeps, one per call signature
 
@@ -176,10 +176,9 @@ def check_resized(architecture: Architecture, groups: Mapping[str, Atom], what: 
         root = find(groups[name])
         if isinstance(root, Atom) and root.pin is None:
             continue
-        why = "it is split"
-        if isinstance(root, Atom) and root.pin is not None:
-            where = jaxprs.source_line(root.pin.source)
-            why = root.pin.reason + (f" [{where}]" if where else "")
+        pin = next((atom.pin for atom in atoms(root) if atom.pin is not None), None)
+        where = jaxprs.source_line(pin.source) if pin else ""
+        why = (pin.reason if pin else "it is split") + (f" [{where}]" if where else "")
         raise ValueError(
             f"cannot resize group {name!r} in this {what}: {why}. Infer the architecture from this "
             "function: morph.shrink(reg.trace_channels(fn, variables, ...), alive)."

@@ -11,7 +11,7 @@ from regularizers.channels.exactness import CONSUMERS, ZEROS, all_of, any_of
 from regularizers.channels.flow import FLOW, Destinations
 from regularizers.channels.inference import Step
 from regularizers.channels.jaxprs import RUNS_JAXPRS, Primitive
-from regularizers.channels.terms import Term, atoms
+from regularizers.channels.terms import Solver, atoms
 
 _ZEROS = {"all": all_of, "any": any_of}
 
@@ -67,13 +67,15 @@ def couples(
 
 
 def _by_terms(step: Step) -> Destinations:
-    """An operand's axis is found on every axis of the result that has a width of it."""
-    widths = [_free(term) for term in step.results[0]] if step.results else []
+    """An operand's axis is found on every axis of the result that has a width of it.
+
+    The rule is asked again, on new widths: those of the step may have been tied by other steps.
+    """
+    solver = Solver()
+    operands = [tuple(solver.fresh(term.size) for term in axes) for axes in step.operands]
+    results = RULES[step.primitive](solver, step.eqn, *operands)
+    widths = [frozenset(atoms(term)) for term in results[0]] if results else []
     return [
-        [tuple(j for j, own in enumerate(widths) if own & _free(term)) for term in axes]
-        for axes in step.operands
+        [tuple(j for j, own in enumerate(widths) if own & set(atoms(term))) for term in axes]
+        for axes in operands
     ]
-
-
-def _free(term: Term) -> frozenset[object]:
-    return frozenset(atom for atom in atoms(term) if atom.pin is None)

@@ -5,34 +5,13 @@ Everything else sees `Jaxpr`, `Primitive` objects and the functions below.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import jax
-from jax._src.core import pvary_p
-from jax._src.custom_batching import custom_vmap_p
-from jax._src.debugging import debug_callback_p, debug_print_p
-from jax._src.lax.lax import (
-    clamp_p,
-    composite_p,
-    copy_p,
-    empty_p,
-    mulhi_p,
-    optimization_barrier_p,
-    ragged_dot_general_p,
-    split_p,
-    stack_p,
-    tile_p,
-    unstack_p,
-)
-from jax._src.lax.linalg import lu_pivots_to_permutation_p
-from jax._src.lax.parallel import psum_invariant_p
-from jax._src.lax.slicing import scatter_sub_p
-from jax._src.pjit import layout_constraint_p, reshard_p
-from jax._src.random.core import random_clone_p
-from jax._src.random.prng import random_unwrap_p, random_wrap_p
-from jax._src.shard_map import shard_map_p
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
 from jax.extend.core import primitives as primitives
@@ -79,6 +58,45 @@ __all__ = [
     "trace",
     "unstack_p",
 ]
+
+
+def _internal(name: str, *modules: str) -> Primitive:
+    """A primitive that `jax.extend` does not show, wherever this JAX keeps it.
+
+    Where it has none, a stand-in that no equation will ever have.
+    """
+    for module in modules:
+        with contextlib.suppress(ImportError):
+            found = getattr(importlib.import_module(f"jax._src.{module}"), name, None)
+            if isinstance(found, Primitive):
+                return found
+    return Primitive(name.removesuffix("_p"))
+
+
+clamp_p = _internal("clamp_p", "lax.lax")
+composite_p = _internal("composite_p", "lax.lax")
+copy_p = _internal("copy_p", "lax.lax")
+custom_vmap_p = _internal("custom_vmap_p", "custom_batching")
+debug_callback_p = _internal("debug_callback_p", "debugging")
+debug_print_p = _internal("debug_print_p", "debugging")
+empty_p = _internal("empty_p", "lax.lax")
+layout_constraint_p = _internal("layout_constraint_p", "pjit")
+lu_pivots_to_permutation_p = _internal("lu_pivots_to_permutation_p", "lax.linalg")
+mulhi_p = _internal("mulhi_p", "lax.lax")
+optimization_barrier_p = _internal("optimization_barrier_p", "lax.lax")
+psum_invariant_p = _internal("psum_invariant_p", "lax.parallel")
+pvary_p = _internal("pvary_p", "core", "lax.parallel")
+ragged_dot_general_p = _internal("ragged_dot_general_p", "lax.lax")
+random_clone_p = _internal("random_clone_p", "random.core", "random", "prng")
+random_unwrap_p = _internal("random_unwrap_p", "random.prng", "prng")
+random_wrap_p = _internal("random_wrap_p", "random.prng", "prng")
+reshard_p = _internal("reshard_p", "pjit")
+scatter_sub_p = _internal("scatter_sub_p", "lax.slicing")
+shard_map_p = _internal("shard_map_p", "shard_map")
+split_p = _internal("split_p", "lax.lax")
+stack_p = _internal("stack_p", "lax.lax")
+tile_p = _internal("tile_p", "lax.lax")
+unstack_p = _internal("unstack_p", "lax.lax")
 
 # Where an equation keeps the jaxprs that it runs, in the order of `control.WIRING`.
 _BODIES: dict[Primitive, tuple[str, ...]] = {
