@@ -375,41 +375,47 @@ def _note(
                     gone.setdefault(group, []).append((i, k))
     dead.lacking.pop(id(step), None)
     for group, places in gone.items():
-        slices = [known[i].at((k, group)) for i, k in places]
-        if 0.0 in slices:
-            continue
-        reason = not_zero(step)
-        known_slice = slices[0] is not None and slices[0] is not BROKEN
-        if step.primitive is p.reduce_sum_p and known_slice and len(places) == 1:
-            (_, axis) = places[0]
-            if _is_simple(step.operands[0][axis]) and not dead.rules:
-                dead.lacking.setdefault(id(step), []).append((axis, group))
-                continue
-        number = next((n for (i, _), n in zip(places, slices, strict=True) if i == 0), None)
+        slices = {place: known[place[0]].at((place[1], group)) for place in places}
+        operands = {i for i, _ in places}
+        if any(all(n == 0.0 for (i, _), n in slices.items() if i == own) for own in operands):
+            continue  # one operand that is zero on all its axes is enough
         dead.pending.pop((id(step), group), None)
-        if isinstance(number, float) and step.primitive in contraction.RULES:
+        first = slices[places[0]]
+        if BROKEN in slices.values():
+            dead.give_up(group, f"{not_zero(step)}, they are not even finite", step.source)
+        elif step.primitive is p.reduce_sum_p and _is_followed(step, places, first, dead):
+            dead.lacking.setdefault(id(step), []).append((places[0][1], group))
+        elif step.primitive not in contraction.RULES:
+            dead.give_up(group, not_zero(step), step.source)
+        elif len(places) == 2 and operands == {0, 1} and isinstance(first, float):
             dead.pending[id(step), group] = Pending(
-                body=body, step=step, group=group, number=number, places=tuple(places)
+                body=body, step=step, group=group, number=first, places=tuple(places)
             )
-        elif BROKEN in slices:
-            dead.give_up(group, f"{reason}, they are not even finite", step.source)
-        elif kernel := _kernel(step, group, places, known):
-            dead.closable.setdefault(group, set()).add(kernel)
+        elif closed := _kernel_axes(places, known):
+            dead.closable.setdefault(group, set()).update(closed)
         else:
-            dead.give_up(group, reason, step.source)
+            dead.give_up(group, not_zero(step), step.source)
 
 
-def _kernel(
-    step: Step, group: Atom, places: Sequence[tuple[int, int]], known: Sequence[Known]
-) -> tuple[int, int] | None:
-    """The variable, and its axis, whose product with an activation sums the group away."""
-    if step.primitive not in contraction.RULES:
-        return None
-    for i, k in places:
-        variable = known[i].variable
+def _is_followed(
+    step: Step,
+    places: Sequence[tuple[int, int]],
+    value: float | Alike | None,
+    dead: Dead,
+) -> bool:
+    """Whether `compact` can add to a sum what it lacks."""
+    ((_, axis), *others) = places
+    simple = not others and _is_simple(step.operands[0][axis])
+    return simple and value is not None and not dead.rules
+
+
+def _kernel_axes(places: Sequence[tuple[int, int]], known: Sequence[Known]) -> set[tuple[int, int]]:
+    """The axes of a kernel whose product with an activation sums the group away."""
+    for own in {i for i, _ in places}:
+        variable = known[own].variable
         if variable is not None and not variable[1]:
-            return variable[0], k
-    return None
+            return {(variable[0], k) for i, k in places if i == own}
+    return set()
 
 
 def _is_simple(term: Term) -> bool:

@@ -183,7 +183,7 @@ def say(message: Any) -> None:
 def measure(specimen: Specimen, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one model."""
     variables = positive(fill(specimen.variables, np.random.default_rng(0)))
-    arguments = (specimen.fn, variables, *specimen.inputs)
+    arguments = (specimen.fn, *widest((variables, *specimen.inputs)))
     started = time.perf_counter()
     graph = reg.trace_channels(*arguments, **specimen.static)
     seconds = time.perf_counter() - started
@@ -205,14 +205,27 @@ def measure(specimen: Specimen, options: argparse.Namespace) -> dict[str, Any]:
         "inexact": Counter(g.why_inexact for g in graph.groups.values() if not g.exact),
     }
     if not options.quick:
-        found = compare(
-            *arguments,
-            gradients=specimen.gradients and not options.values,
-            **specimen.static,
-        )
+        with_gradients = specimen.gradients and not options.values
+        try:
+            found = compare(*arguments, gradients=with_gradients, **specimen.static)
+        except ValueError as error:  # the norm of a channel that is zero has no gradient
+            if "gradient" not in str(error) or "not finite" not in str(error):
+                raise
+            row["note"] = str(error)
+            found = compare(*arguments, gradients=False, **specimen.static)
         row["values"] = found.values
         row["gradients"] = None if math.isnan(found.gradients) else found.gradients
     return row
+
+
+def widest(tree: Any) -> Any:
+    """Floats in float64 where JAX_ENABLE_X64 is set: to tell rounding from a real difference."""
+
+    def widen(leaf: Any) -> Any:
+        is_float = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(leaf, jnp.float64) if is_float else leaf
+
+    return jax.tree.map(widen, tree) if jax.config.jax_enable_x64 else tree
 
 
 def positive(variables: Any) -> Any:

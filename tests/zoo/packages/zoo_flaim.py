@@ -81,7 +81,7 @@ MODELS: dict[str, Callable[[], Specimen]] = {
     "skresnet18": partial(normed, "skresnet18", {"depths": (1, 1, 1, 1)}),
     "skresnext50": partial(normed, "skresnext50_32x4d", {"depths": (1, 1, 1, 1)}),
     "resnest14": partial(normed, "resnest14_2s1x64d", {}),
-    "resnet18-train": partial(normed, "resnet18", {}, train=True),
+    "resnet18-train": partial(normed, "resnet18", {}, size=128, train=True),
     "swin": partial(
         plain,
         "swin_tiny_window7_224",
