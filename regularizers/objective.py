@@ -112,7 +112,7 @@ class NetworkRegularizer:
     def alive(self, variables: Any) -> dict[str, Bool[Array, " width"]]:
         """Which channels are alive, by group; never none of a group (its strongest stays)."""
         return {
-            name: (s > self.threshold) | ((s == s.max()) & (jnp.cumsum(s == s.max()) == 1))
+            name: ~(s <= self.threshold) | ((s == s.max()) & (jnp.cumsum(s == s.max()) == 1))
             for name, s in self.strengths(variables).items()
         }
 

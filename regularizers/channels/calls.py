@@ -137,7 +137,7 @@ def bind_call(
 
 def is_array(leaf: Any) -> bool:
     """True for arrays, tracers and abstract arrays; False for Python scalars."""
-    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
 
 
 def abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -19,7 +19,14 @@ import numpy as np
 
 from regularizers.channels import control, jaxprs
 from regularizers.channels.coupling import contraction, elementwise
-from regularizers.channels.exactness import CONSUMERS, EVERYTHING, Exactness, Groups, not_zero
+from regularizers.channels.exactness import (
+    CONSUMERS,
+    EVERYTHING,
+    Broken,
+    Exactness,
+    Groups,
+    not_zero,
+)
 from regularizers.channels.flow import Destinations, destinations
 from regularizers.channels.inference import Body, Step
 from regularizers.channels.jaxprs import JaxprEqn, Literal, Var
@@ -136,7 +143,9 @@ def find_dead(body: Body, exactness: Exactness, variables: int) -> Dead:
     """
     dead = Dead(groups=Groups(exactness.reasons), exactness=exactness)
     inputs = [Known({}, (i, False) if i < variables else None) for i in range(len(body.inputs))]
-    _walk(body, inputs, dead)
+    for k, output in enumerate(_walk(body, inputs, dead)):
+        if output.variable is not None:  # whoever gets a variable must not get it folded
+            dead.met.setdefault(output.variable[0], set()).add((id(body), k))
     uses: list[tuple[Use, Pending]] = []
     for pending in dead.pending.values():
         use = _bias_use(dead.known[id(pending.body)], pending)
@@ -169,7 +178,10 @@ def _walk(body: Body, inputs: Sequence[Known], dead: Dead) -> list[Known]:
             known = Known({None: 0.0}, known.variable)
         elif zeros.get(v):
             slices = dict(known.slices)
-            slices.update((pair, 0.0) for pair in zeros[v] if pair[1] in dead.groups)
+            for entry in zeros[v]:
+                pair = entry.pair if isinstance(entry, Broken) else entry
+                if pair[1] in dead.groups:
+                    slices[pair] = BROKEN if isinstance(entry, Broken) else 0.0
             known = Known(slices, known.variable)
         env[v] = known
 
@@ -335,14 +347,17 @@ def _elementwise(
         return values[1]
     if eqn.primitive in (p.div_p, p.rem_p) and values[1] == 0.0:
         return BROKEN
+    if eqn.primitive is p.pow_p and values[0] == 0.0 and not isinstance(values[1], float):
+        return BROKEN
     if all(isinstance(value, float) for value in values):
-        return _evaluate(eqn, [value for value in values if isinstance(value, float)])
+        number = _evaluate(eqn, [value for value in values if isinstance(value, float)])
+        return BROKEN if pair and number is not None and not np.isfinite(number) else number
     if pair is None or None in carried or not carried:
         return None
     return ALIKE
 
 
-def _evaluate(eqn: JaxprEqn, numbers: Sequence[float]) -> float | Alike | None:
+def _evaluate(eqn: JaxprEqn, numbers: Sequence[float]) -> float | None:
     """The primitive on scalars."""
     try:
         with jax.ensure_compile_time_eval():
@@ -351,10 +366,9 @@ def _evaluate(eqn: JaxprEqn, numbers: Sequence[float]) -> float | Alike | None:
                 for n, v in zip(numbers, eqn.invars, strict=True)
             ]
             (result,) = jaxprs.rebind(eqn, scalars)
-            number = float(result)
+            return float(result)
     except (TypeError, ValueError, OverflowError):  # keys, complex numbers, layouts
         return None
-    return number if np.isfinite(number) else BROKEN
 
 
 def _note(
@@ -384,7 +398,11 @@ def _note(
         if BROKEN in slices.values():
             dead.give_up(group, f"{not_zero(step)}, they are not even finite", step.source)
         elif step.primitive is p.reduce_sum_p and _is_followed(step, places, first, dead):
-            dead.lacking.setdefault(id(step), []).append((places[0][1], group))
+            lacking = dead.lacking.setdefault(id(step), [])
+            lacking.append((places[0][1], group))
+            if len({axis for axis, _ in lacking}) > 1:  # dead channels of both would be left out
+                for _, other in lacking:
+                    dead.give_up(other, not_zero(step), step.source)
         elif step.primitive not in contraction.RULES:
             dead.give_up(group, not_zero(step), step.source)
         elif len(places) == 2 and operands == {0, 1} and isinstance(first, float):
@@ -419,10 +437,10 @@ def _kernel_axes(places: Sequence[tuple[int, int]], known: Sequence[Known]) -> s
 
 
 def _is_simple(term: Term) -> bool:
-    """A group, or a concatenation of groups: every dead channel is one position."""
+    """A group, or a concatenation of different groups: every dead channel is one position."""
     term = resolve(term)
     parts = term.parts if isinstance(term, Sum) else (term,)
-    return all(isinstance(part, Atom) for part in parts)
+    return all(isinstance(part, Atom) for part in parts) and len(set(parts)) == len(parts)
 
 
 def _bias_use(env: Mapping[Var, Known], pending: Pending) -> Use | None:

@@ -25,17 +25,28 @@ from regularizers.channels.jaxprs import JaxprEqn, Literal, Primitive, Var
 from regularizers.channels.jaxprs import primitives as p
 from regularizers.channels.terms import Atom, Axes, Source, Term, atoms, find
 
-Zeros: TypeAlias = frozenset[tuple[int, Atom]]  # (axis, group): dead slices along it are zero
+Pair: TypeAlias = tuple[int, Atom]  # (axis, group)
 
 
-class Everything(frozenset[tuple[int, Atom]]):
+@dataclass(frozen=True)
+class Broken:
+    """The dead slices along an axis are not finite: 1/0, or made from it. Zero does not mend it."""
+
+    pair: Pair
+
+
+# The pairs whose dead slices are zero, and the `Broken` ones.
+Zeros: TypeAlias = frozenset[Pair | Broken]
+
+
+class Everything(frozenset[Pair | Broken]):
     """The zeros of a value that is zero everywhere: it contains any pair."""
 
     def __contains__(self, item: object) -> bool:
         return True
 
 
-class Signed(frozenset[tuple[int, Atom]]):
+class Signed(frozenset[Pair | Broken]):
     """The zeros of a constant of one sign: none that are known. Compare by identity."""
 
 
@@ -43,7 +54,6 @@ EVERYTHING = Everything()
 NOTHING: Zeros = frozenset()
 NOT_BELOW = Signed()  # a constant >= 0
 NOT_ABOVE = Signed()  # a constant <= 0
-INFINITE = Signed()  # a constant of infinities: what a mask or an empty maximum starts from
 
 
 class Groups(frozenset[Atom]):
@@ -133,20 +143,36 @@ def _join(a: Zeros, b: Zeros) -> Zeros:
     if a is EVERYTHING:
         return b
     if isinstance(a, Signed) or isinstance(b, Signed):
-        return NOTHING
-    return a if a <= b else a & b
+        a, b = a - a, b  # signs differ
+    joined = (a & b) | broken(a) | broken(b)
+    return a if joined == a else joined
+
+
+def broken(value: Zeros) -> frozenset[Broken]:
+    """The pairs whose dead slices are not finite."""
+    return frozenset(entry for entry in value if isinstance(entry, Broken))
+
+
+def _moved(value: Zeros, by: int) -> Zeros:
+    """The same one axis further to the right, or to the left where there is one."""
+    found: set[Pair | Broken] = set()
+    for entry in value:
+        k, group = entry.pair if isinstance(entry, Broken) else entry
+        if k + by >= 0:
+            found.add(Broken((k + by, group)) if isinstance(entry, Broken) else (k + by, group))
+    return frozenset(found)
 
 
 def _entry(value: Zeros) -> Zeros:
     if value is EVERYTHING or isinstance(value, Signed):
         return value
-    return frozenset((k - 1, group) for k, group in value if k)
+    return _moved(value, -1)
 
 
 def _stack(value: Zeros, length: int) -> Zeros:
     if value is EVERYTHING or isinstance(value, Signed):
         return value if length else NOTHING
-    return frozenset((k + 1, group) for k, group in value)
+    return _moved(value, 1)
 
 
 DOMAIN: control.Domain[Zeros] = control.Domain(join=_join, entry=_entry, stack=_stack)
@@ -160,10 +186,21 @@ def _step(step: Step, zeros: Sequence[Zeros], state: Exactness) -> list[Zeros]:
     before = [state.groups.on(axes) for axes in step.operands]
     if step.primitive in CONSUMERS:
         _note_consumed(step, before, to, zeros, state)
-    rule = ZEROS.get(step.primitive)
-    if rule is None:
-        return [NOTHING] * len(step.results)
-    return [rule(_arrive(step.eqn, before, to, zeros, state.groups.on(r))) for r in step.results]
+    rule = ZEROS.get(step.primitive, nothing)
+    return [
+        _result(rule, _arrive(step.eqn, before, to, zeros, state.groups.on(r)))
+        for r in step.results
+    ]
+
+
+def _result(rule: ZeroRule, m: Meeting) -> Zeros:
+    """What a rule says, less what is not finite."""
+    zeros, bad = rule(m), m.broken | POLES.get(m.eqn.primitive, _no_pole)(m)
+    if not bad:
+        return zeros
+    if zeros is EVERYTHING or isinstance(zeros, Signed):
+        zeros = NOTHING
+    return (zeros - bad) | frozenset(map(Broken, bad))
 
 
 def _note_consumed(
@@ -176,15 +213,18 @@ def _note_consumed(
     after = state.groups.on(step.results[0])
     consumed: set[Atom] = set()
     harmless: set[Atom] = set()  # one operand that is zero on all its consumed axes is enough
+    bad: set[Atom] = set()
     for groups_of, targets, zero in zip(before, to, zeros, strict=True):
         is_zero: dict[Atom, bool] = {}
         for k, groups in enumerate(groups_of):
             for group in groups:
                 if not any(group in after[j] for j in targets[k]):
                     is_zero[group] = is_zero.get(group, True) and (k, group) in zero
+                    if zero is not EVERYTHING and Broken((k, group)) in zero:
+                        bad.add(group)
         consumed.update(is_zero)
         harmless.update(group for group, zero_on_all in is_zero.items() if zero_on_all)
-    for group in consumed - harmless - state.reasons.keys():
+    for group in (consumed - harmless | bad) - state.reasons.keys():
         state.reasons[group] = (not_zero(step), step.source)
 
 
@@ -203,18 +243,21 @@ def _arrive(
     """What the operands bring to the axes of one result."""
     carried: list[Zeros] = []
     moved: list[Zeros] = []
+    bad: set[Pair] = set()
     for groups_of, targets, zero in zip(before, to, zeros, strict=True):
         arrived: dict[tuple[int, Atom], bool] = {}
         for k, groups in enumerate(groups_of):
             for j in targets[k]:
                 for group in groups & after[j]:
                     arrived[j, group] = arrived.get((j, group), True) and (k, group) in zero
+                    if zero is not EVERYTHING and Broken((k, group)) in zero:
+                        bad.add((j, group))
         carried.append(frozenset(arrived))
         kept = frozenset(pair for pair, is_zero in arrived.items() if is_zero)
         whole = zero is EVERYTHING or (isinstance(zero, Signed) and eqn.primitive in READS_SIGN)
         moved.append(zero if whole else kept)
     pairs = frozenset((j, group) for j, groups in enumerate(after) for group in groups)
-    return Meeting(eqn=eqn, zeros=moved, carried=carried, pairs=pairs)
+    return Meeting(eqn=eqn, zeros=moved, carried=carried, pairs=pairs, broken=frozenset(bad))
 
 
 def _constant(value: Any) -> Zeros:
@@ -227,8 +270,6 @@ def _constant(value: Any) -> Zeros:
         return EVERYTHING
     if jnp.issubdtype(kind, np.complexfloating):
         return NOTHING
-    if jnp.issubdtype(kind, np.inexact) and not np.any(np.isfinite(array)):
-        return INFINITE
     return NOT_BELOW if np.all(array >= 0) else NOT_ABOVE if np.all(array <= 0) else NOTHING
 
 
@@ -239,10 +280,17 @@ class Meeting:
     eqn: JaxprEqn
     zeros: list[Zeros]  # per operand, what is zero in it
     carried: list[Zeros]  # per operand, what it carries at all
-    pairs: Zeros  # all that the result carries
+    pairs: frozenset[Pair]  # all that the result carries
+    broken: frozenset[Pair]  # where an operand is not finite
 
 
 ZeroRule: TypeAlias = Callable[[Meeting], Zeros]
+
+
+def nothing(m: Meeting) -> Zeros:
+    """Nothing is known of the result."""
+    del m
+    return NOTHING
 
 
 def all_of(m: Meeting) -> Zeros:
@@ -278,10 +326,8 @@ def power(m: Meeting) -> Zeros:
 
 
 def select(m: Meeting) -> Zeros:
-    """Whatever the predicate, all cases must be zero; values are finite, so infinity is no case."""
-    cases = [zero for zero in m.zeros[1:] if zero is not INFINITE]
-    if not cases:
-        return NOTHING
+    """Whatever the predicate, all cases must be zero."""
+    cases = m.zeros[1:]
     if all(zero is EVERYTHING for zero in cases):
         return EVERYTHING
     return frozenset(pair for pair in m.pairs if all(pair in zero for zero in cases))
@@ -349,18 +395,13 @@ def pooled(m: Meeting) -> Zeros:
 
 
 def written(m: Meeting) -> Zeros:
-    """Zero where both the operand and the updates are; the indices decide only where.
-
-    An operand of infinities, which a maximum starts from, is written over; values are finite.
-    """
+    """Zero where both the operand and the updates are; the indices decide only where."""
     which = UPDATES[m.eqn.primitive]
     operand, updates, carries = m.zeros[0], m.zeros[which], m.carried[which]
-    if updates is EVERYTHING and (operand is EVERYTHING or operand is INFINITE):
+    if updates is EVERYTHING and operand is EVERYTHING:
         return EVERYTHING
     return frozenset(
-        pair
-        for pair in m.pairs
-        if (pair in operand or operand is INFINITE) and (pair in updates or pair not in carries)
+        pair for pair in m.pairs if pair in operand and (pair in updates or pair not in carries)
     )
 
 
@@ -371,10 +412,34 @@ def padded(m: Meeting) -> Zeros:
     return EVERYTHING if m.zeros[0] is EVERYTHING else m.zeros[0] | (m.pairs - m.carried[0])
 
 
+def _no_pole(m: Meeting) -> frozenset[Pair]:
+    del m
+    return frozenset()
+
+
+def _pole_of(operand: int) -> Callable[[Meeting], frozenset[Pair]]:
+    """Not finite where this operand is zero."""
+
+    def pole(m: Meeting) -> frozenset[Pair]:
+        return frozenset(pair for pair in m.pairs if pair in m.zeros[operand])
+
+    return pole
+
+
+def _negative_power(m: Meeting) -> frozenset[Pair]:
+    return _pole_of(0)(m) if m.eqn.params["y"] < 0 else frozenset()
+
+
+# Where a function of zero is not finite. (0^y is not for y < 0, and of y little is known.)
+POLES: dict[Primitive, Callable[[Meeting], frozenset[Pair]]] = {
+    **dict.fromkeys((p.digamma_p, p.lgamma_p, p.log_p, p.pow_p, p.rsqrt_p), _pole_of(0)),
+    **dict.fromkeys((p.div_p, p.rem_p), _pole_of(1)),
+    p.integer_pow_p: _negative_power,
+}
+
 # The sign of a constant reaches these rules; in all others it is forgotten.
 READS_SIGN: frozenset[Primitive] = frozenset({
     p.broadcast_in_dim_p, jaxprs.clamp_p, p.convert_element_type_p, p.max_p, p.min_p,
-    p.scatter_max_p, p.scatter_min_p, p.select_n_p,
 })  # fmt: skip
 
 # Which operand a writing primitive writes.

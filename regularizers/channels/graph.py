@@ -414,10 +414,19 @@ def matching(patterns: str | Sequence[str], paths: Sequence[str], what: str) -> 
     Patterns are those of `fnmatch`, with or without the collection: `Block_*`, `params/head/bias`.
 
     Raises:
+        TypeError: if they are no patterns.
         ValueError: if a pattern matches nothing; the message lists near matches.
     """
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(listed, list | tuple) or not all(
+        isinstance(pattern, str) for pattern in listed
+    ):
+        raise TypeError(
+            f"{what} must be a pattern or a list of them, e.g. {what}='backbone', found "
+            f"{patterns!r}. (A keyword of this name of your own function: use functools.partial.)"
+        )
     found: set[int] = set()
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+    for pattern in listed:
         matches = {i for i, path in enumerate(paths) if _matches(path, pattern)}
         if not matches:
             known = dict.fromkeys(name for path in paths for name in _names(path))

@@ -345,7 +345,7 @@ TRICKS = {
     ),
     "the largest of a segment": (
         lambda h, v, x: jnp.maximum(jnp.full((4, N), -jnp.inf).at[ROWS].max(h), 0.0),
-        True,
+        False,
     ),
     "added at the channel's own place": (
         lambda h, v, x: jnp.zeros((3, 4)).at[:, np.asarray([0, 3, 3, 1, 9, 2, 0])].add(h),

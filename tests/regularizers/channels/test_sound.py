@@ -1,0 +1,97 @@
+"""Functions that once were called exact and were not: compact equals masked, or nothing shrinks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import morph
+import regularizers as reg
+
+M, N, K, L = 4, 6, 2, 7
+KEEP = np.asarray([True, False, True, False, False, True])
+
+
+def heights(x):
+    return x[:, :1] > 0
+
+
+def segment_max(h):
+    return jax.ops.segment_max(h, jnp.asarray([0, 0, 2]), num_segments=4)
+
+
+CASES = {
+    "twice on one axis": lambda h, g, v, x: jnp.concatenate([h, h * 2.0], -1).var(-1) * h.sum(),
+    "cosines twice": lambda h, g, v, x: jnp.cos(jnp.concatenate([h, h], -1)).sum(-1),
+    "two groups on two axes": lambda h, g, v, x: jnp.cos(h[:, :, None] + g[:, None]).sum((1, 2)),
+    "variance of two groups": lambda h, g, v, x: (h[:, :, None] * g[:, None]).var((1, 2)),
+    "tanh of minus infinity": lambda h, g, v, x: (
+        jnp.tanh(jnp.where(heights(x), h, -jnp.inf)) @ v["b"]
+    ),
+    "a floor under a mask": lambda h, g, v, x: (
+        jnp.maximum(jnp.where(heights(x), h, -jnp.inf).max(0, keepdims=True), -9.0) @ v["b"]
+    ),
+    "clipped infinity": lambda h, g, v, x: (
+        jnp.clip(jnp.where(heights(x), h, jnp.inf), -5.0, 5.0) @ v["b"]
+    ),
+    "empty segments": lambda h, g, v, x: jnp.tanh(segment_max(h)) @ v["b"],
+    "is it finite": lambda h, g, v, x: (
+        jnp.where(jnp.isfinite(segment_max(h)), segment_max(h), 1.0) @ v["b"]
+    ),
+    "folds half where it is zero": lambda h, g, v, x: (
+        jax.nn.sigmoid(jnp.where(x[:, :1] > 9, h, -jnp.inf).max(0, keepdims=True)) @ v["b"]
+        + v["s"][None]
+    ),
+}
+BROKEN = {
+    "zero by zero": lambda h, x: h * jax.lax.rsqrt(jnp.square(h).sum(0, keepdims=True)),
+    "logarithm": lambda h, x: jnp.abs(h) * jnp.log(jnp.abs(h)),
+    "inverse": lambda h, x: jnp.minimum(h * (1.0 / jnp.abs(h)), 1.0),
+    "power": lambda h, x: jnp.abs(h) ** (-jnp.abs(x[:, :1])),
+}
+
+
+@pytest.fixture
+def v(rng):
+    shapes = {"a": (M, N), "b": (N, K), "c": (M, L), "s": (K,)}
+    return {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()}
+
+
+@pytest.fixture
+def x(rng):
+    return jnp.asarray(rng.normal(size=(3, M)), jnp.float32)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_compact_equals_masked(name, v, x):
+    def fn(v, x):
+        out = CASES[name](x @ v["a"], x @ v["c"], v, x)
+        return out, (x @ v["a"]) @ v["b"], (x @ v["c"]).sum()
+
+    graph = reg.trace_channels(fn, v, x)
+    alive = {
+        name: KEEP if group.width == N else np.arange(L) < 5
+        for name, group in graph.groups.items()
+        if group.width in (N, L) and (group.exact or group.folds)
+    }
+    masked, folded = graph.mask(v, alive), graph.fold(v, alive)
+    arch = morph.shrink(graph, alive, fold=True)
+    found = morph.compact(fn, arch)(arch.take(folded), x)
+    for one, other in zip(found, fn(masked, x), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_not_finite_is_never_exact(name, v, x):
+    graph = reg.trace_channels(lambda v, x: BROKEN[name](x @ v["a"], x) @ v["b"], v, x)
+    assert not graph.groups["a"].exact
+    assert "not even finite" in graph.groups["a"].why_inexact
+
+
+def test_a_bias_that_is_also_an_output_takes_nothing(v, x):
+    def fn(v, x):
+        return jax.nn.sigmoid(x @ v["a"]) @ v["b"] + v["s"][None], v["s"]
+
+    (group,) = reg.trace_channels(fn, v, x).groups.values()
+    assert not group.exact
+    assert not group.folds
