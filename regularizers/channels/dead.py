@@ -4,7 +4,8 @@
 looks closer. The slice may be a *number* (sigmoid(0) = 1/2): what it adds to a layer is a constant,
 which the layer's bias can take. Or all dead slices of a group may be *alike*, whatever they are
 ((0 - mean)^2 in a variance): a sum over the group then lacks so many times the same, and `compact`
-adds it. Anything else makes the group inexact.
+adds it. Anything else dies with the rows of the kernel that takes it in, which then produce, too
+(grouped queries, noise), unless it is not finite. What no kernel takes in makes the group inexact.
 """
 
 from __future__ import annotations
