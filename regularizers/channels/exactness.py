@@ -142,8 +142,8 @@ def _join(a: Zeros, b: Zeros) -> Zeros:
         return a
     if a is EVERYTHING:
         return b
-    if isinstance(a, Signed) or isinstance(b, Signed):
-        a, b = a - a, b  # signs differ
+    if isinstance(a, Signed):  # and b has another sign, or none
+        a = NOTHING
     joined = (a & b) | broken(a) | broken(b)
     return a if joined == a else joined
 

@@ -7,7 +7,7 @@ exactness of groups are read off this one table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from regularizers.channels import jaxprs
@@ -68,9 +68,16 @@ def _random_bits(step: Step) -> Destinations:
 
 def _dot_general(step: Step) -> Destinations:
     sums, batches = step.eqn.params["dimension_numbers"]
+    return _contracted(step, sums, batches)
+
+
+def _contracted(
+    step: Step, gone: Sequence[Sequence[int]], batches: Sequence[Sequence[int]]
+) -> Destinations:
+    """A product's result: batch axes, then the axes of each factor that are not gone."""
     result: Destinations = []
     position = len(batches[0])
-    for axes, summed, batch in zip(step.operands, sums, batches, strict=True):
+    for axes, summed, batch in zip(step.operands, gone, batches, strict=False):
         to: list[tuple[int, ...]] = []
         for k in range(len(axes)):
             if k in batch:
@@ -128,22 +135,9 @@ def _scatter(step: Step) -> Destinations:
 
 def _ragged_dot(step: Step) -> Destinations:
     numbers = step.eqn.params["ragged_dot_dimension_numbers"]
-    sums, batches = numbers.dot_dimension_numbers
-    position = len(batches[0])
-    result: Destinations = []
-    gone = [sums[0], (*sums[1], *numbers.rhs_group_dimensions)]
-    for axes, summed, batch in zip(step.operands, gone, batches, strict=False):
-        to: list[tuple[int, ...]] = []
-        for k in range(len(axes)):
-            if k in batch:
-                to.append((batch.index(k),))
-            elif k in summed:
-                to.append(())
-            else:
-                to.append((position,))
-                position += 1
-        result.append(to)
-    return result + [[()] * len(axes) for axes in step.operands[2:]]
+    (lhs_sum, rhs_sum), batches = numbers.dot_dimension_numbers
+    factors = _contracted(step, [lhs_sum, (*rhs_sum, *numbers.rhs_group_dimensions)], batches)
+    return factors + [[()] * len(axes) for axes in step.operands[2:]]
 
 
 FLOW: dict[Primitive, FlowRule] = {

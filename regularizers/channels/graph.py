@@ -241,9 +241,7 @@ class ChannelGraph:
         for leaf, variable in zip(leaves, self.variables.values(), strict=True):
             for k in sorted(variable.produces):
                 if any(not flags[name].all() for name in ax.groups_of(variable.axes[k])):
-                    keep = ax.alive_positions(variable.axes[k], flags)
-                    keep = keep.reshape([-1 if i == k else 1 for i in range(len(variable.shape))])
-                    leaf = jnp.where(keep, leaf, jnp.zeros((), leaf.dtype))
+                    leaf = _zeroed(leaf, k, ~ax.alive_positions(variable.axes[k], flags))
             masked.append(leaf)
         return jax.tree.unflatten(treedef, masked)
 
@@ -270,12 +268,11 @@ class ChannelGraph:
                 kernel = values[fold.kernel]
                 others = {n: f if n == name else np.ones_like(f) for n, f in flags.items()}
                 keep = ax.alive_positions(self.variables[fold.kernel].axes[fold.axis], others)
-                keep = keep.reshape([-1 if k == fold.axis else 1 for k in range(kernel.ndim)])
                 summed = tuple(k for k in range(kernel.ndim) if k not in fold.free)
-                added = fold.number * jnp.where(keep, 0, kernel).sum(summed)
+                added = fold.number * _zeroed(kernel, fold.axis, keep).sum(summed)
                 bias = values[fold.bias]
                 values[fold.bias] = bias + added.reshape(bias.shape).astype(bias.dtype)
-                values[fold.kernel] = jnp.where(keep, kernel, jnp.zeros((), kernel.dtype))
+                values[fold.kernel] = _zeroed(kernel, fold.axis, ~keep)
         return self.mask(jax.tree.unflatten(treedef, list(values.values())), alive)
 
     def leaves(self, variables: Any) -> tuple[list[Any], Any]:
@@ -323,6 +320,12 @@ class ChannelGraph:
 
     def __str__(self) -> str:
         return "\n".join(_table(self))
+
+
+def _zeroed(leaf: Any, axis: int, dead: np.ndarray) -> Any:
+    """The array with zeros at some positions [length] of an axis."""
+    where = dead.reshape([-1 if k == axis else 1 for k in range(np.ndim(leaf))])
+    return jnp.where(where, jnp.zeros((), leaf.dtype), leaf)
 
 
 def trace_channels(

@@ -2,8 +2,8 @@
 
 A variable is followed through everything that only rearranges it, acts on it elementwise, or
 combines it with other variables. Its axes that a product with an activation contracts *consume*;
-all others *produce*. What it first meets
-also says what kind of member it is: a kernel, a scale, a shift, a table that is looked up.
+all others *produce*. What it first meets also says what kind of member it is: a kernel, a scale, a
+shift, a table that is looked up.
 """
 
 from __future__ import annotations
