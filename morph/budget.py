@@ -33,10 +33,10 @@ def check_feasible(regularizer: NetworkRegularizer, budget: float, min_width: in
     if floor <= budget:
         return
     dearest = sorted(cost.table(least), key=lambda row: -row.cost)[:3]
-    spent = ", ".join(f"{row.layer} {row.cost:,.0f}" for row in dearest)
+    spent = ", ".join(f"{row.layer} {cost.show(row.cost)}" for row in dearest)
     raise BudgetError(
-        f"cannot meet a budget of {budget:,.0f} {cost.unit}: with every group that may shrink at "
-        f"width {min_width} the network still costs {floor:,.0f} {cost.unit} "
+        f"cannot meet a budget of {cost.show(budget)}: with every group that may shrink at "
+        f"width {min_width} the network still costs {cost.show(floor)} "
         f"({floor / regularizer.seed_cost:.1%} of the seed), most of it in {spent}. "
         "Ask for more than that; graph.explain(layer) says why a width is fixed."
     )
@@ -68,7 +68,7 @@ def strongest_within(
     """
     order = list(cost.groups)
     widths = cost.vector({name: int(np.sum(s > 0)) or 1 for name, s in strengths.items()})
-    marginal = dict(zip(order, _gradient(cost, widths), strict=True))
+    marginal = dict(zip(order, np.asarray(cost.marginal(widths)), strict=True))
     names: list[str] = []
     channels: list[int] = []
     scores: list[float] = []
@@ -88,7 +88,7 @@ def strongest_within(
     low, high = 0, len(ranking)
     if cost_without(high) > limit:
         raise BudgetError(
-            f"cannot meet {limit:,.0f} {cost.unit}: at least {cost_without(high):,.0f}"
+            f"cannot meet {cost.show(limit)}: at least {cost.show(cost_without(high))}"
         )
     while low < high:
         middle = (low + high) // 2
@@ -109,13 +109,6 @@ def strongest_within(
             now[position[i]] -= 1
             refused.add(int(position[i]))
     return keep
-
-
-def _gradient(cost: Cost, widths: np.ndarray) -> np.ndarray:
-    """Marginal costs by one-sided differences, exact for a multilinear cost."""
-    base = cost.of_vector(widths)
-    steps = np.eye(len(widths))
-    return np.asarray([float(cost.of_vector(widths + step)) - float(base) for step in steps])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@
     loss term      strength * sum_g marginal_cost_g * sum_c strength_gc
     proximal step  strength_gc <- max(0, strength_gc - step * marginal_cost_g)
 
-Marginal costs are the gradient of the one cost function at the alive widths, divided by the seed's
-cost, so that `strength` (the field's lambda) is dimensionless and carries over between models.
+Marginal costs are the gradient of the one cost function, in its smooth form, at the alive widths,
+divided by the seed's cost, so that `strength` (the field's lambda) is dimensionless and carries
+over between models.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from regularizers.channels import axes as ax
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph, near
 from regularizers.costs.cost import Cost
+from regularizers.costs.form import SMOOTH
 from regularizers.penalties import COMBINATIONS, PENALTIES, Strength
 
 FLOOR = 0.05  # a protected channel keeps this share of its group's strongest
@@ -93,7 +95,7 @@ class NetworkRegularizer:
         pulled = jnp.stack(
             [strengths[n].sum() if n in strengths else jnp.float32(0) for n in self.cost.groups]
         )
-        _, term = jax.jvp(self.cost.of_vector, (alive,), (pulled,))
+        _, term = jax.jvp(self._smooth, (alive,), (pulled,))
         return term / self.seed_cost
 
     def strengths(self, variables: Any) -> dict[str, Float[Array, " width"]]:
@@ -133,8 +135,11 @@ class NetworkRegularizer:
 
     def marginal_costs(self, strengths: Mapping[str, Any]) -> dict[str, Float[Array, ""]]:
         """d cost / d width at the alive widths, by group, over the seed's cost."""
-        marginal = jax.grad(self.cost.of_vector)(self.alive_widths(strengths)) / self.seed_cost
+        marginal = jax.grad(self._smooth)(self.alive_widths(strengths)) / self.seed_cost
         return {name: marginal[i] for i, name in enumerate(self.cost.groups) if name in strengths}
+
+    def _smooth(self, widths: Float[Array, " groups"]) -> Float[Array, ""]:
+        return self.cost.of_vector(widths, SMOOTH)
 
     def shrink_step(
         self,

@@ -147,15 +147,18 @@ class ChannelGraph:
         variables: every leaf of the variables, by path, in the order of the tree.
         operations: its products and convolutions, in the order of the function.
         unknown: primitives without a rule, with the user's source line of the first use.
+        body: all equations with the terms of their operands and results; for further analyses.
+        operation_steps: for each of `operations`, the `id` of its step in `body`.
     """
 
     groups: Mapping[str, Group]
     variables: Mapping[str, Variable]
     operations: tuple[Operation, ...]
     unknown: Mapping[str, str]
+    body: Body = field(repr=False)
+    operation_steps: tuple[int, ...] = field(repr=False)
     _terms: tuple[Axes, ...] = field(repr=False)
     _atoms: Mapping[str, Atom] = field(repr=False)
-    _body: Body = field(repr=False)
     _exact_with: dict[frozenset[str], frozenset[str]] = field(default_factory=dict, repr=False)
 
     @property
@@ -171,7 +174,7 @@ class ChannelGraph:
     @property
     def jaxpr(self) -> jaxprs.Jaxpr:
         """The function that was traced, of flat arrays: the variables, then the inputs."""
-        return self._body.jaxpr
+        return self.body.jaxpr
 
     def pins(self) -> tuple[PinGroup, ...]:
         """All fixed axes of variables but those of size 1, the most frequent reason first."""
@@ -305,7 +308,7 @@ class ChannelGraph:
         known = self._exact_with.get(frozenset(paths))
         if known is None:
             zeroed = [v.produces if v.path in paths else () for v in self.variables.values()]
-            known = frozenset(self.groups) - _inexact(self._body, self._atoms, zeroed)[0].keys()
+            known = frozenset(self.groups) - _inexact(self.body, self._atoms, zeroed)[0].keys()
             self._exact_with[frozenset(paths)] = known
         return known
 
@@ -549,17 +552,19 @@ def _assemble(
         )
         for name, atom in named.items()
     }
+    operations = list(_operations(body, roles, call.paths))
     return ChannelGraph(
         groups=groups,
         variables=variables,
-        operations=tuple(_operations(body, roles, call.paths)),
+        operations=tuple(operation for _, operation in operations),
         unknown={
             primitive.name: jaxprs.source_line(source)
             for primitive, source in inference.unknown.items()
         },
+        body=body,
+        operation_steps=tuple(step for step, _ in operations),
         _terms=terms,
         _atoms=named,
-        _body=body,
     )
 
 
@@ -645,10 +650,11 @@ def _operations(
     paths: Sequence[str],
     count: int = 1,
     branches: tuple[tuple[int, int], ...] = (),
-) -> Iterator[Operation]:
+) -> Iterator[tuple[int, Operation]]:
+    """The operations in order, each with the identity of its step."""
     for step in body.steps:
         if step.bodies:
-            times = count * _trips(step)
+            times = count * trips(step)
             is_branch = step.primitive is p.cond_p
             for i, inner in enumerate(step.bodies):
                 choice = (*branches, (id(step), i)) if is_branch else branches
@@ -656,7 +662,7 @@ def _operations(
         elif step.primitive in contraction.RULES:
             lhs, rhs = (tuple(map(freeze, operand)) for operand in step.operands[:2])
             kernel = next((paths[i] for i in roles.kernels.get(id(step), ())), "")
-            yield Operation(
+            operation = Operation(
                 primitive=step.primitive,
                 layer=layer_name(kernel) if kernel else jaxprs.scope(step.eqn) or "product",
                 kernel=kernel,
@@ -667,9 +673,10 @@ def _operations(
                 count=count,
                 branches=branches,
             )
+            yield id(step), operation
 
 
-def _trips(step: Step) -> int:
+def trips(step: Step) -> int:
     """How often a step runs its jaxprs; a `while` counts once, since nobody knows."""
     if step.primitive is p.scan_p:
         return int(step.eqn.params["length"])

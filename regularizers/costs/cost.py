@@ -1,61 +1,69 @@
 """A cost: one number, as a differentiable function of widths.
 
-A multilinear cost is a sum of rows, each a coefficient times the sizes of some axes. `jax.grad`
-of it is MorphNet's coefficient, and `jax.jvp(cost, alive, strengths)` is exactly its
-regularization term C (A_in R_out + A_out R_in) (Gordon et al. 2018, eq. 4): there is no second
-formula.
-
-Evaluation is two gathers and a segment sum, whatever the size of the network.
+FLOPs and parameters are multilinear in widths, so that `jax.grad` of a cost is MorphNet's
+coefficient, and `jax.jvp(cost, alive, strengths)` is exactly its regularization term
+C (A_in R_out + A_out R_in) (Gordon et al. 2018, eq. 4): there is no second formula. Latencies have
+steps and corners; those have two forms, written once (see `form`): `cost(widths)` is exact,
+`cost.smooth(widths)` is for gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from regularizers.channels import axes as ax
-from regularizers.channels.axes import Axis
-from regularizers.channels.graph import ChannelGraph, near
+from regularizers.channels.graph import near
+from regularizers.costs.form import EXACT, SMOOTH, Form
+from regularizers.costs.sizes import Term, named_amounts
+
+Amounts: TypeAlias = Callable[[Any, Form], Any]  # (widths [groups], form) -> costs [lines]
+SEEDS = "x seed"  # the unit of a sum of different units
+
+# What is shown with a prefix that suits the number; everything else is shown in full.
+_SCALED = {
+    "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")),
+    "J": ((1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One addend: coefficient x the sizes of `factors`."""
+class Line:
+    """What one entry of a cost belongs to: a layer, and the detail of it, e.g. `conv 3x3`."""
 
     layer: str
     detail: str
-    coefficient: float
-    factors: tuple[Axis, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """One line of `Cost.table()`."""
+    """One line of `Cost.table()`: a cost in the unit of the table, and its share of the total."""
 
     layer: str
     detail: str
     cost: float
-    share: float  # of the total
+    share: float
 
 
 class CostTable(tuple[LayerCost, ...]):
-    """The rows of a cost per layer; prints as a table."""
+    """What every layer costs; prints as a table."""
 
     unit: str = ""
 
     def __str__(self) -> str:
         layer = max([5, *(len(row.layer) for row in self)])
         detail = max([6, *(len(row.detail) for row in self)])
-        lines = [f"{'layer':<{layer}}  {'detail':<{detail}}  {self.unit:>16}   share"]
+        scale, unit, digits = scaled(max([0.0, *(row.cost for row in self)]), self.unit)
+        lines = [f"{'layer':<{layer}}  {'detail':<{detail}}  {unit:>16}   share"]
         lines += [
-            f"{r.layer:<{layer}}  {r.detail:<{detail}}  {r.cost:>16,.0f}  {r.share:6.1%}"
+            f"{r.layer:<{layer}}  {r.detail:<{detail}}  {r.cost / scale:>16,.{digits}f}  "
+            f"{r.share:6.1%}"
             for r in self
         ]
         return "\n".join(lines)
@@ -63,13 +71,19 @@ class CostTable(tuple[LayerCost, ...]):
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity, so that `jit(cost)` works
 class Cost:
-    """A multilinear function of the widths of a graph's groups.
+    """A function of the widths of a graph's groups. Costs add up: `0.5 * flops + 0.5 * size`.
+
+    A sum of costs of one unit is in that unit. In a sum of different units every cost counts as a
+    ratio to its seed's: `0.5 * reg.flops(graph) + 0.5 * reg.latency(graph, "edge_tpu")` is 1 for
+    the seed.
 
     Attributes:
         name: what it counts, e.g. `flops`.
-        unit: its unit, e.g. `FLOP`.
+        unit: its unit, e.g. `FLOP`, `B`, `s`.
         groups: the groups whose widths it takes, in order, with their seed widths.
-        rows: its addends.
+        lines: what its addends belong to.
+        amounts: (widths [groups], form) -> [lines], which add up to the cost.
+        terms: of a sum: weights and costs.
 
     Example:
         >>> cost = flops(graph)                                          # doctest: +SKIP
@@ -79,133 +93,195 @@ class Cost:
     name: str
     unit: str
     groups: Mapping[str, int]
-    rows: tuple[Row, ...] = field(repr=False)
+    lines: tuple[Line, ...] = field(repr=False)
+    amounts: Amounts = field(repr=False)
+    terms: tuple[tuple[float, Cost], ...] = field(default=(), repr=False)
 
     def __call__(self, widths: Mapping[str, Any] | None = None) -> Any:
-        """The cost at `widths`; groups not named keep their seed width.
+        """The cost at `widths`, exactly; groups not named keep their seed width.
 
         Args:
-            widths: {group: number}. Python and numpy numbers are counted exactly, in float64;
-                JAX arrays give a differentiable JAX scalar.
+            widths: {group: whole number}. Python and numpy numbers are counted in float64; JAX
+                arrays give a differentiable JAX scalar.
+
+        Raises:
+            KeyError: if a group is unknown.
+            ValueError: if a width is negative, or a fraction.
+        """
+        return self.of_vector(self.vector(widths, whole=True))
+
+    def smooth(self, widths: Mapping[str, Any] | None = None) -> Any:
+        """The cost at `widths` without its steps and corners; widths may be fractions.
 
         Raises:
             KeyError: if a group is unknown. ValueError: if a width is negative.
         """
-        return self.of_vector(self.vector(widths))
+        return self.of_vector(self.vector(widths), SMOOTH)
 
-    def vector(self, widths: Mapping[str, Any] | None = None) -> Any:
-        """Widths as one vector [groups], in the order of `groups`."""
+    def vector(self, widths: Mapping[str, Any] | None = None, *, whole: bool = False) -> Any:
+        """Widths as one vector [groups], in the order of `groups`, checked."""
         given = dict(widths or {})
         for name, width in given.items():
             if name not in self.groups:
                 raise KeyError(f"no channel group {name!r}{near(name, self.groups)}")
-            if not isinstance(width, jax.Array) and not width >= 0:
+            if isinstance(width, jax.core.Tracer):
+                continue
+            if not width >= 0:
                 raise ValueError(f"the width of {name!r} must be at least 0, found {width}")
+            if whole and not isinstance(width, jax.Array) and width != int(width):
+                raise ValueError(
+                    f"the width of {name!r} must be a whole number, found {width}; "
+                    "cost.smooth(widths) takes fractions"
+                )
         values = [given.get(name, seed) for name, seed in self.groups.items()]
         if any(isinstance(value, jax.Array) for value in values):
             return jnp.stack([jnp.asarray(value, float) for value in values])
         return np.asarray(values, np.float64)
 
-    def of_vector(self, widths: Any) -> Any:
-        """The cost at widths [groups]; the form for inner loops."""
-        total = self.per_row(widths).sum()
+    def of_vector(self, widths: Any, form: Form = EXACT) -> Any:
+        """The cost at widths [groups]; for inner loops, unchecked."""
+        total = self.amounts(widths, form).sum()
         return total if isinstance(total, jax.Array) else float(total)
 
-    def per_row(self, widths: Any) -> Any:
-        """The cost of every row [rows] at widths [groups]."""
-        index = self._index
-        sizes = _products(widths, index.monomials, index.coefficients)
-        if isinstance(sizes, jax.Array):
-            sizes = jax.ops.segment_sum(sizes, index.owner, num_segments=index.axes)
-        else:
-            sizes = np.bincount(index.owner, weights=sizes, minlength=index.axes)
-        return _products(sizes, index.factors, index.scale)
+    def marginal(self, widths: Any) -> Float[Array, " groups"]:
+        """d cost / d width at widths [groups], by the smooth form."""
+        return self._gradient(jnp.asarray(widths, jnp.float32))
+
+    @cached_property
+    def _gradient(self) -> Callable[[Any], Any]:
+        return jax.jit(jax.grad(lambda widths: self.of_vector(widths, SMOOTH)))
+
+    @cached_property
+    def seed(self) -> float:
+        """The seed's cost."""
+        return float(self())
 
     def table(self, widths: Mapping[str, Any] | None = None) -> CostTable:
         """The cost per layer at `widths` (numbers), in the order of the network."""
-        values = self.per_row(self.vector(widths))
+        values = np.asarray(self.amounts(self.vector(widths, whole=True), EXACT))
         total = float(values.sum()) or 1.0
-        merged: dict[tuple[str, str], float] = {}
-        for row, value in zip(self.rows, values, strict=True):
-            key = row.layer, row.detail
-            merged[key] = merged.get(key, 0.0) + float(value)
+        merged: dict[Line, float] = {}
+        for line, value in zip(self.lines, values, strict=True):
+            merged[line] = merged.get(line, 0.0) + float(value)
         table = CostTable(
-            LayerCost(layer=layer, detail=detail, cost=value, share=value / total)
-            for (layer, detail), value in merged.items()
+            LayerCost(layer=line.layer, detail=line.detail, cost=value, share=value / total)
+            for line, value in merged.items()
         )
         table.unit = self.unit
         return table
 
-    @cached_property
-    def _index(self) -> _Index:
-        position = {name: i for i, name in enumerate(self.groups)}
-        slots: dict[Axis, int] = {}
-        factors = [[slots.setdefault(axis, len(slots)) for axis in r.factors] for r in self.rows]
-        monomials: list[list[int]] = []
-        coefficients: list[float] = []
-        owner: list[int] = []
-        for axis, slot in slots.items():
-            for coefficient, names in expand(axis):
-                monomials.append([position[name] for name in names])
-                coefficients.append(coefficient)
-                owner.append(slot)
-        return _Index(
-            monomials=_padded(monomials, len(self.groups)),
-            coefficients=np.asarray(coefficients, np.float64),
-            owner=np.asarray(owner, np.int64),
-            axes=len(slots),
-            factors=_padded(factors, len(slots)),
-            scale=np.asarray([row.coefficient for row in self.rows], np.float64),
+    def of_layers(self, *layers: str) -> Cost:
+        """What some layers cost.
+
+        Raises:
+            KeyError: if nothing is booked on one of them; the message lists near matches.
+        """
+        known = {line.layer for line in self.lines}
+        for layer in layers:
+            if layer not in known:
+                raise KeyError(f"{self.name} books nothing on {layer!r}{near(layer, known)}")
+        chosen = np.asarray([k for k, line in enumerate(self.lines) if line.layer in layers])
+        return replace(
+            self,
+            name=f"{self.name} of {', '.join(layers)}",
+            lines=tuple(self.lines[k] for k in chosen),
+            amounts=lambda widths, form: self.amounts(widths, form)[chosen],
+            terms=(),
         )
 
+    def show(self, value: float) -> str:
+        """A cost in words, e.g. `1.250 ms`."""
+        scale, unit, digits = scaled(value, self.unit)
+        return f"{value / scale:,.{digits}f} {unit}"
 
-@dataclass(frozen=True, kw_only=True)
-class _Index:
-    """A cost as arrays: sizes of axes are sums of monomials of widths, rows products of sizes."""
+    def __str__(self) -> str:
+        return f"{self.name}: {self.show(self.seed)}"
 
-    monomials: np.ndarray  # int [M, D] into widths, padded with the index of a one
-    coefficients: np.ndarray  # [M]
-    owner: np.ndarray  # int [M]: the axis that a monomial is an addend of
-    axes: int
-    factors: np.ndarray  # int [R, F] into axes, padded with the index of a one
-    scale: np.ndarray  # [R]
+    def __add__(self, other: Any) -> Cost:
+        if not isinstance(other, Cost):
+            return NotImplemented
+        return weighted([*self._weighted, *other._weighted])
 
+    def __radd__(self, other: Any) -> Cost:
+        return self if isinstance(other, int) and other == 0 else NotImplemented  # for sum()
 
-def expand(axis: Axis) -> list[tuple[float, tuple[str, ...]]]:
-    """The size of an axis as a sum of monomials: (coefficient, group names)."""
-    match axis:
-        case int():
-            return [(float(axis), ())]
-        case str():
-            return [(1.0, (axis,))]
-        case ax.Sum(parts):
-            return [monomial for part in parts for monomial in expand(part)]
-        case ax.Product(factors):
-            result = []
-            for choice in product(*map(expand, factors)):
-                coefficient = float(np.prod([c for c, _ in choice]))
-                result.append((coefficient, tuple(name for _, names in choice for name in names)))
-            return result
-    raise TypeError(f"not an axis: {axis!r}")
+    def __mul__(self, weight: Any) -> Cost:
+        if not isinstance(weight, int | float) or not 0.0 <= weight < float("inf"):
+            raise ValueError(f"a weight of a cost must be a number of at least 0, found {weight!r}")
+        return weighted([(weight * own, cost) for own, cost in self._weighted])
+
+    __rmul__ = __mul__
+
+    @property
+    def _weighted(self) -> tuple[tuple[float, Cost], ...]:
+        return self.terms or ((1.0, self),)
 
 
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
-    length = max([1, *map(len, rows)])
-    return np.asarray([[*row, *[fill] * (length - len(row))] for row in rows], np.int64).reshape(
-        -1, length
+def weighted(terms: Sequence[tuple[float, Cost]]) -> Cost:
+    """The weighted sum of costs of one graph; see `Cost` for its unit.
+
+    Raises:
+        ValueError: if they are of different graphs, or a seed costs nothing where units differ.
+    """
+    first = terms[0][1]
+    for _, cost in terms:
+        if dict(cost.groups) != dict(first.groups):
+            raise ValueError(
+                f"cannot add {cost.name} to {first.name}: they are costs of different graphs"
+            )
+    same = all(cost.unit == first.unit for _, cost in terms)
+    for _, cost in terms:
+        if not same and not cost.seed > 0.0:
+            raise ValueError(
+                f"cannot add {cost.name} to a cost of another unit: its seed costs {cost.seed:g}"
+            )
+    factors = [weight if same else weight / cost.seed for weight, cost in terms]
+
+    def amounts(widths: Any, form: Form) -> Any:
+        parts = [
+            f * cost.amounts(widths, form) for f, (_, cost) in zip(factors, terms, strict=True)
+        ]
+        return (jnp if isinstance(widths, jax.Array) else np).concatenate(parts)
+
+    alone = len(terms) == 1
+    return Cost(
+        name=" + ".join(f"{weight:g} {cost.name}" for weight, cost in terms),
+        unit=first.unit if same else SEEDS,
+        groups=first.groups,
+        lines=tuple(
+            line if alone else replace(line, detail=f"{cost.name}: {line.detail}")
+            for _, cost in terms
+            for line in cost.lines
+        ),
+        amounts=amounts,
+        terms=tuple(terms),
     )
 
 
-def _products(values: Any, index: np.ndarray, scale: np.ndarray) -> Any:
-    """scale x the products of the values at `index` [R, F], where one past the end is a one."""
-    xp = jnp if isinstance(values, jax.Array) else np
-    padded = xp.concatenate([values, xp.ones(1, values.dtype)])
-    result = xp.asarray(scale, values.dtype)
-    for column in index.T:
-        result = result * padded[column]
-    return result
+def multilinear(
+    groups: Mapping[str, int], name: str, unit: str, addends: Sequence[tuple[Line, Term]]
+) -> Cost:
+    """A cost that is a sum of coefficients times the sizes of axes.
+
+    Args:
+        groups: whose widths it is a function of, with their seed widths.
+        name: what it counts.
+        unit: its unit.
+        addends: (what it belongs to, (coefficient, axes)).
+    """
+    sizes, tables = named_amounts(list(groups), {name: [[term] for _, term in addends]})
+    return Cost(
+        name=name,
+        unit=unit,
+        groups=groups,
+        lines=tuple(line for line, _ in addends),
+        amounts=lambda widths, form: tables[name](sizes(widths)),
+    )
 
 
-def cost_of(graph: ChannelGraph, name: str, unit: str, rows: Sequence[Row]) -> Cost:
-    """A cost over all groups of `graph`."""
-    return Cost(name=name, unit=unit, groups=graph.widths, rows=tuple(rows))
+def scaled(value: float, unit: str) -> tuple[float, str, int]:
+    """How to show an amount: what to divide it by, the unit then, and how many decimals."""
+    for scale, prefixed in _SCALED.get(unit, ()):
+        if value >= scale or scale == _SCALED[unit][-1][0]:
+            return scale, prefixed, 3
+    return 1.0, unit, 4 if unit == SEEDS else 0

@@ -17,7 +17,7 @@ from regularizers.channels.axes import Axis, make_product, size
 from regularizers.channels.graph import ChannelGraph, Operation
 from regularizers.channels.jaxprs import Primitive, ragged_dot_general_p
 from regularizers.channels.jaxprs import primitives as p
-from regularizers.costs.cost import Cost, Row, cost_of
+from regularizers.costs.cost import Cost, Line, multilinear
 
 Factors: TypeAlias = tuple[Axis, ...]
 FLOPS_PER_MULTIPLY_ADD = 2.0
@@ -29,21 +29,27 @@ def flops(graph: ChannelGraph) -> Cost:
     Example:
         >>> reg.flops(graph)({"Conv_0": 8})  # doctest: +SKIP
     """
-    rows = []
-    for operation in dearest(graph):
-        coefficient, factors = flop_factors(operation)
-        op, kernel, _, _ = operation_name(operation)
-        detail = " ".join([op, "x".join(map(str, kernel))]).strip()
-        rows.append(
-            Row(layer=operation.layer, detail=detail, coefficient=coefficient, factors=factors)
-        )
-    return cost_of(graph, "flops", "FLOP", rows)
+    addends = [(line_of(operation), flop_factors(operation)) for operation in dearest(graph)]
+    return multilinear(graph.widths, "flops", "FLOP", addends)
+
+
+def line_of(operation: Operation) -> Line:
+    """What an operation is called in tables."""
+    op, kernel, _, _ = operation_name(operation)
+    return Line(layer=operation.layer, detail=" ".join([op, "x".join(map(str, kernel))]).strip())
 
 
 def dearest(graph: ChannelGraph) -> list[Operation]:
     """The operations that run if every `cond` takes its dearest branch, at the seed's widths."""
+    chosen = dearest_branches(graph)
+    return [o for o in graph.operations if all(chosen[c] == b for c, b in o.branches)]
+
+
+def dearest_branches(graph: ChannelGraph) -> dict[int, int]:
+    """For each `cond` with an operation in it, the branch with the most FLOPs in the seed."""
     widths = graph.widths
     kept = list(graph.operations)
+    best: dict[int, int] = {}
     for depth in range(max((len(o.branches) for o in kept), default=0), 0, -1):  # innermost first
         totals: Counter[tuple[int, int]] = Counter()
         for operation in kept:
@@ -51,17 +57,18 @@ def dearest(graph: ChannelGraph) -> list[Operation]:
                 coefficient, factors = flop_factors(operation)
                 price = coefficient * math.prod(size(axis, widths) for axis in factors)
                 totals[operation.branches[depth - 1]] += int(price)
-        best: dict[int, int] = {}
+        found: dict[int, int] = {}
         for (cond, branch), total in totals.items():
-            if cond not in best or total > totals[cond, best[cond]]:
-                best[cond] = branch
+            if cond not in found or total > totals[cond, found[cond]]:
+                found[cond] = branch
         kept = [
             operation
             for operation in kept
             if len(operation.branches) < depth
-            or best[operation.branches[depth - 1][0]] == operation.branches[depth - 1][1]
+            or found[operation.branches[depth - 1][0]] == operation.branches[depth - 1][1]
         ]
-    return kept
+        best |= found
+    return best
 
 
 def flop_factors(operation: Operation) -> tuple[float, Factors]:

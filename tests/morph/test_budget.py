@@ -56,7 +56,9 @@ def test_limit_out_of_reach(cost):
 def test_feasibility_names_the_layers_and_the_floor(graph, cost):
     regularizer = reg.NetworkRegularizer(graph, cost)
     check_feasible(regularizer, 2 * (M + K))
-    with pytest.raises(BudgetError, match=r"costs 16 FLOP \(9\.1% of the seed\).*in a 10, b 6"):
+    with pytest.raises(
+        BudgetError, match=r"costs 16 FLOP \(9\.1% of the seed\).*in a 10 FLOP, b 6 FLOP"
+    ):
         check_feasible(regularizer, 15)
 
 

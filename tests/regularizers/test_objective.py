@@ -6,6 +6,7 @@ from flax import linen as nn
 from flax import nnx
 
 import regularizers as reg
+from regularizers.costs.cost import multilinear
 
 
 class ConvNet(nn.Module):
@@ -239,7 +240,7 @@ def test_a_cost_of_nothing_is_refused():
     graph = reg.trace_channels(
         lambda v, x: (x * v["a"]) @ v["b"], {"a": jnp.ones(3), "b": jnp.ones((3, 2))}, jnp.ones(3)
     )
-    free = reg.Cost(name="free", unit="coins", groups=graph.widths, rows=())
+    free = multilinear(graph.widths, "free", "coins", [])
     with pytest.raises(ValueError, match=r"the seed's cost must be positive, found 0\.0"):
         reg.NetworkRegularizer(graph, free)
 

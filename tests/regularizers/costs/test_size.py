@@ -37,7 +37,7 @@ def test_counts_every_trained_parameter_and_no_statistic():
     c, d = 2, 5
     by_hand = 5 * 3 * i * c + 2 * c + (h * w * c) * d + d + d * k + k
     assert size({"Conv_0": c, "Dense_0": d}) == by_hand
-    assert {row.layer for row in size.rows} == {"Conv_0", "BatchNorm_0", "Dense_0", "Dense_1"}
+    assert {row.layer for row in size.lines} == {"Conv_0", "BatchNorm_0", "Dense_0", "Dense_1"}
     assert (size.name, size.unit) == ("model_size", "parameters")
 
 

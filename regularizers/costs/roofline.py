@@ -1,0 +1,42 @@
+"""Roofline latency: every kernel takes as long as its arithmetic or its memory traffic.
+
+    seconds = max(FLOPs / peak, bytes / bandwidth)     (Williams et al. 2009)
+
+As in MorphNet, the bytes of a product or convolution are those of its operands and its result, and
+elementwise kernels are taken to be fused, that is free. Poolings, reductions and movements of data
+are traffic alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from regularizers.channels.graph import ChannelGraph
+from regularizers.costs.cost import Cost
+from regularizers.costs.devices import Device
+from regularizers.costs.form import Form
+from regularizers.costs.work import Work, cost_of_work
+
+
+def roofline(graph: ChannelGraph, device: Device, dtype: str | None = None) -> Cost:
+    """Seconds of one call at the traced batch size, at the most a device can do.
+
+    Args:
+        graph: the channel graph of the network.
+        device: its peak figures.
+        dtype: of all operands; if not given, float32, or the device's first where it has none.
+
+    Raises:
+        ValueError: if the device has no peak for the type.
+    """
+    chosen = dtype or ("float32" if "float32" in device.peak_flops_per_s else "")
+    chosen = chosen or next(iter(device.peak_flops_per_s))
+    peak, itemsize = device.peak(chosen), jnp.dtype(chosen).itemsize
+
+    def price(work: Work, form: Form) -> Any:
+        traffic = work.elements * itemsize * (work.facts.kind != "elementwise")
+        return form.maximum(work.flops / peak, traffic / device.bytes_per_s)
+
+    return cost_of_work(graph, f"latency_{device.name}_{chosen}", "s", price)
