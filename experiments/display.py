@@ -307,26 +307,30 @@ class Result:
         flops: FLOPs of one example, 2 per multiply-add.
         parameters: number of parameters.
         accuracy: test accuracy as a share; None where it was not measured.
-        latency_s: seconds per batch; None where it was not asked for.
+        cost: what was paid for, if that is neither of these; None where it was not asked for.
     """
 
     name: str
     flops: float
     parameters: float
     accuracy: float | None = None
-    latency_s: float | None = None
+    cost: float | None = None
 
 
-def result_table(results: Sequence[Result], title: str = "Before and after") -> Table:
+def result_table(
+    results: Sequence[Result], title: str = "Before and after", *, cost: str = "", unit: str = ""
+) -> Table:
     """Returns a table that compares networks with the first, the seed.
 
     Args:
         results: the seed's result, then any others.
         title: printed above the table.
+        cost: what `Result.cost` is; it gets a column of its own, and is named in the title.
+        unit: of the cost; "" for a ratio.
 
     Returns:
-        A table of accuracy, FLOPs and parameters, each with its ratio to the seed; latency, too,
-        if any result has one.
+        A table of accuracy, FLOPs and parameters, each with its ratio to the seed; the cost, too,
+        if it has a name.
 
     Raises:
         ValueError: if there are no results.
@@ -334,13 +338,12 @@ def result_table(results: Sequence[Result], title: str = "Before and after") -> 
     if not results:
         raise ValueError("result_table needs at least the seed's Result; got none.")
     seed = results[0]
-    timed = any(result.latency_s is not None for result in results)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=f"{title}; cost: {cost}" if cost else title, title_justify="left")
     table.add_column("network")
     for column in ("accuracy", "FLOPs", "of seed", "parameters", "of seed"):
         table.add_column(column, justify="right")
-    if timed:
-        table.add_column("latency", justify="right")
+    if cost:
+        table.add_column("cost", justify="right")
         table.add_column("of seed", justify="right")
     for result in results:
         cells = [
@@ -350,11 +353,16 @@ def result_table(results: Sequence[Result], title: str = "Before and after") -> 
             humanize(result.parameters),
             _ratio(result.parameters, seed.parameters),
         ]
-        if timed:
-            cells.append("–" if result.latency_s is None else humanize(result.latency_s, "s"))
-            cells.append(_ratio(result.latency_s, seed.latency_s))
+        if cost:
+            cells += [_amount(result.cost, unit), _ratio(result.cost, seed.cost)]
         table.add_row(Text(result.name), *cells)
     return table
+
+
+def _amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return "–"
+    return humanize(value, unit) if unit else f"{value:.3f}"
 
 
 def _ratio(value: float | None, seed: float | None) -> str:

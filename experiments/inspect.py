@@ -16,6 +16,12 @@ function without arguments is called as it is, and makes what it makes).
     --input=1,77:int32          another dtype
     --input=mask=1,77:bool      by keyword
     --kwargs=train=False        static keyword arguments, as in a Python call
+    --cost=edge_tpu,flops       what to count, instead of flops,size; again and again, too. One of
+                                flops, size, activation_bytes, activation_peak, energy; latency on
+                                edge_tpu, here (this machine, timed once) or V100, ...; or a sum:
+                                --cost="0.5*flops + 0.5*edge_tpu"
+    --plot=costs.png            draws what every layer costs, and a roofline for every latency;
+                                .png, .svg or .pdf
     --picture=channels.svg      draws the graph; .html is the same with highlighting
     --json                      prints one JSON document instead of the tables
 
@@ -28,13 +34,16 @@ The JSON has the keys
     layers[]                     layer, flops, flops_share, parameters, parameters_share,
                                  operations[]: op, kernel, in, out (widths), in_axis, out_axis
                                  (a number, a group, {"sum": []} or {"product": []}), count
+    costs[]                      of every --cost: name, unit, seed, halved (the share that is left
+                                 when every group has half its width, rounded up), layers[]:
+                                 layer, detail, cost, share; all shares add up to 1
     pins[]                       reason, source (file:line, "" where unknown), axes[]: path, axis,
                                  size; axes of size 1 or 0 are left out
     unknown[]                    primitive, source: operations without a rule
     totals                       equations, seconds, flops, parameters; free_flops and
                                  free_parameters (shares that go when every group has width 0);
                                  halved_flops and halved_parameters (shares that are left when
-                                 every group has half its width)
+                                 every group has half its width, rounded up)
 """
 
 from __future__ import annotations
@@ -43,7 +52,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +63,8 @@ from rich.table import Table
 from rich.text import Text
 
 import regularizers as reg
-from experiments import picture
+from experiments import cost_plots, picture
+from experiments.cost_plots import in_words
 from experiments.display import humanize
 from experiments.models import (
     ADVICE,
@@ -71,11 +81,14 @@ from experiments.models import (
 from experiments.networks import SEED_NETWORKS, build
 from regularizers.channels import axes as ax
 from regularizers.channels.graph import ChannelGraph, PinGroup, layer_name
-from regularizers.costs.cost import Cost
+from regularizers.costs.cost import Cost, LayerCost
 from regularizers.costs.flops import operation_name
+from regularizers.costs.named import check_name, cost_named
 
 _SEED_INPUT = "1,32,32,3"
 _SEED_CLASSES = 10
+_COSTS = ("flops", "size")
+_HEADINGS = {"flops": "FLOPs", "size": "parameters"}  # which need no unit beside the number
 _MOST_NAMES = 3  # in one cell
 _CONSOLE_WIDTH = 160  # where there is no terminal
 
@@ -96,6 +109,12 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "kwargs", "", "Static keyword arguments, e.g. train=False,depth=3.", flag_values=own
     )
+    flags.DEFINE_multi_string(
+        "cost", [",".join(_COSTS)], "Costs to show, separated by commas.", flag_values=own
+    )
+    flags.DEFINE_string(
+        "plot", None, "Draw the costs into this .png, .svg or .pdf file.", flag_values=own
+    )
     flags.DEFINE_string("picture", None, "Draw into this .svg or .html file.", flag_values=own)
     flags.DEFINE_bool("json", False, "Print one JSON document, nothing else.", flag_values=own)
     flags.DEFINE_integer("verbosity", 0, "1 shows the traceback of an error.", flag_values=own)
@@ -108,36 +127,54 @@ def define_flags() -> flags.FlagValues:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that is shown about a network."""
+    """All that is shown about a network; `costs` are those asked for, by what they are called."""
 
     model: str
     inputs: tuple[Input, ...]
     graph: ChannelGraph
     flops: Cost
     parameters: Cost
+    costs: Mapping[str, Cost]
     pins: tuple[PinGroup, ...]
     equations: int
     seconds: float
 
 
-def make_report(model: str, inputs: Sequence[Input], graph: ChannelGraph, seconds: float) -> Report:
-    """Everything about a graph that took so many seconds to trace."""
+def make_report(
+    model: str,
+    inputs: Sequence[Input],
+    graph: ChannelGraph,
+    seconds: float,
+    costs: Sequence[str] = _COSTS,
+) -> Report:
+    """Everything about a graph that took so many seconds to trace.
+
+    Raises:
+        InspectError: if a cost is unknown, or cannot be counted for this graph.
+    """
     return Report(
         model=model,
         inputs=tuple(inputs),
         graph=graph,
         flops=reg.flops(graph),
         parameters=reg.model_size(graph),
+        costs={name: _cost(graph, name) for name in costs},
         pins=graph.pins(),
         equations=picture.count_equations(graph.jaxpr),
         seconds=seconds,
     )
 
 
+def _cost(graph: ChannelGraph, name: str) -> Cost:
+    try:
+        return cost_named(graph, name)
+    except ValueError as error:
+        raise InspectError(f"--cost={name}: {error}") from None
+
+
 def totals_of(report: Report) -> dict[str, float]:
     """The last lines of a report: costs of the seed, and how much of them is free."""
     nothing = dict.fromkeys(report.graph.groups, 0)
-    half = {name: width / 2 for name, width in report.graph.widths.items()}
     totals: dict[str, float] = {
         "equations": report.equations,
         "seconds": round(report.seconds, 3),
@@ -146,8 +183,13 @@ def totals_of(report: Report) -> dict[str, float]:
     }
     for name, cost in (("flops", report.flops), ("parameters", report.parameters)):
         totals[f"free_{name}"] = 1 - _over(cost(nothing), cost())
-        totals[f"halved_{name}"] = _over(cost(half), cost())
+        totals[f"halved_{name}"] = halved(cost)
     return totals
+
+
+def halved(cost: Cost) -> float:
+    """The share of a cost that is left when every group has half its width, rounded up."""
+    return _over(cost({name: -(-width // 2) for name, width in cost.groups.items()}), cost())
 
 
 def _over(part: float, whole: float) -> float:
@@ -188,6 +230,20 @@ def layers_of(report: Report) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def costs_of(report: Report) -> list[dict[str, Any]]:
+    """Every cost that was asked for: in all, and by layer."""
+    return [
+        {
+            "name": name,
+            "unit": cost.unit,
+            "seed": cost.seed,
+            "halved": halved(cost),
+            "layers": [asdict(row) for row in cost.table()],
+        }
+        for name, cost in report.costs.items()
+    ]
+
+
 def to_json(report: Report) -> dict[str, Any]:
     """The report as JSON; its keys are in this module's documentation."""
     return {
@@ -199,6 +255,7 @@ def to_json(report: Report) -> dict[str, Any]:
         ],
         "groups": [asdict(group) for group in report.graph.groups.values()],
         "layers": layers_of(report),
+        "costs": costs_of(report),
         "pins": [asdict(group) for group in report.pins],
         "unknown": [
             {"primitive": name, "source": source} for name, source in report.graph.unknown.items()
@@ -225,16 +282,23 @@ def show(report: Report, console: Console) -> None:
             Text(f"no rule for {name}: all that it touches is fixed{where}", "red"), soft_wrap=True
         )
     totals = totals_of(report)
-    console.print(
+    _say(
+        console,
         f"{report.model}: {report.equations:,} equations, traced and inferred in "
         f"{report.seconds:.2f} s. Free: {totals['free_flops']:.1%} of "
         f"{humanize(totals['flops'], 'FLOP')}, {totals['free_parameters']:.1%} of "
         f"{humanize(totals['parameters'])} parameters; the rest is what fixed widths cost. With "
         f"every group halved: {totals['halved_flops']:.1%} of the FLOPs, "
         f"{totals['halved_parameters']:.1%} of the parameters.",
-        soft_wrap=True,
-        highlight=False,
     )
+    for name, cost in report.costs.items():
+        if name not in _COSTS:  # those are told above
+            share = f"{halved(cost):.1%} with every group halved"
+            _say(console, f"{name}: {in_words(cost.seed, cost.unit)}; {share}.")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def group_table(graph: ChannelGraph) -> Table:
@@ -257,12 +321,14 @@ def group_table(graph: ChannelGraph) -> Table:
 
 
 def layer_table(report: Report) -> Table:
-    """Every layer with a product; all others, which only hold parameters, in one last row."""
+    """Every layer with a product; what costs beside them, in the last rows."""
     table = Table(title="Layers", title_justify="left")
     for column in ("layer", "op", "in → out"):
         table.add_column(column, overflow="fold")
-    for column in ("FLOPs", "share", "parameters", "share"):
-        table.add_column(column, justify="right")
+    for name in report.costs:
+        table.add_column(Text(_HEADINGS.get(name, name)), justify="right")
+        table.add_column("share", justify="right")
+    booked = {name: cost.table() for name, cost in report.costs.items()}
     layers = layers_of(report)
     for layer in layers:
         if layer["operations"]:
@@ -270,25 +336,31 @@ def layer_table(report: Report) -> Table:
             kernel = "×".join(map(str, first["kernel"]))
             times = f" +{len(more)}" if more else f" ×{first['count']}" * (first["count"] > 1)
             op = f"{first['op']} {kernel}".strip() + times
-            table.add_row(
-                Text(layer["layer"]), op, f"{first['in']} → {first['out']}", *_costs(layer)
-            )
-    others = [layer for layer in layers if not layer["operations"]]
+            cells = _cells(report, booked, {layer["layer"]})
+            table.add_row(Text(layer["layer"]), op, f"{first['in']} → {first['out']}", *cells)
+    products = {layer["layer"] for layer in layers if layer["operations"]}
+    names = [layer["layer"] for layer in layers]
+    names += [row.layer for rows in booked.values() for row in rows]
+    others = [name for name in dict.fromkeys(names) if name not in products]
+    # What belongs to no layer, such as an input, has a name in brackets.
+    for name in [name for name in others if name.startswith("(")]:
+        table.add_row(Text(name), "", "", *_cells(report, booked, {name}))
+    others = [name for name in others if not name.startswith("(")]
     if others:
-        keys = ("flops", "flops_share", "parameters", "parameters_share")
-        rest = {key: sum(layer[key] for layer in others) for key in keys}
-        name = f"{len(others)} without a product: {_few(layer['layer'] for layer in others)}"
-        table.add_row(Text(name), "", "", *_costs(rest))
+        name = f"{len(others)} without a product: {_few(iter(others))}"
+        table.add_row(Text(name), "", "", *_cells(report, booked, set(others)))
     return table
 
 
-def _costs(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    return (
-        humanize(row["flops"]),
-        f"{row['flops_share']:.1%}",
-        humanize(row["parameters"]),
-        f"{row['parameters_share']:.1%}",
-    )
+def _cells(
+    report: Report, booked: Mapping[str, Iterable[LayerCost]], layers: set[str]
+) -> Iterator[str]:
+    """What some layers cost together, and their share: two cells per cost."""
+    for name, cost in report.costs.items():
+        rows = [row for row in booked[name] if row.layer in layers]
+        value = sum(row.cost for row in rows)
+        yield humanize(value) if name in _HEADINGS else in_words(value, cost.unit)
+        yield f"{sum(row.share for row in rows):.1%}"
 
 
 def pin_table(pins: Sequence[PinGroup]) -> Table:
@@ -326,6 +398,9 @@ def run(options: flags.FlagValues) -> None:
         )
     if options.picture:
         _check_picture(options.picture)
+    if options.plot:
+        _check_plot(options.plot)
+    costs = _cost_names(options.cost)
     inputs = [parse_input(text) for text in options.input]
     if options.seed_network and not inputs:
         inputs = [parse_input(_SEED_INPUT)]
@@ -342,15 +417,19 @@ def run(options: flags.FlagValues) -> None:
     positional, named = arguments(inputs)
     with telling(cannot_trace(name, inputs), ADVICE):
         graph = reg.trace_channels(fn, variables, *positional, **named, **kwargs)
-    report = make_report(name, inputs, graph, time.monotonic() - started)
+    report = make_report(name, inputs, graph, time.monotonic() - started, costs)
     if options.picture:
         picture.save(graph, options.picture, title=name)
+    if options.plot:
+        at = " and ".join(map(str, inputs))
+        cost_plots.plot_costs(graph, report.costs, options.plot, f"{name} at {at}")
     if options.json:
         print(json.dumps(to_json(report), indent=2))
         return
     show(report, Console(width=None if sys.stdout.isatty() else _CONSOLE_WIDTH))
-    if options.picture:
-        print(f"Drawn: {options.picture}")
+    for path in (options.picture, options.plot):
+        if path:
+            print(f"Drawn: {path}")
 
 
 def _seed_network(name: str, inputs: Sequence[Input]) -> Any:
@@ -372,6 +451,25 @@ def _check_picture(path: str) -> None:
         raise InspectError(f"--picture={path}: {error}") from None
     if not Path(path).parent.is_dir():
         raise InspectError(f"--picture={path}: there is no directory {str(Path(path).parent)!r}")
+
+
+def _check_plot(path: str) -> None:
+    """Raises before any work is done."""
+    try:
+        cost_plots.check_path(path)
+    except (ValueError, ImportError) as error:
+        raise InspectError(f"--plot={path}: {error}") from None
+
+
+def _cost_names(given: Sequence[str]) -> tuple[str, ...]:
+    """The names in `--cost`, each once; raises before any work is done."""
+    names = tuple(dict.fromkeys(name.strip() for text in given for name in text.split(",")))
+    for name in names:
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise InspectError(f"--cost={name}: {error}") from None
+    return names
 
 
 def main(argv: Sequence[str]) -> None:

@@ -23,19 +23,19 @@ except ModuleNotFoundError as error:
     mpl = None  # type: ignore[assignment]
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
-_BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-_INK, _MUTED, _LIGHT = "#222222", "#777777", "#C8C8C8"
-_STYLE: dict[Any, Any] = {
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+INK, MUTED, LIGHT = "#222222", "#777777", "#C8C8C8"
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": _LIGHT,
-    "axes.labelcolor": _INK,
+    "axes.edgecolor": LIGHT,
+    "axes.labelcolor": INK,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
     "savefig.dpi": 160,
 }
 _LAYERS_PER_COLUMN = 32
@@ -60,7 +60,7 @@ def plot_widths(
         ImportError: if matplotlib is not installed.
         ValueError: if there are no rows, or one is not a name and three widths >= 0.
     """
-    _require_matplotlib()
+    require_matplotlib()
     if not rows:
         raise ValueError("plot_widths needs at least one row (name, seed, shrunk, final).")
     for row in rows:
@@ -71,7 +71,7 @@ def plot_widths(
     columns = math.ceil(len(rows) / _LAYERS_PER_COLUMN)
     per_column = math.ceil(len(rows) / columns)
     widest = max(max(widths) for _, *widths in rows)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(
             figsize=(7.2 if columns == 1 else 5.4 * columns, 1.1 + 0.24 * max(per_column, 5)),
             layout="constrained",
@@ -81,13 +81,13 @@ def plot_widths(
             _draw_widths(ax, rows[column * per_column : (column + 1) * per_column], per_column)
             ax.set_xlim(0, 1.2 * max(1, widest))
             ax.set_xlabel("channels")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
         figure.legend(
             handles=[
-                Patch(facecolor="white", edgecolor=_MUTED, label="seed"),
-                Line2D([], [], ls="", marker="D", ms=4, mfc="white", mec=_INK, label="shrunk"),
-                Patch(color=_BLUE, label="final"),
-                Patch(color=_ORANGE, label="final, wider than the seed"),
+                Patch(facecolor="white", edgecolor=MUTED, label="seed"),
+                Line2D([], [], ls="", marker="D", ms=4, mfc="white", mec=INK, label="shrunk"),
+                Patch(color=BLUE, label="final"),
+                Patch(color=ORANGE, label="final, wider than the seed"),
             ],
             loc="outside lower center",
             ncols=4,
@@ -99,10 +99,10 @@ def plot_widths(
 def _draw_widths(ax: "Axes", rows: Sequence[tuple[str, int, int, int]], slots: int) -> None:
     """Draws some layers from top to bottom on axes with room for `slots`."""
     for y, (_, seed, shrunk, final) in enumerate(rows):
-        color = _ORANGE if final > seed else _BLUE
+        color = ORANGE if final > seed else BLUE
         ax.barh(y, final, height=0.62, color=color)
-        ax.barh(y, seed, height=0.82, fill=False, edgecolor=_MUTED, linewidth=0.7)
-        ax.plot(shrunk, y, "D", ms=4, mfc="white", mec=_INK, mew=0.8, clip_on=False, zorder=3)
+        ax.barh(y, seed, height=0.82, fill=False, edgecolor=MUTED, linewidth=0.7)
+        ax.plot(shrunk, y, "D", ms=4, mfc="white", mec=INK, mew=0.8, clip_on=False, zorder=3)
         label = f"{final}" if final == seed else f"{final} / {seed}" if final else "removed"
         ax.annotate(
             label,
@@ -111,31 +111,31 @@ def _draw_widths(ax: "Axes", rows: Sequence[tuple[str, int, int, int]], slots: i
             textcoords="offset points",
             va="center",
             fontsize=7.5,
-            color=_INK,
+            color=INK,
         )
     ax.set_ylim(slots - 0.4, -0.6)
-    ax.set_yticks(range(len(rows)), [_shortened(name) for name, *_ in rows], color=_INK)
+    ax.set_yticks(range(len(rows)), [shortened(name) for name, *_ in rows], color=INK)
     ax.tick_params(axis="y", length=0, pad=6)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.grid(axis="x", color=_LIGHT, linewidth=0.5, alpha=0.6)
+    ax.grid(axis="x", color=LIGHT, linewidth=0.5, alpha=0.6)
     ax.set_axisbelow(True)
     ax.spines["left"].set_visible(False)
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
     """Returns the end of a long name, which tells more than its beginning."""
     return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
 
 
 # Per panel: its title, and the records' keys it shows with their label, colour and line style.
 _PANELS: tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...] = (
-    ("Loss", (("loss", "loss", _BLUE, "-"),)),
-    ("Test accuracy", (("test_accuracy", "test accuracy", _GREEN, "-"),)),
+    ("Loss", (("loss", "loss", BLUE, "-"),)),
+    ("Test accuracy", (("test_accuracy", "test accuracy", GREEN, "-"),)),
     (
         "Cost, share of the seed",
-        (("cost_ratio", "alive cost", _ORANGE, "-"), ("target_ratio", "target", _INK, "--")),
+        (("cost_ratio", "alive cost", ORANGE, "-"), ("target_ratio", "target", INK, "--")),
     ),
-    ("Strength λ", (("strength", "strength λ", _PURPLE, "-"),)),
+    ("Strength λ", (("strength", "strength λ", PURPLE, "-"),)),
 )
 
 
@@ -154,7 +154,7 @@ def plot_training(records: Sequence[Mapping[str, Any]], path: str | Path) -> Non
         ImportError: if matplotlib is not installed.
         ValueError: if there are no records, or one has no phase or step, or nothing to draw.
     """
-    _require_matplotlib()
+    require_matplotlib()
     if not records:
         raise ValueError("plot_training needs at least one record; got none.")
     for index, record in enumerate(records):
@@ -175,7 +175,7 @@ def plot_training(records: Sequence[Mapping[str, Any]], path: str | Path) -> Non
     panels = [(title, lines) for title, lines in panels if lines]
     if not panels:
         raise ValueError("plot_training found no loss, accuracy, cost or strength in any record.")
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.7 + 1.75 * len(panels)), layout="constrained")
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for ax, (title, lines) in zip(axes, panels, strict=True):
@@ -230,13 +230,13 @@ def _draw_lines(
     if len(lines) > 1:
         ax.legend(frameon=False, loc="best")
     ax.set_title(title, fontsize=9.5)
-    ax.grid(axis="y", color=_LIGHT, linewidth=0.5, alpha=0.6)
+    ax.grid(axis="y", color=LIGHT, linewidth=0.5, alpha=0.6)
 
 
 def _shade_phases(ax: "Axes", phases: Sequence[tuple[str, float, float]]) -> None:
     """Shades every other phase."""
     for _, start, end in phases[1::2]:
-        ax.axvspan(start, end, color=_LIGHT, alpha=0.35, linewidth=0)
+        ax.axvspan(start, end, color=LIGHT, alpha=0.35, linewidth=0)
 
 
 def _name_phases(ax: "Axes", phases: Sequence[tuple[str, float, float]]) -> None:
@@ -251,10 +251,11 @@ def _name_phases(ax: "Axes", phases: Sequence[tuple[str, float, float]]) -> None
                 xytext=(0, 18),
                 textcoords="offset points",
                 ha="center",
-                color=_MUTED,
+                color=MUTED,
             )
 
 
-def _require_matplotlib() -> None:
+def require_matplotlib() -> None:
+    """Raises an ImportError that says what to install, if matplotlib is missing."""
     if mpl is None:
         raise ImportError('Plots need matplotlib: pip install "morph-jax[plots]"')

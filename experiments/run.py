@@ -30,13 +30,15 @@ from experiments import datasets, plots
 from experiments.display import Display, Result, result_table, width_table
 from experiments.networks import SEED_NETWORKS, build
 from morph.checkpoint import Interrupted, WorkdirError
-from morph.config import TARGETS, ConfigError, CycleConfig
+from morph.config import ConfigError, CycleConfig
 from morph.cycle import Cycle
 from morph.cycle import Result as CycleResult
 from morph.expand import BudgetError
 from morph.network import Network, linen_network, nnx_network
 from morph.spec import ArchitectureError
 from morph.train import Batch, TrainingDivergedError
+from regularizers.costs.cost import SEEDS
+from regularizers.costs.named import COSTS
 from regularizers.penalties import PENALTIES
 
 _DEFAULTS = CycleConfig()
@@ -52,8 +54,11 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data set's files are
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where everything goes; runs/DATASET-SEED_NETWORK if not given."
 )
-TARGET = flags.DEFINE_enum(
-    "target", _DEFAULTS.target, list(TARGETS), "The cost that is paid for: FLOPs or parameters."
+TARGET = flags.DEFINE_string(
+    "target",
+    _DEFAULTS.target,
+    f"The cost that is paid for: one of {', '.join(COSTS)} (here: the latency on this machine; "
+    "names of devices: theirs at most), or a weighted sum, e.g. 0.5*flops+0.5*edge_tpu.",
 )
 BUDGET = flags.DEFINE_float(
     "budget", _DEFAULTS.budget, "The cost to shrink to, as a ratio to the seed's."
@@ -215,6 +220,8 @@ def show(display: Display, workdir: Path, result: CycleResult, seconds: float) -
     display.print("")
     display.print(width_table(rows))
     display.print("")
+    report = result.architecture.report
+    own = report["target"] not in ("flops", "model_size")  # those have columns anyway
     display.print(
         result_table(
             [
@@ -223,9 +230,12 @@ def show(display: Display, workdir: Path, result: CycleResult, seconds: float) -
                     flops=outcome.flops,
                     parameters=outcome.parameters,
                     accuracy=outcome.accuracy,
+                    cost=outcome.cost,
                 )
                 for outcome in outcomes
-            ]
+            ],
+            cost=report["target"] if own else "",
+            unit=report["unit"] if report["unit"] != SEEDS else "",
         )
     )
     for outcome in outcomes:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from morph.budget import check_feasible
 from morph.expand import BudgetError
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
-from regularizers.costs.flops import flops
-from regularizers.costs.size import model_size
+from regularizers.costs.named import cost_named
 from regularizers.objective import NetworkRegularizer
-
-# What a run may aim at: a cost of a channel graph.
-TARGETS: dict[str, Callable[[ChannelGraph], Cost]] = {"flops": flops, "size": model_size}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +17,7 @@ class CycleConfig:
     """How to learn a structure. Costs are ratios to the seed's.
 
     Attributes:
-        target: what is paid for: a name in `TARGETS`.
+        target: what is paid for: a cost by name, or a weighted sum; see `costs.named`.
         budget: the cost to shrink to.
         expand_budget: the cost to expand to after shrinking.
         cycles: how often to shrink and expand.
@@ -58,6 +53,18 @@ class CycleConfig:
 
 class ConfigError(ValueError):
     """Settings that make no sense, or that this network cannot follow."""
+
+
+def target_cost(config: CycleConfig, graph: ChannelGraph) -> Cost:
+    """What a run of `config` pays for.
+
+    Raises:
+        ConfigError: if there is no cost of that name; the message lists near matches.
+    """
+    try:
+        return cost_named(graph, config.target)
+    except ValueError as error:
+        raise ConfigError(f"target: {error}") from error
 
 
 def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:

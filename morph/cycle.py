@@ -28,7 +28,7 @@ from morph.checkpoint import (
     save_variables,
     stop_on_signals,
 )
-from morph.config import TARGETS, CycleConfig, check_config
+from morph.config import CycleConfig, check_config, target_cost
 from morph.expand import expand
 from morph.initialize import COMPILE_QUICKLY
 from morph.network import Network, Variables
@@ -202,7 +202,7 @@ class Cycle:
         """
         self._seed_variables = jax.eval_shape(self.network.init, self._key(0), self._x)
         self._seed_graph = trace_channels(self.network.predict, self._seed_variables, self._x)
-        self._seed_cost = TARGETS[self.config.target](self._seed_graph)
+        self._seed_cost = target_cost(self.config, self._seed_graph)
         self._seed_flops = flops(self._seed_graph)
         self._seed_size = model_size(self._seed_graph)
         check_config(self.config, self._seed_cost, self._seed_graph)
@@ -279,7 +279,7 @@ class Cycle:
             initialise = jax.jit(network.init, compiler_options=COMPILE_QUICKLY)
             variables = initialise(self._key(i), self._x)
             tx = self.optimizer(c.learning_rate, phase.steps, c)
-        return Trainer(
+        trainer = Trainer(
             phase=phase,
             architecture=architecture,
             network=network,
@@ -287,12 +287,16 @@ class Cycle:
             predict=jax.jit(network.predict),
             shrinking=shrinking,
         )
+        if shrinking is not None:  # protects from the first step on
+            strengths = shrinking.measure(trainer.state.params)
+            trainer.obey(shrinking.controller.look(0, strengths, shrinking.strength))
+        return trainer
 
     def _shrinking(self, network: Network, variables: Variables, phase: Phase) -> Shrinking:
         """The regularizer and the budget controller of a shrink phase."""
         c = self.config
         graph = trace_channels(network.predict, variables, self._x)
-        regularizer = NetworkRegularizer(graph, TARGETS[c.target](graph), c.penalty, threshold=0.0)
+        regularizer = NetworkRegularizer(graph, target_cost(c, graph), c.penalty, threshold=0.0)
         schedule = Schedule(
             budget_ratio=c.budget * self._seed_cost() / regularizer.seed_cost,
             start=phase.steps // 20,
@@ -372,7 +376,9 @@ class Cycle:
         variables = trainer.state.variables
         strengths = shrinking.measure(trainer.state.params)
         limit = c.budget * self._seed_cost()
-        keep = strongest_within(regularizer.cost, strengths, limit, min_width=c.min_width)
+        keep = strongest_within(
+            regularizer.cost, strengths, limit, min_width=c.min_width, fill=True
+        )
         masked = graph.mask(variables, keep)
         step = shrink(graph, keep, min_width=c.min_width)
         shrunk = carried.architecture.then(step)

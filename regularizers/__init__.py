@@ -1,25 +1,42 @@
 """Structure analysis of JAX functions: channel groups, what a width costs, what the loss pays.
 
-The road: `trace_channels` -> a cost (`flops`, `model_size`) -> `NetworkRegularizer` -> your loss,
-or `proximal` around your optimizer. Useful alone, with a training loop of your own.
+The road: `trace_channels` -> a cost (`flops`, `model_size`, `latency`, ...) -> `NetworkRegularizer`
+-> your loss, or `proximal` around your optimizer. Useful alone, with a training loop of your own.
 """
 
+from regularizers.calibration import calibrate
 from regularizers.channels.custom import couples
 from regularizers.channels.graph import ChannelGraph, Group, trace_channels
+from regularizers.costs.activation import activation_bytes
+from regularizers.costs.calibrated import Calibration
 from regularizers.costs.cost import Cost
+from regularizers.costs.devices import DEVICES, Device
+from regularizers.costs.energy import energy
 from regularizers.costs.flops import flops
+from regularizers.costs.latency import latency
+from regularizers.costs.named import cost_named
 from regularizers.costs.size import model_size
+from regularizers.costs.work import cost_of_work
 from regularizers.nnx import nnx_function
 from regularizers.objective import NetworkRegularizer
 from regularizers.proximal import proximal
 
 __all__ = [
+    "DEVICES",
+    "Calibration",
     "ChannelGraph",
     "Cost",
+    "Device",
     "Group",
     "NetworkRegularizer",
+    "activation_bytes",
+    "calibrate",
+    "cost_named",
+    "cost_of_work",
     "couples",
+    "energy",
     "flops",
+    "latency",
     "model_size",
     "nnx_function",
     "proximal",

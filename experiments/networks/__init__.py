@@ -11,6 +11,7 @@ from flax import linen as nn
 from flax import nnx
 
 from experiments.networks.cnn import CNN
+from experiments.networks.hybrid import Hybrid
 from experiments.networks.inception import Inception
 from experiments.networks.inception_v2 import InceptionV2
 from experiments.networks.layers import scaled
@@ -46,6 +47,7 @@ SEED_NETWORKS: dict[str, Builder] = {
     "nnx_cnn": _nnx_cnn,
     "resnet8": _linen(ResNet, depth=8),
     "resnet20": _linen(ResNet, depth=20),
+    "hybrid": _linen(Hybrid),
     "inception": _linen(Inception),
     "inception_v2": _linen(InceptionV2),
 }

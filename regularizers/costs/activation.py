@@ -20,9 +20,10 @@ def activation_bytes(graph: ChannelGraph, *, peak: bool = False, dtype: str | No
     """Bytes of the activations of one call at the traced batch size.
 
     An elementwise kernel writes into the memory of an operand of the same size that nothing needs
-    afterwards, unless the caller owns that. The total adds up all arrays that are allocated, the
-    inputs among them. The peak is the most that is allocated at one time, where kernels run in
-    order and memory is freed after its last use: what a device needs beside the parameters.
+    afterwards, if that was made in the same loop or branch, and not by the caller. The total adds
+    up all arrays that are allocated, the inputs among them. The peak is the most that is allocated
+    at one time, where kernels run in order and memory is freed after its last use: what a device
+    needs beside the parameters.
 
     Args:
         graph: the channel graph of the network.
@@ -74,10 +75,13 @@ class Memory:
 
     def at_peak(self, held: Any, form: Form) -> Any:
         """Of the bytes of every array [arrays], what is allocated when it is the most."""
+        if not self.arrays:
+            return held
         xp = numpy_of(held)
         moments = xp.cumsum(held[self.index] * xp.asarray(self.sign, held.dtype))
-        share = xp.cumsum(form.peak(moments))  # up to and with each moment
-        return held * (share[self.last] - share[self.first] + form.peak(moments)[self.first])
+        peak = form.peak(moments)
+        share = xp.cumsum(peak) - peak  # before each moment
+        return held * (share[self.last] - share[self.first])
 
 
 def plan_memory(schedule: Schedule) -> Memory:
@@ -119,9 +123,12 @@ def _reusable(
     kernel: Kernel, value: Value, span: _Spans, taken: set[Value], now: int
 ) -> Value | None:
     """The operand whose memory an elementwise kernel may overwrite with `value`."""
+    inside = kernel.scope  # what was made outside a loop is read again by its next turn
     for source in kernel.reads if kernel.kind == "elementwise" else ():
         if (
             source.kernel is not None
+            and source.scope[: len(inside)] == inside
+            and not any(inside[: len(scope)] == scope for scope in source.leaves)
             and source not in taken
             and (source.axes, source.itemsize) == (value.axes, value.itemsize)
             and span.last[source] == now
@@ -146,18 +153,23 @@ class _Spans:
                 self._extent[kernel.scope[:depth]] = first, now
         for now, kernel in enumerate(schedule.kernels, 1):
             for value in kernel.writes:
-                leaves = self._extent[value.scope][1] if value.returned else now
-                self._use(value, max(now, leaves))
-            for value in kernel.reads:
-                self._use(value, self._until(value, kernel.scope, now))
-        for value in schedule.states:
-            self._use(value, self.loop(value)[1])
+                self._use(value, max(now, self._left(value)))
+            for read in kernel.reads:
+                array: Value | None = read
+                while array is not None:
+                    self._use(array, max(self._until(array, kernel.scope, now), self._left(array)))
+                    array = array.whole
+        for state in schedule.states:
+            self._use(state, self.loop(state)[1])
 
     def loop(self, value: Value) -> tuple[int, int]:
         """From when to when the state of a loop, or what it stacks, is needed at least."""
         first, last = self._extent.get(value.loop, (0, 0))
-        leaves = self._extent[value.scope][1] if value.returned else 0
-        return first, max(last, leaves, self.last.get(value, 0))
+        return first, max(last, self._left(value), self.last.get(value, 0))
+
+    def _left(self, value: Value) -> int:
+        """What a loop, a branch or the function returns is needed to its end."""
+        return max((self._extent.get(scope, (0, 0))[1] for scope in value.leaves), default=0)
 
     def _until(self, value: Value, scope: tuple[int, ...], now: int) -> int:
         """A loop or branch that reads what was made before it needs that to its end."""

@@ -9,9 +9,11 @@ steps and corners; those have two forms, written once (see `form`): `cost(widths
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any, TypeAlias
 
 import jax
@@ -126,7 +128,7 @@ class Cost:
                 raise KeyError(f"no channel group {name!r}{near(name, self.groups)}")
             if isinstance(width, jax.core.Tracer):
                 continue
-            if not width >= 0:
+            if not 0 <= width < math.inf:
                 raise ValueError(f"the width of {name!r} must be at least 0, found {width}")
             if whole and not isinstance(width, jax.Array) and width != int(width):
                 raise ValueError(
@@ -206,9 +208,10 @@ class Cost:
         return self if isinstance(other, int) and other == 0 else NotImplemented  # for sum()
 
     def __mul__(self, weight: Any) -> Cost:
-        if not isinstance(weight, int | float) or not 0.0 <= weight < float("inf"):
+        factor = float(weight) if isinstance(weight, Real) else math.nan
+        if not 0.0 <= factor < math.inf:
             raise ValueError(f"a weight of a cost must be a number of at least 0, found {weight!r}")
-        return weighted([(weight * own, cost) for own, cost in self._weighted])
+        return weighted([(factor * own, cost) for own, cost in self._weighted])
 
     __rmul__ = __mul__
 
@@ -225,7 +228,7 @@ def weighted(terms: Sequence[tuple[float, Cost]]) -> Cost:
     """
     first = terms[0][1]
     for _, cost in terms:
-        if dict(cost.groups) != dict(first.groups):
+        if [*cost.groups.items()] != [*first.groups.items()]:  # vectors of widths have an order
             raise ValueError(
                 f"cannot add {cost.name} to {first.name}: they are costs of different graphs"
             )

@@ -45,6 +45,12 @@ class Device:
         if not figures:
             raise ValueError(f"device {self.name!r}: peak_flops_per_s names no type")
 
+    @property
+    def default_dtype(self) -> str:
+        """float32, or its first type where it has no figure for that."""
+        peaks = self.peak_flops_per_s
+        return "float32" if "float32" in peaks else next(iter(peaks))
+
     def peak(self, dtype: str) -> float:
         """FLOP/s for operands of a type.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -24,6 +25,9 @@ class EnergyTable:
         dram_joules_per_byte: to fetch a weight, every time a kernel runs.
         sram_joules_per_byte: to read or write an activation.
         source: where the figures are from.
+
+    Raises:
+        ValueError: if a figure is not a positive finite number, or a type has only one of two.
     """
 
     multiply_joules: Mapping[str, float] = field(
@@ -43,6 +47,21 @@ class EnergyTable:
         "45 nm, 0.9 V: Horowitz, Computing's energy problem, ISSCC 2014, fig. 1.1.9; "
         "DRAM as in Han et al. 2015 (arXiv 1506.02626), table 1"
     )
+
+    def __post_init__(self) -> None:
+        figures = {
+            **{f"multiply_joules[{k!r}]": v for k, v in self.multiply_joules.items()},
+            **{f"add_joules[{k!r}]": v for k, v in self.add_joules.items()},
+            "dram_joules_per_byte": self.dram_joules_per_byte,
+            "sram_joules_per_byte": self.sram_joules_per_byte,
+        }
+        for what, figure in figures.items():
+            if not 0.0 < figure < math.inf:
+                raise ValueError(f"energy table: {what} must be a positive number, found {figure}")
+        if odd := set(self.multiply_joules) ^ set(self.add_joules):
+            raise ValueError(
+                f"energy table: {min(odd)!r} needs both multiply_joules and add_joules, has one"
+            )
 
 
 HOROWITZ_2014 = EnergyTable()

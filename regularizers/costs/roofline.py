@@ -26,13 +26,12 @@ def roofline(graph: ChannelGraph, device: Device, dtype: str | None = None) -> C
     Args:
         graph: the channel graph of the network.
         device: its peak figures.
-        dtype: of all operands; if not given, float32, or the device's first where it has none.
+        dtype: of all operands; the device's `default_dtype` if not given.
 
     Raises:
         ValueError: if the device has no peak for the type.
     """
-    chosen = dtype or ("float32" if "float32" in device.peak_flops_per_s else "")
-    chosen = chosen or next(iter(device.peak_flops_per_s))
+    chosen = dtype or device.default_dtype
     peak, itemsize = device.peak(chosen), jnp.dtype(chosen).itemsize
 
     def price(work: Work, form: Form) -> Any:

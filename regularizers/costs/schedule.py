@@ -4,8 +4,9 @@ A kernel is what a compiler makes one loop nest or library call of. A product or
 pooling, a reduction or a movement of data is one each. Elementwise operations join the kernel of an
 elementwise operation before them, unless something else has read its result in between: that is
 how XLA and TFLite fuse them, up to details that differ between compilers. What does not depend on
-the inputs (weights and what is computed from them) is no kernel, and views (reshapes, broadcasts)
-are free. A loop's kernels count as often as it runs; of a `cond`, the dearest branch runs.
+the inputs (weights, random numbers, and what is computed from them) is no kernel, and scalars and
+views (reshapes, broadcasts) are free. A loop's kernels count as often as it runs; of a `cond`, the
+dearest branch runs.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import jax
+import jax.numpy as jnp
+
 from regularizers.channels import control, jaxprs
 from regularizers.channels.axes import Axis
 from regularizers.channels.coupling import elementwise, indexing, reduction
-from regularizers.channels.graph import ChannelGraph, Operation, trips
+from regularizers.channels.graph import ChannelGraph, Operation, layer_name, trips
 from regularizers.channels.inference import Body, Step
 from regularizers.channels.jaxprs import Literal, Primitive, Var, shape_of
 from regularizers.channels.jaxprs import primitives as p
@@ -58,8 +62,9 @@ class Value:
         scope: the loops and branches that it is made in, the outermost first.
         kernel: what computes it; None for an input, or the state of a loop.
         stored: whether it exists in memory: something but its own kernel reads it.
-        returned: whether it leaves its scope.
+        leaves: the scopes that return it; it is needed to their ends.
         loop: of the state of a loop, or what it stacks: that loop's scope.
+        whole: of an entry that a loop takes one by one, or a device's part: what it is taken from.
     """
 
     axes: tuple[Axis, ...]
@@ -67,8 +72,9 @@ class Value:
     scope: tuple[int, ...] = ()
     kernel: Kernel | None = None
     stored: bool = False
-    returned: bool = False
+    leaves: list[tuple[int, ...]] = field(default_factory=list)
     loop: tuple[int, ...] = ()
+    whole: Value | None = None
 
     @property
     def elements(self) -> Term:
@@ -84,7 +90,7 @@ class Kernel:
         kind: `conv`, `depthwise conv`, `grouped conv`, `transposed conv`, `dense` (with a kernel
             variable), `product` (of activations), `ragged`, `pool`, `reduce`, `elementwise`,
             `concatenate`, `move`, or the name of the primitive.
-        layer: the layer or scope it belongs to.
+        layer: the layer it belongs to, or the block or scope.
         primitives: what it computes, in order.
         count: how often one call runs it.
         place: its position in the order of the function; of fused operations, the last one's.
@@ -92,9 +98,11 @@ class Kernel:
         reads: the activations it reads.
         writes: the activations it computes; those that are `stored` are written.
         operation: of a product or convolution.
+        weights: which of its operands does not depend on the inputs; None if both do.
         window: taps of a pooling or convolution.
         work: of elementwise operations, (how many elements, whether transcendental).
         dilation: of a convolution's kernel.
+        reduced: the axes that a reduction takes together, counted from the last, -1.
     """
 
     kind: str
@@ -106,9 +114,11 @@ class Kernel:
     reads: list[Value]
     writes: list[Value] = field(default_factory=list)
     operation: Operation | None = None
+    weights: int | None = None
     window: tuple[int, ...] = ()
     work: list[tuple[Term, bool]] = field(default_factory=list)
     dilation: tuple[int, ...] = ()
+    reduced: tuple[int, ...] = ()
 
     @property
     def stores(self) -> list[Value]:
@@ -123,11 +133,13 @@ class Schedule:
     Attributes:
         kernels: in order.
         inputs: the arrays that it is given.
+        outputs: the activations that it returns.
         states: the arrays that loops begin with, and those that they stack.
     """
 
     kernels: tuple[Kernel, ...]
     inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
     states: tuple[Value, ...]
 
 
@@ -136,6 +148,7 @@ def schedule_of(graph: ChannelGraph) -> Schedule:
     walk = _Walk(
         operations=dict(zip(graph.operation_steps, graph.operations, strict=True)),
         branches=dearest_branches(graph),
+        modules=_modules(graph),
     )
     variables = len(graph.variables)
     body = graph.body
@@ -144,12 +157,20 @@ def schedule_of(graph: ChannelGraph) -> Schedule:
         for axes, v in zip(body.inputs[variables:], body.jaxpr.invars[variables:], strict=True)
     ]
     outputs = walk.body(body, [*[None] * variables, *inputs], count=1)
-    _leave(outputs)
+    _leave(outputs, ())
     return Schedule(
         kernels=tuple(sorted(walk.kernels, key=lambda kernel: kernel.place)),
         inputs=tuple(inputs),
+        outputs=tuple(dict.fromkeys(value for value in outputs if value is not None)),
         states=tuple(walk.states),
     )
+
+
+def _modules(graph: ChannelGraph) -> frozenset[str]:
+    """The names of all layers, and of the blocks that they are in."""
+    layers = {*graph.layers, *map(layer_name, graph.variables)}
+    parts = [layer.split("/") for layer in layers]
+    return frozenset("/".join(part[:end]) for part in parts for end in range(1, len(part) + 1))
 
 
 def _value(axes: Axes, v: Var | Literal, scope: tuple[int, ...] = ()) -> Value:
@@ -163,6 +184,7 @@ class _Walk:
 
     operations: dict[int, Operation]
     branches: dict[int, int]
+    modules: frozenset[str]
     kernels: list[Kernel] = field(default_factory=list)
     states: list[Value] = field(default_factory=list)
     place: int = 0
@@ -174,7 +196,7 @@ class _Walk:
         env.update(zip(body.jaxpr.invars, inputs, strict=True))
 
         def read(v: Var | Literal) -> Value | None:
-            return None if isinstance(v, Literal) else env[v]
+            return None if isinstance(v, Literal) or _is_key(v) else env[v]
 
         for step in body.steps:
             self.place += 1
@@ -196,7 +218,7 @@ class _Walk:
             return [read[0]]
         if primitive in ELEMENTWISE:
             return [self.fuse(step, values, count)]
-        return self.kernel(step, read, count)
+        return self.kernel(step, values, count)
 
     def run(self, step: Step, values: list[Value | None], count: int) -> list[Value | None]:
         """Through a call, a loop or a branch."""
@@ -208,7 +230,7 @@ class _Walk:
         if step.primitive is p.cond_p:
             chosen = self.branches.get(id(step), len(step.bodies) - 1)
             results = self.body(step.bodies[chosen], values[1:], count)
-            _leave(results)
+            _leave(results, self.scope)
         else:
             results = self.loop(step, values, count * trips(step))
         self.scope = around
@@ -228,8 +250,14 @@ class _Walk:
                 values[k] = self.state(step.operands[k], eqn.invars[k])
 
         def walk(i: int, inputs: list[Value | None]) -> list[Value | None]:
+            if step.primitive is not p.while_p:
+                taken = range(first + carries, len(inputs))
+                inputs = [
+                    self.entry(step.bodies[i], k, value) if k in taken else value
+                    for k, value in enumerate(inputs)
+                ]
             outputs = self.body(step.bodies[i], inputs, count)
-            _leave(outputs)
+            _leave(outputs, self.scope)
             return outputs
 
         results = control.run(
@@ -254,14 +282,22 @@ class _Walk:
         self.states.append(value)
         return value
 
+    def entry(self, body: Body, k: int, whole: Value | None) -> Value | None:
+        """What one turn of a loop, or one device, sees of an operand."""
+        if whole is None:
+            return None
+        value = _value(body.inputs[k], body.jaxpr.invars[k], self.scope)
+        value.stored, value.whole = True, whole
+        return value
+
     def fuse(self, step: Step, values: list[Value | None], count: int) -> Value | None:
         """An elementwise operation: into the open kernels that it continues, or a new one."""
         result = _value(step.results[0], step.eqn.outvars[0], self.scope)
         if not result.axes:
-            return None  # scalars are free
+            return result  # scalars are free
         read, open_kernels = [], []
         for value, axes in zip(values, step.operands, strict=True):
-            if value is None:
+            if value is None or not value.axes:
                 continue
             kernel = value.kernel
             if (
@@ -304,15 +340,18 @@ class _Walk:
             value.kernel = into
         self.kernels.remove(kernel)
 
-    def kernel(self, step: Step, read: list[Value], count: int) -> list[Value | None]:
+    def kernel(self, step: Step, values: list[Value | None], count: int) -> list[Value | None]:
         """An operation that is a kernel of its own."""
         primitive, params = step.primitive, step.eqn.params
+        read = [value for value in values if value is not None and value.axes]
         operation = self.operations.get(id(step))
         window: tuple[int, ...] = ()
+        weights = None
         if operation is not None:
             kind, window, _, _ = operation_name(operation)
-            if kind == "dense" and len(read) > 1:
-                kind = "product"
+            weights = values.index(None) if None in values[:2] else None
+            if kind in ("dense", "product"):
+                kind = "product" if weights is None else "dense"
         elif primitive in POOLINGS:
             kind, window = "pool", tuple(params["window_dimensions"])
         elif primitive in reduction.REDUCTIONS:
@@ -326,12 +365,15 @@ class _Walk:
             for axes, v in zip(step.results, step.eqn.outvars, strict=True)
         ]
         if all(not value.axes for value in written) and operation is None and kind != "reduce":
-            return [None] * len(written)
+            return [*written]
         for value in read:
             _store(value)
         kernel = self.add(kind, step, list(dict.fromkeys(read)), count)
-        kernel.operation, kernel.window = operation, window
+        kernel.operation, kernel.window, kernel.weights = operation, window, weights
         kernel.dilation = tuple(params.get("rhs_dilation", ()))
+        if kind == "reduce":
+            rank = len(shape_of(step.eqn.invars[0]))
+            kernel.reduced = tuple(k - rank for k in reduction.reduced_axes(step.eqn))
         if operation is not None:
             kernel.layer = operation.layer
         for value in written:
@@ -339,11 +381,17 @@ class _Walk:
         kernel.writes = written
         return [*written]
 
+    def layer(self, step: Step) -> str:
+        """Its scope, without the one that Flax opens for the whole model: no path has that."""
+        scope = jaxprs.scope(step.eqn)
+        _, _, inner = scope.partition("/")
+        return inner if scope not in self.modules and inner in self.modules else scope
+
     def add(self, kind: str, step: Step, read: list[Value], count: int) -> Kernel:
         """A new kernel, in order."""
         kernel = Kernel(
             kind=kind,
-            layer=jaxprs.scope(step.eqn),
+            layer=self.layer(step),
             primitives=[step.primitive.name],
             count=count,
             place=self.place,
@@ -354,13 +402,20 @@ class _Walk:
         return kernel
 
 
+def _is_key(v: Var) -> bool:
+    """Random keys are no activations, and what is drawn from them no kernel."""
+    dtype = jaxprs.dtype_of(v)
+    return dtype is not None and bool(jnp.issubdtype(dtype, jax.dtypes.prng_key))
+
+
 def _store(value: Value | None) -> None:
     if value is not None:
         value.stored = True
 
 
-def _leave(values: Sequence[Value | None]) -> None:
+def _leave(values: Sequence[Value | None], scope: tuple[int, ...]) -> None:
     """They are the results of a loop's body, a branch, or the function."""
     for value in values:
         if value is not None:
-            value.stored = value.returned = True
+            value.stored = True
+            value.leaves.append(scope)

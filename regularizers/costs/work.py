@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 
 from regularizers.channels.axes import Axis
@@ -88,6 +89,11 @@ class Work:
     def in_channels(self) -> Any:
         """Channels that are summed over (per group of a grouped convolution), or read."""
         return self.tables["in_channels"](self.sizes)
+
+    @cached_property
+    def all_in_channels(self) -> Any:
+        """The same of all groups of a grouped convolution together."""
+        return self.tables["all_in_channels"](self.sizes)
 
     @cached_property
     def out_channels(self) -> Any:
@@ -167,8 +173,20 @@ class Workload:
     _tables: Mapping[str, Table]
 
     def at(self, widths: Any) -> Work:
-        """The work at widths [groups]."""
-        return Work(facts=self.facts, sizes=self._sizes(widths), tables=self._tables)
+        """The work at widths [groups].
+
+        At numbers, what kind of convolution a grouped one is depends on them: with one group left
+        it is plain, with one channel per group depthwise. At JAX's arrays it stays the seed's.
+        """
+        work = Work(facts=self.facts, sizes=self._sizes(widths), tables=self._tables)
+        grouped = np.isin(self.facts.kind, ("depthwise conv", "grouped conv"))
+        if isinstance(widths, jax.Array) or not grouped.any():
+            return work
+        each = work.in_channels
+        kind = np.where(work.all_in_channels <= each, "conv", "grouped conv")
+        kind = np.where((kind == "grouped conv") & (each <= 1), "depthwise conv", kind)
+        kind = np.where(grouped, kind.astype(object), self.facts.kind)
+        return replace(work, facts=replace(self.facts, kind=kind))
 
 
 def workload_of(graph: ChannelGraph) -> Workload:
@@ -179,6 +197,7 @@ def workload_of(graph: ChannelGraph) -> Workload:
     amounts: dict[str, list[Sequence[Term]]] = {
         "flops": [_flops(kernel) for kernel in kernels],
         "in_channels": [shape.in_channels for shape in shapes],
+        "all_in_channels": [shape.all_in_channels or shape.in_channels for shape in shapes],
         "out_channels": [shape.out_channels for shape in shapes],
         "positions": [shape.positions for shape in shapes],
         "batches": [shape.batches for shape in shapes],
@@ -236,6 +255,7 @@ class _Shape:
     in_channels: Sequence[Term]
     out_channels: Sequence[Term]
     positions: Sequence[Term]
+    all_in_channels: Sequence[Term] = NOTHING  # where they differ from `in_channels`
     batches: Sequence[Term] = ONE
     weights: Sequence[Term] = NOTHING
     map: tuple[int, int] = (1, 1)
@@ -256,6 +276,10 @@ def _shape(kernel: Kernel) -> _Shape:
     else:
         (lhs_sum, rhs_sum), (lhs_batch, rhs_batch) = operation.params["dimension_numbers"]
     lhs, rhs = operation.lhs, operation.rhs
+    if kernel.weights == 0:  # weights @ activations
+        lhs, lhs_sum, lhs_batch, rhs, rhs_sum, rhs_batch = (
+            rhs, rhs_sum, rhs_batch, lhs, lhs_sum, lhs_batch,
+        )  # fmt: skip
     rows = [axis for k, axis in enumerate(lhs) if k not in (*lhs_sum, *lhs_batch)]
     columns = [axis for k, axis in enumerate(rhs) if k not in (*rhs_sum, *rhs_batch)]
     return _Shape(
@@ -263,7 +287,7 @@ def _shape(kernel: Kernel) -> _Shape:
         out_channels=[(1.0, tuple(columns))],
         positions=[(1.0, tuple(rows))],
         batches=[(1.0, tuple(lhs[k] for k in lhs_batch))],
-        weights=NOTHING if kernel.kind == "product" else [(1.0, rhs)],
+        weights=NOTHING if kernel.weights is None else [(1.0, rhs)],
         map=(_fixed(rows[1:]), 1),
         in_map=(_fixed(rows[1:]), 1),
     )
@@ -277,9 +301,10 @@ def _convolution(kernel: Kernel) -> _Shape:
     positions = tuple(axis for k, axis in enumerate(out) if k != numbers.out_spec[1])
     return _Shape(
         in_channels=[(1.0, (rhs[numbers.rhs_spec[1]],))],
+        all_in_channels=[(1.0, (lhs[numbers.lhs_spec[1]],))],
         out_channels=[(1.0, (out[numbers.out_spec[1]],))],
         positions=[(1.0, positions)],
-        weights=[(1.0, rhs)] if len(kernel.reads) < 2 else NOTHING,
+        weights=NOTHING if kernel.weights is None else [(1.0, (lhs, rhs)[kernel.weights])],
         map=_map([out[k] for k in numbers.out_spec[2:]]),
         in_map=_map([lhs[k] for k in numbers.lhs_spec[2:]]),
         taps=math.prod(kernel.window),

@@ -236,12 +236,12 @@ def test_result_table():
 
 def test_result_table_with_latency():
     results = [
-        Result(name="seed", flops=2e6, parameters=10, latency_s=2e-3),
-        Result(name="shrunk", flops=1e6, parameters=5, latency_s=1.5e-3),
+        Result(name="seed", flops=2e6, parameters=10, cost=2e-3),
+        Result(name="shrunk", flops=1e6, parameters=5, cost=1.5e-3),
         Result(name="expanded", flops=1e6, parameters=5),
     ]
-    text = printed(display.result_table(results))
-    assert "latency" in text
+    text = printed(display.result_table(results, cost="latency", unit="s"))
+    assert "cost: latency" in text
     assert "1.50 ms │  75.0 %" in text
     assert text.splitlines()[6].rstrip(" │").endswith("–")
 

@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 
 import regularizers as reg
-from experiments import inspect
+from experiments import inspect, plots
 from experiments.networks import build
+from regularizers.costs.named import cost_named
 
 ROOT = Path(__file__).parents[2]
 MODELS = """
@@ -90,6 +91,10 @@ class Huge(nnx.Module):  # 4 TB, were it made
 
     def __call__(self, x):
         return self.inner(x)[:, :3]
+
+
+def scaled():
+    return (lambda v, x: x * v["a"]), {"a": jnp.ones((1, 5))}
 
 
 linen, nnx_model, ready, empty = Linen(), build_nnx(nnx.Rngs(0)), pair(), (lambda v, x: x, {})
@@ -179,7 +184,7 @@ def test_json_is_the_graph(capsys):
     graph = reg.trace_channels(model.apply, variables, x)
     flops, size = reg.flops(graph), reg.model_size(graph)
     assert list(data) == [
-        "version", "model", "inputs", "groups", "layers", "pins", "unknown", "totals",
+        "version", "model", "inputs", "groups", "layers", "costs", "pins", "unknown", "totals",
     ]  # fmt: skip
     assert {group["name"]: group["width"] for group in data["groups"]} == graph.widths
     for group in data["groups"]:
@@ -213,6 +218,104 @@ def test_json_is_the_graph(capsys):
     assert data["totals"]["free_parameters"] == pytest.approx(1 - 10 / size())  # the last bias
     assert data["totals"]["equations"] > 50
     assert data["unknown"] == []
+
+
+def test_costs_as_json(capsys):
+    own = "0.5*flops + 0.5*edge_tpu"
+    asked = ["edge_tpu", "V100", "size", "activation_peak", own]
+    command = ["--seed_network=resnet8", "--input=1,8,8,3", "--cost=edge_tpu, V100,size,V100"]
+    data = document(capsys, *command, "--cost=activation_peak", f"--cost={own}")
+    assert [cost["name"] for cost in data["costs"]] == asked
+    assert [cost["unit"] for cost in data["costs"]] == ["s", "s", "parameters", "B", "x seed"]
+    model = build("resnet8", input_shape=(8, 8, 3), num_classes=10)
+    x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    graph = reg.trace_channels(model.apply, variables, x)
+    half = {name: width // 2 for name, width in graph.widths.items()}  # all are even
+    for name, found in zip(asked, data["costs"], strict=True):
+        cost = cost_named(graph, name)
+        table = cost.table()
+        assert found["seed"] == cost()
+        assert found["halved"] == pytest.approx(cost(half) / cost())
+        assert 0.2 < found["halved"] < 1
+        assert sum(row["cost"] for row in found["layers"]) == pytest.approx(cost())
+        assert sum(row["share"] for row in found["layers"]) == pytest.approx(1)
+        assert [row["cost"] for row in found["layers"]] == [row.cost for row in table]
+        assert [row["detail"] for row in found["layers"]] == [row.detail for row in table]
+    rows = {row["layer"]: row for row in data["costs"][0]["layers"]}
+    assert rows["Block_0/Conv_0"]["detail"] == "conv 3x3"
+    assert rows["Block_0/BatchNorm_0"]["cost"] > 0  # not ResNet/Block_0/BatchNorm_0
+    assert rows["(start, input, output)"]["share"] > 0.5
+
+
+def test_costs_are_flops_and_size_unless_others_are_asked_for(capsys):
+    data = document(capsys, "--model=own_models:pair", "--input=2,5")
+    assert [(cost["name"], cost["seed"]) for cost in data["costs"]] == [
+        ("flops", 2 * 2 * (5 * 7 + 7 * 3)),
+        ("size", 5 * 7 + 7 * 3),
+    ]
+    # 7 is rounded up to 4.
+    assert [cost["halved"] for cost in data["costs"]] == pytest.approx([4 / 7, 4 / 7])
+    assert data["totals"]["halved_flops"] == pytest.approx(4 / 7)
+
+
+def table_rows(text, title):
+    """The cells of a printed table; a row that is folded counts as several."""
+    lines = text.split(f"\n{title}", 1)[1].split("└", 1)[0].splitlines()
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+
+
+@pytest.mark.parametrize("costs", ["flops,size", "edge_tpu,V100,activation_bytes", "energy"])
+def test_shares_in_the_table_add_up(capsys, costs):
+    launch("--seed_network=resnet8", "--input=1,8,8,3", f"--cost={costs}")
+    text = capsys.readouterr().out
+    rows = table_rows(text, "Layers")
+    for k in range(len(costs.split(","))):
+        shares = [row[4 + 2 * k] for row in rows]
+        assert sum(float(share[:-1]) for share in shares if share) == pytest.approx(100, abs=1)
+    for name in costs.split(","):
+        if name not in ("flops", "size"):
+            assert f"\n{name}: " in text
+            assert "with every group halved." in text.split(f"\n{name}: ")[1].splitlines()[0]
+
+
+def test_what_is_no_layer_has_a_row_of_its_own(capsys):
+    launch("--seed_network=resnet8", "--input=1,8,8,3", "--cost=edge_tpu,activation_peak")
+    rows = {row[0]: row[3:] for row in table_rows(capsys.readouterr().out, "Layers")}
+    start, inputs = rows["(start, input, output)"], rows["(inputs)"]
+    assert start[0].endswith("µs")
+    assert start[2:] == ["0 B", "0.0%"]
+    assert inputs[:3] == ["0 s", "0.0%", "768 B"]
+    assert any("without a product: " in name for name in rows)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_the_plot(capsys, models, ending):
+    pytest.importorskip("matplotlib")
+    command = ["--seed_network=mlp", "--input=1,4,4,1", "--cost=edge_tpu,V100"]
+    launch(*command, f"--plot=costs.{ending}")
+    assert f"Drawn: costs.{ending}" in capsys.readouterr().out
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
+    written = (models / f"costs.{ending}").read_bytes()
+    assert written.startswith(start)
+    assert len(written) > 5000
+
+
+def test_json_and_a_plot_at_once(capsys, models):
+    pytest.importorskip("matplotlib")
+    document(capsys, "--seed_network=mlp", "--input=1,4,4,1", "--plot=costs.png")
+    assert (models / "costs.png").exists()
+
+
+def test_a_plot_without_matplotlib(capsys, monkeypatch):
+    monkeypatch.setattr(plots, "mpl", None)
+    message = failure(capsys, "--seed_network=mlp", "--plot=a.png")
+    assert message.startswith("error: --plot=a.png: Plots need matplotlib: pip install")
+
+
+def test_a_cost_that_this_network_does_not_have(capsys):
+    command = ["--model=own_models:scaled", "--input=2,5", "--cost=0.5*flops + 0.5*size"]
+    assert "cannot add flops to a cost of another unit" in failure(capsys, *command)
 
 
 def test_pins_are_grouped_by_reason_and_line_and_leave_out_ones(capsys):
@@ -291,6 +394,13 @@ def test_an_unknown_operation_and_an_inexact_group_are_told():
         (["--seed_network=mlpp"], "value should be one of <mlp|"),
         (["--seed_network=mlp", "--picture=a.png"], "'.png' is none of .svg, .html"),
         (["--seed_network=mlp", "--picture=no/a.svg"], "there is no directory 'no'"),
+        (["--seed_network=mlp", "--plot=a.jpg"], "--plot=a.jpg: '.jpg' is none of .png, .svg"),
+        (["--seed_network=mlp", "--plot=no/a.png"], "there is no directory 'no'"),
+        (["--seed_network=mlp", "--cost=edge_tpo"], "did you mean 'edge_tpu'"),
+        (["--seed_network=mlp", "--cost=flops,V10"], "no cost 'V10' in 'V10'; did you mean 'V100'"),
+        (["--seed_network=mlp", "--cost=flops+sise"], "no cost 'sise' in 'flops+sise'; did you"),
+        (["--seed_network=mlp", "--cost="], "no cost '' in ''; known are 'flops', 'size'"),
+        (["--seed_network=mlp", "--cost=-1*flops"], "'-1' in '-1*flops' is no weight"),
         (["--seed_network=mlp", "extra"], "unexpected arguments: extra"),
         (["--modell=a:b"], "Did you mean: model"),
     ],
@@ -313,7 +423,8 @@ def test_an_error_names_the_users_line_and_verbosity_shows_the_traceback(capsys)
 def test_help_tells_everything(capsys):
     launch("--help")
     text = capsys.readouterr().out
-    for flag in ("model", "seed_network", "input", "kwargs", "picture", "json", "verbosity"):
+    known = ("model", "seed_network", "input", "kwargs", "cost", "plot", "picture", "json")
+    for flag in (*known, "verbosity"):
         assert f"--{flag}" in text or f"--[no]{flag}" in text
     assert "halved_parameters" in text
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import regularizers as reg
-from morph.budget import Controller, Schedule, check_feasible, strongest_within
+from morph.budget import Controller, Schedule, _Cuts, check_feasible, strongest_within
 from morph.expand import BudgetError
+from regularizers.costs.cost import Cost, Line
 
 M, N, K = 5, 11, 3  # inputs, hidden, outputs
 
@@ -46,6 +47,99 @@ def test_dead_channels_are_cut_first_and_the_strongest_always_stays(cost):
     strengths = {"a": np.where(np.arange(N) == 6, 1.0, 0.0)}
     keep = strongest_within(cost, strengths, 2 * (M + K))["a"]
     np.testing.assert_array_equal(np.flatnonzero(keep), [6])
+
+
+def one_by_one(cost, strengths, limit):
+    """What `strongest_within` does, a channel at a time."""
+    widths = cost.vector({name: int(np.sum(s > 0)) or 1 for name, s in strengths.items()})
+    marginal = dict(zip(cost.groups, np.asarray(cost.marginal(widths)), strict=True))
+    ranked = sorted(
+        (s[c] / max(float(marginal[name]), 1e-30), name, c)
+        for name, s in strengths.items()
+        for c in np.argsort(-s, kind="stable")[1:]
+    )
+    keep = {name: np.ones(len(s), bool) for name, s in strengths.items()}
+    width = lambda: {name: int(kept.sum()) for name, kept in keep.items()}  # noqa: E731
+    cut = []
+    for _, name, c in ranked:
+        if cost(width()) <= limit:
+            break
+        keep[name][c] = False
+        cut.append((name, c))
+    done = set()
+    for name, c in reversed(cut):
+        keep[name][c] = name not in done
+        if name not in done and cost(width()) > limit:
+            keep[name][c] = False
+            done.add(name)
+    return keep
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    """Two groups, one of which costs in steps of 4 channels."""
+    groups = {"a": 40, "b": 60}
+    line = Line(layer="all", detail="")
+    return Cost(
+        name="stepped",
+        unit="coins",
+        groups=groups,
+        lines=(line,) * 2,
+        amounts=lambda w, form: (
+            jnp.stack([3.0 * form.ceil(w[0] / 4), 0.5 * w[1]])
+            if isinstance(w, jax.Array)
+            else np.stack([3.0 * form.ceil(w[0] / 4), 0.5 * w[1]])
+        ),
+    )
+
+
+def test_many_at_a_time_is_as_one_by_one(stepped):
+    rng = np.random.default_rng(0)
+    for limit in rng.uniform(10.0, 50.0, 12):
+        strengths = {"a": rng.random(40), "b": rng.random(60)}
+        keep = strongest_within(stepped, strengths, limit)
+        expected = one_by_one(stepped, strengths, limit)
+        for name in strengths:
+            np.testing.assert_array_equal(keep[name], expected[name])
+
+
+def test_a_step_that_is_paid_for_is_filled(stepped):
+    strengths = {"a": np.linspace(2.0, 1.0, 40), "b": np.full(60, 9.0)}
+    keep = strongest_within(stepped, strengths, 45.0)
+    assert (keep["a"].sum(), keep["b"].sum()) == (20, 60)
+
+
+@pytest.fixture(scope="module")
+def ragged():
+    """A channel costs 1, and a width that is no multiple of 4 costs 3 more."""
+
+    def amounts(widths, form):
+        del form
+        return (jnp if isinstance(widths, jax.Array) else np).stack(
+            [widths[0], 3 * (widths[0] % 2)]
+        )
+
+    lines = (Line(layer="all", detail=""),) * 2
+    return Cost(name="ragged", unit="coins", groups={"a": 9}, lines=lines, amounts=amounts)
+
+
+def test_what_costs_nothing_more_is_filled(ragged):
+    cuts = _Cuts(cost=ragged, limit=8.0, position=np.zeros(9, int))
+    cut = np.asarray([5, 6, 7, 8])  # leaves 5, which cost 8, as 8 do
+    assert cuts.cost_without(cut) == 8.0
+    np.testing.assert_array_equal(cuts.filled(cut), [8])
+    np.testing.assert_array_equal(cuts.taken_back(cut), cut)  # a sixth channel does not fit
+
+
+def test_filled_within_the_limit(ragged):
+    strengths = {"a": np.linspace(2.0, 1.0, 9)}
+    for limit in (4.0, 5.5, 6.5, 8.0, 11.0, 12.0):
+        widths = [
+            int(strongest_within(ragged, strengths, limit, fill=fill)["a"].sum())
+            for fill in (False, True)
+        ]
+        assert widths[0] <= widths[1]
+        assert max(ragged({"a": width}) for width in widths) <= limit
 
 
 def test_limit_out_of_reach(cost):

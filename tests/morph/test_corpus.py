@@ -13,12 +13,25 @@ import pytest
 from corpus.case import normal
 from corpus.description import GOLDEN, describe, golden_file, render
 from corpus.networks import NETWORKS
-from corpus.soundness import compare, compare_traced, fill
+from corpus.soundness import compare, compare_traced, draw_alive, fill
 
 import morph
 import regularizers as reg
 
 TOLERANCE = 1e-5  # of values and of gradients
+# Networks that multiply weights with weights, or with constants such as an initial state.
+WEIGHTS_ALONE = {
+    "energy", "low_rank", "perceiver", "recurrent_attention", "settled", "spectral_norm",
+}  # fmt: skip
+COSTS = {
+    "flops": reg.flops,
+    "size": reg.model_size,
+    "activation bytes": reg.activation_bytes,
+    "activation peak": functools.partial(reg.activation_bytes, peak=True),
+    "V100": functools.partial(reg.latency, device="V100"),
+    "energy": reg.energy,
+    "edge_tpu": functools.partial(reg.latency, device="edge_tpu"),
+}
 
 
 @functools.cache
@@ -50,6 +63,31 @@ def test_compact_equals_masked(name):
         assert comparison.resized == comparison.exact, mode
         # Something shrank, or it says what is missing.
         assert comparison.exact or comparison.unknown, mode
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_costs_of_an_architecture_equal_those_of_the_compacted_function(name):
+    """All costs: at an architecture's widths, and of the small function traced anew."""
+    case = case_of(name)
+    for mode in modes_of(name):
+        call = case.train if mode == "train" else case.eval
+        graph = graph_of(name, mode)
+        arch = morph.shrink(graph, draw_alive(graph, np.random.default_rng(0), 0.5))
+        fn = morph.compact(case.fn, arch, rescale_means=True)
+        small = reg.trace_channels(fn, arch.take(case.variables), *case.inputs, **call)
+        for kind, build in COSTS.items():
+            expected = build(small)()
+            assert build(graph)(arch.widths) == pytest.approx(expected, rel=1e-9), (mode, kind)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_kernels_do_all_the_products(name):
+    """What costs of kernels are made of, but for products that no input takes part in."""
+    for mode in modes_of(name):
+        graph = graph_of(name, mode)
+        by_kernel = reg.cost_of_work(graph, "flops", "FLOP", lambda work, form: work.flops)
+        assert (by_kernel() == reg.flops(graph)()) == (name not in WEIGHTS_ALONE), mode
+        assert by_kernel() <= reg.flops(graph)()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -1,8 +1,11 @@
 """Random small networks x random kept channels: the compact function equals the masked one."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -203,6 +206,40 @@ def test_compact_equals_masked(program, seed):
     expected = jax.jit(fn)(masked, x)
     found = jax.jit(morph.compact(fn, arch))(arch.take(masked), x)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * float(jnp.abs(expected).max()))
+
+
+COSTS = {
+    "flops": reg.flops,
+    "size": reg.model_size,
+    "activation bytes": reg.activation_bytes,
+    "activation peak": functools.partial(reg.activation_bytes, peak=True),
+    "V100": functools.partial(reg.latency, device="V100"),
+    "energy": reg.energy,
+    "edge_tpu": functools.partial(reg.latency, device="edge_tpu"),
+}
+
+
+@settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=20,
+    phases=[Phase.generate],
+)
+@given(programs, st.integers(0, 2**16))
+def test_costs_of_an_architecture_equal_those_of_the_compacted_function(program, seed):
+    """All costs: at an architecture's widths, and of the small function traced anew."""
+    fn, variables = network(program)
+    rng = np.random.default_rng(seed)
+    x = jax.ShapeDtypeStruct(IMAGE, jnp.float32)
+    graph = reg.trace_channels(fn, variables, x)
+    alive = {name: rng.random(width) < 0.6 for name, width in graph.widths.items()}
+    for mask in alive.values():
+        mask[rng.integers(mask.size)] = True
+    arch = morph.shrink(graph, alive)
+    small = reg.trace_channels(morph.compact(fn, arch), arch.take(variables), x)
+    for kind, build in COSTS.items():
+        assert build(graph)(arch.widths) == pytest.approx(build(small)(), rel=1e-9), kind
 
 
 def test_every_operation_alone():

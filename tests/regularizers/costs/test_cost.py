@@ -1,3 +1,5 @@
+from functools import cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,13 @@ from regularizers.costs.cost import Line, multilinear
 from regularizers.costs.sizes import monomials
 
 COSTS = {"flops": reg.flops, "model_size": reg.model_size}
+ALL_COSTS = COSTS | {
+    "activation_bytes": reg.activation_bytes,
+    "activation_peak": partial(reg.activation_bytes, peak=True),
+    "V100": partial(reg.latency, device="V100"),
+    "energy": reg.energy,
+    "edge_tpu": partial(reg.latency, device="edge_tpu"),
+}
 
 
 class TransformerBlock(nn.Module):
@@ -26,6 +35,7 @@ class TransformerBlock(nn.Module):
         return nn.Dense(3, name="head")(x.mean(axis=1))
 
 
+@cache
 def seed_network(name):
     """A network, its abstract variables and its graph."""
     if name == "transformer":
@@ -94,6 +104,48 @@ def test_gradient_equals_finite_differences(name, kind):
         difference = (cost({group: width + 1}) - cost({group: width - 1})) / 2
         np.testing.assert_allclose(gradient[group] / scale, difference / scale, rtol=1e-5)
         assert difference > 0
+
+
+@pytest.mark.parametrize("name", ["resnet8", "inception", "transformer"])
+@pytest.mark.parametrize("kind", sorted(ALL_COSTS.keys() - COSTS.keys()))
+def test_gradient_of_smooth_equals_finite_differences(name, kind):
+    """JAX's gradient in float32, central differences by numpy in float64."""
+    cost = ALL_COSTS[kind](seed_network(name)[3])
+    scale = cost()
+    gradient = cost.marginal([*cost.groups.values()]) / scale
+    differences = []
+    for group, width in cost.groups.items():
+        step = 1e-4 * width
+        above, below = cost.smooth({group: width + step}), cost.smooth({group: width - step})
+        differences.append((above - below) / (2 * step * scale))
+    largest = max(differences)
+    assert min(differences) > -1e-9 * largest  # but for rounding
+    np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-6 * largest)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "inception", "transformer"])
+@pytest.mark.parametrize("kind", ALL_COSTS)
+def test_a_narrower_network_costs_no_more(name, kind):
+    cost = ALL_COSTS[kind](seed_network(name)[3])
+    rng = np.random.default_rng(0)
+    widths = dict(cost.groups)
+    before = cost(widths)
+    for group in rng.permutation([*widths]):
+        widths[str(group)] = max(1, widths[str(group)] // 2)
+        after = cost(widths)
+        assert after <= before
+        before = after
+    assert before < cost()
+
+
+@pytest.mark.parametrize("kind", ALL_COSTS)
+def test_jax_and_numpy_agree(kind):
+    """Compiled over a batch of widths, in float32, and one by one in float64."""
+    cost = ALL_COSTS[kind](seed_network("resnet8")[3])
+    seed = cost.vector()
+    widths = np.stack([seed, np.ceil(seed / 2), np.ceil(seed / 3), np.ones_like(seed)])
+    found = jax.jit(jax.vmap(cost.of_vector))(jnp.asarray(widths, jnp.float32))
+    np.testing.assert_allclose(found, [cost.of_vector(row) for row in widths], rtol=1e-6)
 
 
 def test_works_under_jit_and_vmap():
