@@ -127,9 +127,9 @@ class Study:
         for cost in self.costs.values():
             check_feasible(self.regularizer(cost), options.budget * cost.seed)
 
-    def regularizer(self, cost: Cost) -> NetworkRegularizer:
-        """What pulls on the network's channels."""
-        return NetworkRegularizer(self.graph, cost, "group_lasso", threshold=0.0)
+    def regularizer(self, cost: Cost, seed: Variables | None = None) -> NetworkRegularizer:
+        """What pulls on the network's channels; strengths are relative to the seed's."""
+        return NetworkRegularizer(self.graph, cost, "group_lasso", threshold=0.0, relative_to=seed)
 
     def train_seed(self) -> Variables:
         """The seed's variables."""
@@ -158,7 +158,7 @@ class Study:
 
     def _learn(self, target: str, variables: Variables) -> tuple[Architecture, Variables]:
         options, cost = self.options, self.costs[target]
-        regularizer, steps = self.regularizer(cost), options.shrink_steps
+        regularizer, steps = self.regularizer(cost, variables), options.shrink_steps
         measure = jax.jit(regularizer.strengths)
         schedule = Schedule(
             budget_ratio=options.budget, start=steps // 20, end=int(steps * (1.0 - SETTLE))
@@ -173,12 +173,8 @@ class Study:
             nonlocal strength
             seen = controller.look(done, jax.device_get(measure(state.params)), strength)
             strength = seen.strength
-            protected = {name: jnp.asarray(keep) for name, keep in seen.keep.items()}
-            now = jnp.asarray(0.0 if seen.settled else strength, jnp.float32)
             print(f"  {done}: cost {seen.cost_ratio:.3f}, aim {seen.target_ratio:.3f}", flush=True)
-            return state.replace(
-                opt_state=state.opt_state._replace(strength=now, protected=protected)
-            )
+            return state.replace(opt_state=seen.obeyed(state.opt_state))
 
         trained = self._run(look(state, 0), steps, target, look)
         strengths = jax.device_get(measure(trained.params))

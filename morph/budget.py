@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from morph.expand import BudgetError
 from regularizers.costs.cost import Cost
 from regularizers.objective import NetworkRegularizer
+from regularizers.proximal import ProximalState
 
 LONGEST_STEP = 64  # channels: the Edge TPU's
 
@@ -176,7 +178,8 @@ class Look:
     Attributes:
         strength: the strength from now on.
         settled: the budget is met; nothing is pulled on, and the network recovers.
-        keep: the channels that would be kept if training ended now.
+        keep: the channels that would be kept if training ended now; once it is settled, the others
+            are to stay zero.
         cost_ratio: the alive cost over the seed's.
         target_ratio: where the schedule wants it.
     """
@@ -186,6 +189,15 @@ class Look:
     keep: dict[str, np.ndarray]
     cost_ratio: float
     target_ratio: float
+
+    def obeyed(self, state: ProximalState) -> ProximalState:
+        """The optimizer's state with what was decided."""
+        keep = {name: jnp.asarray(kept) for name, kept in self.keep.items()}
+        return state._replace(
+            strength=jnp.asarray(0.0 if self.settled else self.strength, jnp.float32),
+            protected=keep,
+            held={name: ~kept & self.settled for name, kept in keep.items()},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

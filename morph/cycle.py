@@ -144,9 +144,7 @@ class Trainer:
         """Puts what the controller decided into the optimizer's state."""
         assert self.shrinking is not None
         self.shrinking.strength = look.strength
-        strength = jnp.asarray(0.0 if look.settled else look.strength, jnp.float32)
-        protected = {name: jnp.asarray(keep) for name, keep in look.keep.items()}
-        opt_state = self.state.opt_state._replace(strength=strength, protected=protected)
+        opt_state = look.obeyed(self.state.opt_state)
         self.state = self.state.replace(opt_state=opt_state)
 
 

@@ -40,6 +40,9 @@ class NetworkRegularizer:
         l1_share: share of mean |w| in group lasso, 0 to 1.
         threshold: a channel is alive while its strength is above it. Use 0 with `proximal`.
         inexact: also pull on groups whose dead channels would not be exactly zero.
+        relative_to: measure every strength in units of its group's mean in these variables, e.g.
+            the seed's. Weights of a wide layer are smaller than those of a narrow one, and not
+            worth less for it.
 
     Raises:
         ValueError: if a name is unknown, or there is no group to pull on.
@@ -59,6 +62,7 @@ class NetworkRegularizer:
         l1_share: float = 0.0,
         threshold: float = 1e-3,
         inexact: bool = False,
+        relative_to: Any = None,
     ) -> None:
         for name, table in ((penalty, PENALTIES), (combine, COMBINATIONS)):
             if name not in table:
@@ -83,6 +87,10 @@ class NetworkRegularizer:
                 "the network has no channel group that can be shrunk exactly; "
                 "graph.explain(path) says why an axis is fixed, inexact=True includes the others."
             )
+        self.scale: dict[str, float] = {}
+        if relative_to is not None:
+            means = {name: float(s.mean()) for name, s in self.strengths(relative_to).items()}
+            self.scale = {name: 1.0 / mean for name, mean in means.items() if mean > 0.0}
 
     def __call__(self, variables: Any) -> Float[Array, ""]:
         """The loss term, dimensionless: C(A_in R_out + A_out R_in) / C(seed).
@@ -102,7 +110,8 @@ class NetworkRegularizer:
         """The strength of every channel, by group."""
         leaves = self._by_path(variables)
         return {
-            g.group: self.combine(
+            g.group: self.scale.get(g.group, 1.0)
+            * self.combine(
                 [
                     source.strength(leaves[source.path], g.width, self.l1_share)
                     for source in g.measured
@@ -146,6 +155,7 @@ class NetworkRegularizer:
         variables: Any,
         step: Any,
         protected: Mapping[str, Bool[Array, " width"]] | None = None,
+        held: Mapping[str, Bool[Array, " width"]] | None = None,
     ) -> Any:
         """One proximal step: every strength falls by step x marginal cost, down to exactly zero.
 
@@ -157,6 +167,7 @@ class NetworkRegularizer:
             variables: the traced variables, or only their `params`.
             step: how much a channel of marginal cost 1 loses; scalar.
             protected: channels that are not pulled below `FLOOR` of their group's strongest.
+            held: channels that are set to zero, whatever they are.
 
         Returns:
             The variables, pulled.
@@ -170,6 +181,8 @@ class NetworkRegularizer:
                 left = jnp.where(
                     protected[name], jnp.maximum(left, jnp.minimum(s, FLOOR * s.max())), left
                 )
+            if held is not None:
+                left = jnp.where(held[name], 0.0, left)
             factors[name] = jnp.where(s > 0.0, left / jnp.where(s > 0.0, s, 1.0), 0.0)
         return self._scale(variables, factors)
 

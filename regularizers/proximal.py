@@ -21,12 +21,14 @@ class ProximalState(NamedTuple):
         steps: steps so far.
         strength: the strength in force; kept up by the schedule if one was given.
         protected: channels that are not pulled to zero, by group.
+        held: channels that stay zero, by group.
     """
 
     inner: Any
     steps: Int[Array, ""]
     strength: Float[Array, ""]
     protected: dict[str, Bool[Array, " width"]]
+    held: dict[str, Bool[Array, " width"]]
 
 
 def proximal(
@@ -55,12 +57,13 @@ def proximal(
 
     def init(params: Any) -> ProximalState:
         first = strength(0) if callable(strength) else strength
-        protected = {g.group: jnp.zeros(g.width, bool) for g in regularizer.groups}
+        none = {g.group: jnp.zeros(g.width, bool) for g in regularizer.groups}
         return ProximalState(
             wrapped.init(params),
             jnp.zeros((), jnp.int32),
             jnp.asarray(first, jnp.float32),
-            protected,
+            none,
+            jax.tree.map(jnp.copy, none),
         )
 
     def update(
@@ -75,11 +78,11 @@ def proximal(
         )
         now = strength(state.steps) if callable(strength) else state.strength
         moved = optax.apply_updates(params, updates)
-        pulled = regularizer.shrink_step(moved, now, state.protected)
+        pulled = regularizer.shrink_step(moved, now, state.protected, state.held)
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
         updates = jax.tree.map(lambda q, p: q - p, pulled, params)
         now = jnp.asarray(now, jnp.float32)
-        return updates, ProximalState(inner, state.steps + 1, now, state.protected)
+        return updates, ProximalState(inner, state.steps + 1, now, state.protected, state.held)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -96,6 +96,6 @@ class Hybrid(nn.Module):
             x = Residual()(x, train)
         n, h, w, c = x.shape
         x = Attention(self.heads, scaled(self.perceptron, self.width))(x.reshape(n, h * w, c))
-        x = nn.avg_pool(x.reshape(n, h, w, c), (2, 2), strides=(2, 2))
+        x = nn.avg_pool(x.reshape(n, h, w, c), (2, 2), strides=(2, 2), padding="SAME")
         x = nn.relu(nn.Dense(scaled(self.hidden, self.width))(x.reshape(n, -1)))
         return nn.Dense(self.num_classes)(x)

@@ -181,7 +181,9 @@ def test_unknown_name_lists_near_matches():
 
 
 def test_unknown_name_without_near_match():
-    with pytest.raises(ValueError, match=r"'zzz'\. Known: cnn, inception, inception_v2, mlp"):
+    with pytest.raises(
+        ValueError, match=r"'zzz'\. Known: cnn, hybrid, inception, inception_v2, mlp"
+    ):
         networks.build("zzz", input_shape=(8, 8, 1), num_classes=10)
 
 

@@ -66,7 +66,6 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
         ("--seed_network=resnet9", "resnet8"),
         ("--dataset=imagenet", "fashion_mnist"),
         ("--penalty=l0", "group_lasso"),
-        ("--target=watts", "flops"),
         ("--batch_size=0", "batch_size"),
         ("--cycles=two", "cycles"),
     ],
@@ -74,6 +73,12 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
 def test_a_wrong_value_is_refused_and_the_known_ones_are_listed(monkeypatch, flag, known):
     with pytest.raises(flags.IllegalFlagValueError, match=known):
         launch(monkeypatch, flag)
+
+
+def test_an_unknown_target_is_refused_and_near_ones_are_listed(monkeypatch, capsys, tmp_path):
+    error = failure(monkeypatch, capsys, "--target=flop", f"--workdir={tmp_path / 'out'}")
+    assert "no cost 'flop' in 'flop'; did you mean 'flops'" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_flag_and_a_stray_word_are_refused(monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import regularizers as reg
@@ -115,9 +116,8 @@ def ragged():
 
     def amounts(widths, form):
         del form
-        return (jnp if isinstance(widths, jax.Array) else np).stack(
-            [widths[0], 3 * (widths[0] % 2)]
-        )
+        xp = jnp if isinstance(widths, jax.Array) else np
+        return xp.stack([widths[0], 3.0 * (widths[0] % 4 > 0)])
 
     lines = (Line(layer="all", detail=""),) * 2
     return Cost(name="ragged", unit="coins", groups={"a": 9}, lines=lines, amounts=amounts)
@@ -174,6 +174,14 @@ def test_controller_pulls_harder_when_late_softer_when_early_and_lets_go(graph, 
     assert not early.settled
     there = controller.look(100, {"a": np.where(np.arange(N) < 6, 0.0, 1.0)}, 1.0)
     assert there.settled
+    state = reg.proximal(optax.sgd(0.1), regularizer).init(
+        {"a": jnp.ones((M, N)), "b": jnp.ones((N, K))}
+    )
+    for look, strength, held in ((late, late.strength, 0), (there, 0.0, 6)):
+        now = look.obeyed(state)
+        assert now.strength == pytest.approx(strength)
+        np.testing.assert_array_equal(now.protected["a"], look.keep["a"])
+        assert now.held["a"].sum() == held
     assert cost({"a": late.keep["a"].sum()}) <= schedule(50) * cost()
 
 

@@ -236,6 +236,22 @@ def test_a_network_without_groups_is_refused():
         reg.NetworkRegularizer(graph, reg.flops(graph))
 
 
+def test_strengths_relative_to_their_groups_means(dense_net):
+    variables, graph = dense_net
+    plain = reg.NetworkRegularizer(graph, reg.flops(graph))
+    relative = reg.NetworkRegularizer(graph, reg.flops(graph), relative_to=variables)
+    before, after = plain.strengths(variables), relative.strengths(variables)
+    for name, s in before.items():
+        np.testing.assert_allclose(after[name], s / s.mean(), rtol=1e-5)
+    wider = {**variables, "a": 3.0 * variables["a"]}
+    np.testing.assert_allclose(relative.strengths(wider)["a"], 3.0 * after["a"], rtol=1e-5)
+    # A step takes as much of a channel as its strength loses, in these units.
+    step = 0.5 * float(after["a"].max()) / float(relative.marginal_costs(after)["a"])
+    pulled = relative.strengths(relative.shrink_step(variables, step))["a"]
+    expected = np.maximum(np.asarray(after["a"]) - 0.5 * float(after["a"].max()), 0.0)
+    np.testing.assert_allclose(pulled, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_cost_of_nothing_is_refused():
     graph = reg.trace_channels(
         lambda v, x: (x * v["a"]) @ v["b"], {"a": jnp.ones(3), "b": jnp.ones((3, 2))}, jnp.ones(3)

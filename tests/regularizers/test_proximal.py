@@ -171,6 +171,23 @@ def test_protected_channels_are_never_zeroed(graph, variables):
     np.testing.assert_array_equal(params["norm_1"]["scale"], 0.0)
 
 
+def test_held_channels_stay_zero_whatever_the_gradient(graph, variables):
+    regularizer = regularizer_of(graph)
+    tx = reg.proximal(optax.sgd(0.05, momentum=0.9), regularizer, strength=0.0)
+    params = variables["params"]
+    state = tx.init(params)
+    held = np.zeros(11, bool)
+    held[[2, 5, 9]] = True
+    state = state._replace(held={**state.held, "conv_0": jnp.asarray(held)})
+    gradient = jax.tree.map(jnp.ones_like, params)
+    update = jax.jit(tx.update)
+    for _ in range(3):
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_array_equal(params["norm_0"]["scale"] == 0.0, held)
+    assert (params["norm_1"]["scale"] != 0.0).all()
+
+
 def test_strength_may_be_a_schedule(graph, variables):
     regularizer = regularizer_of(graph)
     params = variables["params"]
