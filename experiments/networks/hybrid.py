@@ -95,9 +95,7 @@ class Hybrid(nn.Module):
         for _ in range(count):
             x = Residual()(x, train)
         n, h, w, c = x.shape
-        x = nn.Dense(c)(x.reshape(n, h * w, c))  # so that the tokens have a width of their own
-        x = Attention(self.heads, scaled(self.perceptron, self.width))(x)
+        x = Attention(self.heads, scaled(self.perceptron, self.width))(x.reshape(n, h * w, c))
         x = nn.avg_pool(x.reshape(n, h, w, c), (2, 2), strides=(2, 2), padding="SAME")
-        x = nn.relu(nn.Dense(c)(x))  # and so the head
         x = nn.relu(nn.Dense(scaled(self.hidden, self.width))(x.reshape(n, -1)))
         return nn.Dense(self.num_classes)(x)
