@@ -29,6 +29,7 @@ from models import (
 from timing import report
 
 import regularizers as reg
+from experiments.fit_edge_tpu import spearman
 from experiments.networks import build
 from regularizers.calibration import summarise, work_of
 from regularizers.calibration.programs import designed
@@ -86,12 +87,6 @@ def networks() -> Iterator[tuple[str, nn.Module, int]]:
         (6, 192, 3, 8, 32),
     ):
         yield f"vit {layers}x{features}", ViT(layers, features, heads, patch, 100), side
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """The rank correlation, without ties."""
-    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def main() -> None:

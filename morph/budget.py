@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -19,10 +20,11 @@ import numpy as np
 
 from morph.expand import BudgetError
 from regularizers.costs.cost import Cost
+from regularizers.costs.edge_tpu import STEP
 from regularizers.objective import NetworkRegularizer
 from regularizers.proximal import ProximalState
 
-LONGEST_STEP = 64  # channels: the Edge TPU's
+LONGEST_STEP = STEP  # channels: the Edge TPU's
 
 
 def check_feasible(regularizer: NetworkRegularizer, budget: float, min_width: int = 1) -> None:
@@ -121,7 +123,11 @@ class _Cuts:
     def cost_without(self, cut: np.ndarray) -> float:
         """The cost of the seed without these channels."""
         gone = np.bincount(self.position[cut], minlength=len(self.cost.groups))
-        return float(self.cost.of_vector(self.cost.vector() - gone))
+        return float(self.cost.of_vector(self._seed - gone))
+
+    @cached_property
+    def _seed(self) -> np.ndarray:
+        return self.cost.vector()
 
     def taken_back(self, cut: np.ndarray) -> np.ndarray:
         """What stays cut if whatever fits is taken back, one by one; many at a time while they fit.

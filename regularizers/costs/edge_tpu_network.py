@@ -27,6 +27,7 @@ from regularizers.costs.edge_tpu import (
     unsupported,
 )
 from regularizers.costs.form import Exact, Form, numpy_of
+from regularizers.costs.roofline import kernel_seconds
 from regularizers.costs.schedule import Kernel, Value
 from regularizers.costs.sizes import named_amounts
 from regularizers.costs.work import Work, Workload, workload_of
@@ -84,8 +85,7 @@ def edge_tpu_latency(graph: ChannelGraph, tpu: EdgeTPU = EDGE_TPU) -> Cost:
         returned = (elements * where[made] * (1.0 - where[used])).sum()
         per_layer, fixed = seconds(layers, sent, returned, form, tpu)
         per_kernel = xp.concatenate([per_layer, xp.zeros(1, per_layer.dtype)])[slot]
-        traffic = work.elements * (facts.kind != "elementwise") / HOST.bytes_per_s
-        host = form.maximum(work.flops / HOST.peak("int8"), traffic) * facts.count / batch
+        host = kernel_seconds(work, form, HOST, "int8") * facts.count / batch
         fixed = xp.reshape(fixed * where[0], 1)  # nothing if the first kernel is for the host
         return xp.concatenate([per_kernel + host * (1.0 - on_tpu), fixed])
 

@@ -32,10 +32,16 @@ def roofline(graph: ChannelGraph, device: Device, dtype: str | None = None) -> C
         ValueError: if the device has no peak for the type.
     """
     chosen = dtype or device.default_dtype
-    peak, itemsize = device.peak(chosen), jnp.dtype(chosen).itemsize
+    device.peak(chosen)  # raises before anything is counted
+    return cost_of_work(
+        graph,
+        f"latency_{device.name}_{chosen}",
+        "s",
+        lambda work, form: kernel_seconds(work, form, device, chosen),
+    )
 
-    def price(work: Work, form: Form) -> Any:
-        traffic = work.elements * itemsize * (work.facts.kind != "elementwise")
-        return form.maximum(work.flops / peak, traffic / device.bytes_per_s)
 
-    return cost_of_work(graph, f"latency_{device.name}_{chosen}", "s", price)
+def kernel_seconds(work: Work, form: Form, device: Device, dtype: str) -> Any:
+    """Seconds of one run of every kernel [kernels], at the most that a device can do."""
+    traffic = work.elements * jnp.dtype(dtype).itemsize * (work.facts.kind != "elementwise")
+    return form.maximum(work.flops / device.peak(dtype), traffic / device.bytes_per_s)

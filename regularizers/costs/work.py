@@ -48,8 +48,6 @@ class Facts:
         itemsize: bytes of one element of what is written.
         joins: how many activations are read.
         primitives: the names of the operations in it.
-        dilation: of a convolution's kernel; () elsewhere.
-        rank: of what is written.
     """
 
     kind: np.ndarray
@@ -62,8 +60,6 @@ class Facts:
     itemsize: np.ndarray
     joins: np.ndarray
     primitives: tuple[tuple[str, ...], ...]
-    dilation: tuple[tuple[int, ...], ...]
-    rank: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -370,8 +366,6 @@ def _facts(kernels: Sequence[Kernel], shapes: Sequence[_Shape]) -> Facts:
         ),
         joins=np.asarray([len(kernel.reads) for kernel in kernels], np.int64),
         primitives=tuple(tuple(kernel.primitives) for kernel in kernels),
-        dilation=tuple(kernel.dilation for kernel in kernels),
-        rank=np.asarray([len(_largest(values)) for values in written], np.int64),
     )
 
 
