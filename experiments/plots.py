@@ -7,6 +7,7 @@ nothing here touches the caller's own figures or needs a screen.
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ except ModuleNotFoundError as error:
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 INK, MUTED, LIGHT = "#222222", "#777777", "#C8C8C8"
+SERIES = (INK, BLUE, GREEN, ORANGE, PURPLE)  # of lines in one plot, in order
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -164,7 +166,7 @@ def plot_training(records: Sequence[Mapping[str, Any]], path: str | Path) -> Non
                 f"plot_training needs 'phase' and 'step' in every record; record {index} has no "
                 f"{' and no '.join(map(repr, missing))}, only {sorted(record)}."
             )
-    steps, phases = _timeline(records)
+    steps, phases = timeline(records)
     panels = [
         (
             title,
@@ -188,7 +190,7 @@ def plot_training(records: Sequence[Mapping[str, Any]], path: str | Path) -> Non
         figure.savefig(path)
 
 
-def _timeline(
+def timeline(
     records: Sequence[Mapping[str, Any]],
 ) -> tuple[list[float], list[tuple[str, float, float]]]:
     """Returns each record's step on one axis, and each phase with its first and last step."""
@@ -253,6 +255,100 @@ def _name_phases(ax: "Axes", phases: Sequence[tuple[str, float, float]]) -> None
                 ha="center",
                 color=MUTED,
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One network, or the mean of several runs, in a plot of accuracy against cost.
+
+    Attributes:
+        series: what it is compared under, e.g. `learned`; points of one are joined by a line.
+        label: written beside it; "" for nothing.
+        cost: a share of the seed's.
+        accuracy: a share; the mean, if there are several runs.
+        spread: their standard deviation; None for a single run.
+        runs: how many there are.
+    """
+
+    series: str
+    label: str
+    cost: float
+    accuracy: float
+    spread: float | None = None
+    runs: int = 1
+
+
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats in both cost and accuracy, the cheapest first."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.cost, -point.accuracy)):
+        if not front or point.accuracy > front[-1].accuracy:
+            front.append(point)
+    return front
+
+
+def plot_tradeoff(
+    points: Sequence[Point],
+    path: str | Path,
+    *,
+    cost: str = "cost",
+    title: str = "Accuracy against cost",
+) -> None:
+    """Draws accuracy against cost: a line for every series, and the Pareto front behind them.
+
+    Args:
+        points: at least one; spreads are drawn as error bars.
+        path: the file to write; its ending chooses the format (.png, .svg, .pdf).
+        cost: what is paid for, e.g. `flops`.
+        title: printed above.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if there are no points, or one costs nothing.
+    """
+    require_matplotlib()
+    if not points or min(point.cost for point in points) <= 0.0:
+        raise ValueError("plot_tradeoff needs at least one point, and costs above 0.")
+    series = {point.series: [q for q in points if q.series == point.series] for point in points}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        ax = figure.subplots()
+        front = pareto_front(points)
+        ax.step(
+            [point.cost for point in front],
+            [point.accuracy for point in front],
+            where="post",
+            color=LIGHT,
+            linewidth=5,
+            solid_capstyle="round",
+            label="Pareto front",
+            zorder=1,
+        )
+        for (name, each), marker, color in zip(
+            series.items(), itertools.cycle("osD^"), itertools.cycle(SERIES), strict=False
+        ):
+            own = sorted(each, key=lambda point: point.cost)
+            ax.errorbar(
+                [point.cost for point in own],
+                [point.accuracy for point in own],
+                yerr=[point.spread or 0.0 for point in own],
+                marker=marker,
+                ms=5,
+                color=color,
+                linewidth=1.2,
+                elinewidth=0.8,
+                capsize=2,
+                label=name,
+                zorder=2,
+            )
+        ax.set_xlabel(f"{cost}, share of the seed")
+        ax.set_ylabel("test accuracy")
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        ax.grid(color=LIGHT, linewidth=0.5, alpha=0.6)
+        ax.set_title(title)
+        ax.legend(frameon=False, loc="lower right")
+        figure.savefig(path)
 
 
 def require_matplotlib() -> None:

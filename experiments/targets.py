@@ -32,20 +32,21 @@ from experiments.display import humanize
 from experiments.networks import SEED_NETWORKS
 from experiments.run import network_of
 from morph.architecture import Architecture
-from morph.budget import Controller, Schedule, check_feasible, strongest_within
+from morph.budget import Controller, Schedule, check_feasible
 from morph.checkpoint import WorkdirError, claim_workdir, load_variables, save_variables
+from morph.data import Batch, chunk_ends, chunks
 from morph.network import Network, Variables
+from morph.optimizers import make_optimizer
 from morph.shrink import shrink
 from morph.train import (
-    Batch,
     Evaluator,
     TrainingDivergedError,
     TrainState,
-    batches,
     check_finite,
+    loops_well,
     make_step,
-    momentum_sgd,
 )
+from morph.trim import strongest_within
 from regularizers.calibration.timing import compiled, interleaved
 from regularizers.channels.graph import ChannelGraph, trace_channels
 from regularizers.costs.cost import Cost
@@ -117,10 +118,10 @@ class Study:
             Batch(jnp.asarray(data.test_images[:test]), jnp.asarray(data.test_labels[:test]))
         )
         self.network: Network = network_of(options.seed_network, data, options.width)
-        self.step = make_step()
         self.x = self.train.x[:1]
         abstract = jax.eval_shape(self.network.init, jax.random.key(0), self.x)
         self.graph: ChannelGraph = trace_channels(self.network.predict, abstract, self.x)
+        self.step = make_step(looped=loops_well(self.graph))
         self.costs: dict[str, Cost] = {
             target: cost_named(self.graph, target) for target in options.targets
         }
@@ -138,7 +139,7 @@ class Study:
         kept = Path(options.workdir) / "seed"
         if kept.exists():
             return load_variables(kept, variables)
-        tx = momentum_sgd(options.learning_rate, options.seed_steps)
+        tx = make_optimizer("momentum", options.learning_rate, options.seed_steps)
         state = TrainState.of(self.network, variables, tx)
         trained = self._run(state, options.seed_steps, "seed").variables
         save_variables(kept, trained)
@@ -165,7 +166,9 @@ class Study:
         )
         controller = Controller(regularizer=regularizer, schedule=schedule)
         strength = controller.initial_strength(jax.device_get(measure(variables["params"])))
-        tx = proximal(momentum_sgd(options.learning_rate, steps), regularizer, strength)
+        tx = proximal(
+            make_optimizer("momentum", options.learning_rate, steps), regularizer, strength
+        )
         copied = jax.tree.map(jnp.array, variables)  # the step donates what it is given
         state = TrainState.of(self.network, copied, tx)
 
@@ -184,15 +187,13 @@ class Study:
 
     def _run(self, state: TrainState, steps: int, name: str, look: Any = None) -> TrainState:
         print(f"{name}: {steps} steps", flush=True)
-        stream = batches(
-            len(self.train.x), self.options.batch_size, seed=self.options.seed, start=0
-        )
-        key = jax.random.key(self.options.seed)
-        for done in range(1, steps + 1):
-            state, loss = self.step(state, self.train, next(stream), key)
-            if done % LOOK_EVERY == 0 or done == steps:
-                check_finite(float(loss), step=done, phase=name)
-                state = look(state, done) if look is not None else state
+        seed, ends = self.options.seed, chunk_ends(0, steps, LOOK_EVERY)
+        stream = chunks(self.train, self.options.batch_size, ends, start=0, seed=seed)
+        key = jax.random.key(seed)
+        for done, chunk in zip(ends, stream, strict=True):
+            state, losses = self.step(state, self.train, chunk, key)
+            check_finite(float(losses.mean()), step=done, phase=name)
+            state = look(state, done) if look is not None else state
         return state
 
     def price(self, name: str, predict: Any, variables: Variables, widths: Any) -> Learned:

@@ -7,6 +7,7 @@ from morph.architecture import Architecture
 from morph.checkpoint import load_variables
 from morph.config import CycleConfig
 from morph.cycle import Cycle
+from morph.data import Batch, DataError, Pipeline
 from morph.expand import BudgetError, expand
 from morph.initialize import init
 from morph.native.native import native
@@ -20,11 +21,14 @@ from morph.spec import ArchitectureError
 __all__ = [
     "Architecture",
     "ArchitectureError",
+    "Batch",
     "BudgetError",
     "Cycle",
     "CycleConfig",
+    "DataError",
     "NativeError",
     "Network",
+    "Pipeline",
     "compact",
     "emits",
     "expand",

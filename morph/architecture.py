@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from morph import spec
+from morph.removed import Removed, restored, without
 from morph.spec import ArchitectureError
 from regularizers.channels import axes as ax
 from regularizers.channels.axes import Axis
@@ -81,6 +82,7 @@ class Architecture:
         groups: by name, in the order of the network.
         variables: every variable of the seed, by path.
         layers: its products and convolutions, in order.
+        removed: the blocks that left, in order.
         width_multiplier: of the last expansion; None if it was not expanded.
         report: budget, costs before and after, how it was obtained; free-form JSON.
     """
@@ -88,6 +90,7 @@ class Architecture:
     groups: Mapping[str, ResizedGroup]
     variables: Mapping[str, Variable]
     layers: tuple[Layer, ...] = ()
+    removed: tuple[Removed, ...] = ()
     width_multiplier: float | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
 
@@ -145,6 +148,16 @@ class Architecture:
         """The groups that are not the seed's, channel by channel."""
         return frozenset(name for name, group in self.groups.items() if not group.unchanged)
 
+    @cached_property
+    def gone(self) -> frozenset[str]:
+        """The paths of the variables that left with their blocks."""
+        return frozenset(path for block in self.removed for path in block.variables)
+
+    @cached_property
+    def gone_layers(self) -> frozenset[str]:
+        """The products and convolutions that left with their blocks."""
+        return frozenset(layer for block in self.removed for layer in block.layers)
+
     def shape(self, path: str) -> tuple[int, ...]:
         """The shape of a variable now."""
         return tuple(ax.size(axis, self.widths) for axis in self.variables[path].axes)
@@ -163,24 +176,32 @@ class Architecture:
         Raises:
             ArchitectureError: if the groups or their widths do not match.
         """
-        if set(other.groups) != set(self.groups):
-            odd = sorted(set(other.groups) ^ set(self.groups))
+        names = names_in(self, other)
+        lost = set() if self.removed else set(self.groups) - set(names.values())
+        odd = sorted(lost | (set(other.groups) - set(names)))
+        if odd:
             raise ArchitectureError(f"cannot chain architectures: group {odd[0]!r} is in only one")
-        for name, group in self.groups.items():
-            if other.groups[name].seed_width != group.width:
+        for name, own in names.items():
+            if other.groups[name].seed_width != self.groups[own].width:
                 raise ArchitectureError(
-                    f"cannot chain architectures: group {name!r} ends with width {group.width} in "
-                    f"the first, and starts with {other.groups[name].seed_width} in the second"
+                    f"cannot chain architectures: group {own!r} ends with width "
+                    f"{self.groups[own].width} in the first, and starts with "
+                    f"{other.groups[name].seed_width} in the second"
                 )
         parents = {
-            name: tuple(
-                FRESH if i == FRESH else group.parents[i] for i in other.groups[name].parents
+            own: tuple(
+                FRESH if i == FRESH else self.groups[own].parents[i]
+                for i in other.groups[name].parents
             )
-            for name, group in self.groups.items()
+            for name, own in names.items()
         }
-        merged = {**self.report, **other.report}
-        chained = self.with_parents(parents, width_multiplier=other.width_multiplier, report=merged)
-        counted = {name: group.mean_width for name, group in other.groups.items()}
+        chained = self.with_parents(
+            parents,
+            width_multiplier=other.width_multiplier,
+            report={**self.report, **other.report},
+            removed=(*self.removed, *other.removed),
+        )
+        counted = {own: other.groups[name].mean_width for name, own in names.items()}
         return chained.counting({name: n for name, n in counted.items() if n is not None})
 
     def counting(self, mean_widths: Mapping[str, int]) -> Architecture:
@@ -214,6 +235,7 @@ class Architecture:
                 )
         paths, leaves, treedef = flat_paths(tree)
         places = [self._place(path) for path in paths]
+        gone = {i for i, p in enumerate(places) if p is not None and p.owner in self.gone}
         if not any(places) and any(map(np.ndim, leaves)):
             raise ArchitectureError(
                 f"no leaf belongs to the architecture: found {paths[0]!r}, ..., "
@@ -222,13 +244,13 @@ class Architecture:
         means = self._means(dict(zip(paths, leaves, strict=True)), filter(None, places))
         taken = []
         for path, leaf, place in zip(paths, leaves, places, strict=True):
-            if place is None:
+            if place is None or place.owner in self.gone:
                 taken.append(leaf)
             elif path in means:
                 taken.append(self._slice(*means[path], place.owner))
             else:
                 taken.append(self._slice(leaf, self._axes_of(leaf, path, place), place.owner))
-        return jax.tree.unflatten(treedef, taken)
+        return without(jax.tree.unflatten(treedef, taken), gone)
 
     @cached_property
     def _short_paths(self) -> dict[str, str]:
@@ -356,8 +378,11 @@ class Architecture:
         at = dict(widths or self.widths)
         totals: dict[str, float] = {}
         for layer in self.layers:
-            value = layer.flop_coefficient * float(
-                np.prod([float(ax.size(axis, at)) for axis in layer.flop_axes])
+            here = widths is not None or layer.path not in self.gone_layers
+            value = (
+                here
+                * layer.flop_coefficient
+                * float(np.prod([float(ax.size(axis, at)) for axis in layer.flop_axes]))
             )
             totals[layer.path] = totals.get(layer.path, 0.0) + value
         return totals
@@ -367,7 +392,7 @@ class Architecture:
         at = dict(widths or self.widths)
         totals: dict[str, int] = {}
         for path, variable in self.variables.items():
-            if variable.trained:
+            if variable.trained and (widths is not None or path not in self.gone):
                 count = int(np.prod([ax.size(axis, at) for axis in variable.axes], dtype=np.int64))
                 totals[layer_name(path)] = totals.get(layer_name(path), 0) + count
         return totals
@@ -410,7 +435,15 @@ class Architecture:
                 }
                 for layer in self.layers
             ],
-            "removed": [],
+            "removed": [
+                {
+                    "name": block.name,
+                    "kind": block.kind,
+                    "variables": list(block.variables),
+                    "layers": list(block.layers),
+                }
+                for block in self.removed
+            ],
             "groups": {
                 name: {
                     "seed_width": group.seed_width,
@@ -493,6 +526,15 @@ class Architecture:
                 )
                 for layer in data["layers"]
             ),
+            removed=tuple(
+                Removed(
+                    name=block["name"],
+                    kind=block["kind"],
+                    variables=tuple(block["variables"]),
+                    layers=tuple(block["layers"]),
+                )
+                for block in data["removed"]
+            ),
             width_multiplier=data["width_multiplier"],
             report=data["report"],
         )
@@ -511,6 +553,12 @@ class Architecture:
                 raise ArchitectureError(
                     f"malformed architecture: group {name!r} has a parent outside 0.."
                     f"{group.seed_width - 1}"
+                )
+        for path in self.gone:
+            if path not in self.variables:
+                raise ArchitectureError(
+                    f"malformed architecture: a removed block had {path!r}"
+                    f"{near(path, self.variables)}"
                 )
         numbers = [self.width_multiplier or 0.0, *(layer.flop_coefficient for layer in self.layers)]
         if not np.all(np.isfinite(numbers)):
@@ -560,10 +608,22 @@ class Architecture:
     def abstract(self, tree: Any) -> Any:
         """The abstract value that a tree of the seed's variables has now; fresh channels count."""
         paths, leaves, treedef = flat_paths(tree)
-        shapes = [self.shape(path) for path in paths]
-        return jax.tree.unflatten(
-            treedef,
-            [jax.ShapeDtypeStruct(n, leaf.dtype) for n, leaf in zip(shapes, leaves, strict=True)],
+        structs = [
+            jax.ShapeDtypeStruct(self.shape(path), leaf.dtype)
+            for path, leaf in zip(paths, leaves, strict=True)
+        ]
+        gone = {i for i, path in enumerate(paths) if path in self.gone}
+        return without(jax.tree.unflatten(treedef, structs), gone)
+
+    def restored(self, tree: Any) -> Any:
+        """A tree of the present variables with those of removed blocks put back, abstract."""
+        return restored(
+            tree,
+            {
+                path: jax.ShapeDtypeStruct(v.shape, v.dtype)
+                for path, v in self.variables.items()
+                if path in self.gone
+            },
         )
 
     def __str__(self) -> str:
@@ -571,7 +631,33 @@ class Architecture:
         for name, group in self.groups.items():
             mark = "" if group.unchanged else "  resized"
             lines.append(f"{name:<32} {group.seed_width:>6} {group.width:>6}{mark}")
+        lines += [f"{block.name:<32} removed ({block.kind})" for block in self.removed]
         return "\n".join(lines)
+
+
+def names_in(first: Architecture, second: Architecture) -> dict[str, str]:
+    """What the groups of `second` are called in `first`, whose network is the seed of `second`.
+
+    They have the same names but for groups that were called after a layer that left: the axes of
+    the variables tell.
+    """
+    names: dict[str, str] = {}
+    for path, variable in second.variables.items():
+        if path in first.variables:
+            for own, axis in zip(first.variables[path].axes, variable.axes, strict=True):
+                names.update(_alike(ax.without_empty(own, first.widths), axis))
+    return names
+
+
+def _alike(own: Axis, axis: Axis) -> Iterator[tuple[str, str]]:
+    """Which group of the second axis is which of the first, where both are made alike."""
+    match axis, own:
+        case str(), str():
+            yield axis, own
+        case (ax.Sum(parts), ax.Sum(others)) | (ax.Product(parts), ax.Product(others)):
+            if len(parts) == len(others):
+                for part, other in zip(parts, others, strict=True):
+                    yield from _alike(other, part)
 
 
 def _one_device(leaf: Any) -> Any:

@@ -11,153 +11,79 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from morph.expand import BudgetError
-from regularizers.costs.cost import Cost
-from regularizers.costs.edge_tpu import STEP
+from morph.trim import SLACK, least_widths, strongest_within
 from regularizers.objective import NetworkRegularizer
 from regularizers.proximal import ProximalState
 
-LONGEST_STEP = STEP  # channels: the Edge TPU's
+LOOK_SLACK = 0.05  # the same along the way, where evaluations count
+LEFT_OVER = 0.02  # the share above the budget that is cut at once at the end of the schedule
+LEAST_MOVE = 0.1  # of log(strength) per look, once the schedule is at its end
+MOST_PULL = 1e3  # times the strength that would remove every channel in a single step
 
 
-def check_feasible(regularizer: NetworkRegularizer, budget: float, min_width: int = 1) -> None:
+def check_feasible(
+    regularizer: NetworkRegularizer,
+    budget: float,
+    min_width: int | Mapping[str, int] = 1,
+    round_to: int = 1,
+) -> None:
     """Raises unless the narrowest network fits the budget, and says what its cost is made of.
 
+    Args:
+        regularizer: what may shrink, and the cost.
+        budget: in the unit of the cost.
+        min_width: no group gets narrower; one number, or one per group.
+        round_to: as of `strongest_within`.
+
     Raises:
-        BudgetError: naming the least possible cost and the layers that it is spent in.
+        BudgetError: naming the least possible cost, the layers that it is spent in, what fixes
+            their widths, and what the floors cost.
     """
     cost = regularizer.cost
-    least = {g.group: min_width for g in regularizer.groups}
+    names = [g.group for g in regularizer.groups]
+    least = least_widths(cost, names, min_width, round_to)
     floor = float(cost(least))
     if floor <= budget:
         return
     dearest = sorted(cost.table(least), key=lambda row: -row.cost)[:3]
-    spent = ", ".join(f"{row.layer} {cost.show(row.cost)}" for row in dearest)
+    spent = "\n".join(
+        f"  {row.layer} {cost.show(row.cost)}{_fixed(regularizer, row.layer)}" for row in dearest
+    )
+    bare = float(cost(dict.fromkeys(names, 1)))
+    floors = (
+        f"  least widths and rounding: {cost.show(floor - bare)} of it\n" if bare < floor else ""
+    )
     raise BudgetError(
-        f"cannot meet a budget of {cost.show(budget)}: with every group that may shrink at "
-        f"width {min_width} the network still costs {cost.show(floor)} "
-        f"({floor / regularizer.seed_cost:.1%} of the seed), most of it in {spent}. "
-        "Ask for more than that; graph.explain(layer) says why a width is fixed."
+        f"cannot meet a budget of {cost.show(budget)}: with every group that may shrink as narrow "
+        f"as allowed the network still costs {cost.show(floor)} "
+        f"({floor / regularizer.seed_cost:.1%} of the seed), most of it in\n{spent}\n{floors}"
+        "Ask for more than that, or free a width; graph.explain(layer) says why it is fixed."
     )
 
 
-def strongest_within(
-    cost: Cost,
-    strengths: Mapping[str, np.ndarray],
-    limit: float,
-    *,
-    min_width: int = 1,
-    fill: bool = False,
-) -> dict[str, np.ndarray]:
-    """The channels worth keeping at a cost of at most `limit`.
-
-    Channels are cut in order of strength per marginal cost until the cost fits; then those that
-    still fit are taken back, the strongest first, so that little of the limit is left.
-
-    Args:
-        cost: the cost of widths.
-        strengths: for the groups that may shrink, the strength of every channel.
-        limit: the most that the result may cost, in the unit of `cost`.
-        min_width: the strongest channels of a group that always stay.
-        fill: also take back channels that cost nothing or less, as a cost with steps has them: 20
-            channels may be faster than 17. It takes more evaluations of the cost.
-
-    Returns:
-        For each of the groups, bool [width]: kept.
-
-    Raises:
-        BudgetError: if the limit cannot be met.
-    """
-    order = list(cost.groups)
-    widths = cost.vector({name: int(np.sum(s > 0)) or 1 for name, s in strengths.items()})
-    marginal = dict(zip(order, np.asarray(cost.marginal(widths)), strict=True))
-    names: list[str] = []
-    channels: list[int] = []
-    scores: list[float] = []
-    for name, s in strengths.items():
-        free = np.argsort(-s, kind="stable")[min_width:]
-        names += [name] * len(free)
-        channels += free.tolist()
-        scores += (s[free] / max(float(marginal[name]), 1e-30)).tolist()
-    ranking = np.argsort(np.asarray(scores), kind="stable")
-    position = np.asarray([order.index(name) for name in names], int)
-    cuts = _Cuts(cost=cost, limit=limit, position=position)
-    low, high = 0, len(ranking)
-    if cuts.cost_without(ranking) > limit:
-        least = cuts.cost_without(ranking)
-        raise BudgetError(f"cannot meet {cost.show(limit)}: at least {cost.show(least)}")
-    while low < high:
-        middle = (low + high) // 2
-        fits = cuts.cost_without(ranking[:middle]) <= limit
-        low, high = (low, middle) if fits else (middle + 1, high)
-    cut = cuts.taken_back(ranking[:low][::-1])
-    while fill and len(cut) > len(cut := cuts.filled(cut)):
-        cut = cuts.taken_back(cut)
-    keep = {name: np.ones(len(s), bool) for name, s in strengths.items()}
-    for i in cut:
-        keep[names[i]][channels[i]] = False
-    return keep
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Cuts:
-    """Channels that are cut, as positions in a list of channels; the strongest first.
-
-    Attributes:
-        cost: of widths.
-        limit: the most that it may be.
-        position: int [channels]: the group of every channel in the list.
-    """
-
-    cost: Cost
-    limit: float
-    position: np.ndarray
-
-    def cost_without(self, cut: np.ndarray) -> float:
-        """The cost of the seed without these channels."""
-        gone = np.bincount(self.position[cut], minlength=len(self.cost.groups))
-        return float(self.cost.of_vector(self._seed - gone))
-
-    @cached_property
-    def _seed(self) -> np.ndarray:
-        return self.cost.vector()
-
-    def taken_back(self, cut: np.ndarray) -> np.ndarray:
-        """What stays cut if whatever fits is taken back, one by one; many at a time while they fit.
-
-        A group whose strongest channel does not fit any more is done.
-        """
-        left, size = cut, 1
-        while len(left):
-            block = left[:size]
-            fewer = cut[~np.isin(cut, block)]
-            if self.cost_without(fewer) <= self.limit:
-                cut, left, size = fewer, left[size:], 2 * size
-            elif len(block) > 1:
-                size = max(1, len(block) // 2)
-            else:
-                left = left[self.position[left] != self.position[block[0]]]
-        return cut
-
-    def filled(self, cut: np.ndarray) -> np.ndarray:
-        """What stays cut if of every group as many are taken back as cost nothing, or less."""
-        now = self.cost_without(cut)
-        for group in np.unique(self.position[cut]):
-            own = cut[self.position[cut] == group][:LONGEST_STEP]
-            for count in range(len(own), 0, -1):
-                fewer = cut[~np.isin(cut, own[:count])]
-                found = self.cost_without(fewer)
-                if found <= now:
-                    cut, now = fewer, found
-                    break
-        return cut
+def _fixed(regularizer: NetworkRegularizer, layer: str) -> str:
+    """What fixes widths of a layer: pinned axes with reason and source line, groups left whole."""
+    graph = regularizer.graph
+    kernels = {operation.kernel for operation in graph.operations if operation.layer == layer}
+    said = [
+        f"{axis.path} axis {axis.axis} ({axis.size}): {pin.reason}"
+        + (f" [{pin.source}]" if pin.source else "")
+        for pin in graph.pins()
+        for axis in pin.axes
+        if axis.path in kernels and axis.axis >= len(graph.variables[axis.path].shape) - 2
+    ]
+    free = {g.group for g in regularizer.groups}
+    for group in graph.groups.values():
+        if group.name not in free and any(m.path in kernels for m in group.members):
+            why = group.why_inexact or "its strength is 0"
+            said.append(f"{group.name} stays at {group.width}: {why}")
+    return "; fixed: " + "; ".join(said) if said else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,14 +141,16 @@ class Controller:
         schedule: the target share of the seed's cost at each step.
         gain: of log(strength) per unit of log(alive cost / target).
         most: log(strength) moves at most this much per look.
-        min_width: no group gets narrower.
+        min_width: no group gets narrower; one number, or one per group.
+        round_to: kept widths are multiples of it, see `strongest_within`.
     """
 
     regularizer: NetworkRegularizer
     schedule: Schedule
     gain: float = 1.0
     most: float = 0.25
-    min_width: int = 1
+    min_width: int | Mapping[str, int] = 1
+    round_to: int = 1
 
     def initial_strength(self, strengths: Mapping[str, np.ndarray]) -> float:
         """The strength that would take half of the cost within a third of the schedule.
@@ -231,14 +159,34 @@ class Controller:
         costs: one that has most of the cost has large marginal costs, and would die at once of what
         is right for the others.
         """
-        marginal = jax.jit(self.regularizer.marginal_costs)(strengths)
-        each = {name: max(float(marginal[name]), 1e-9) for name in strengths}
-        needed = np.asarray([float(np.median(s)) / each[name] for name, s in strengths.items()])
-        share = np.asarray([len(s) * each[name] for name, s in strengths.items()])
+        pull = self._pull(strengths)
+        regularizer = self.regularizer
+        needed = np.asarray(
+            [
+                max(0.0, float(np.median(s)) - regularizer.thresholds[name]) / pull[name]
+                for name, s in strengths.items()
+            ]
+        )
+        share = np.asarray([len(s) * pull[name] for name, s in strengths.items()])
         order = np.argsort(needed)
         half = np.searchsorted(np.cumsum(share[order]), share.sum() / 2.0)
         steps = max(1.0, (self.schedule.end - self.schedule.start) / 3)
         return float(needed[order][half]) / steps
+
+    def _pull(self, strengths: Mapping[str, Any]) -> dict[str, float]:
+        """What a step of strength 1 takes from a channel of each group."""
+        regularizer = self.regularizer
+        widths = regularizer.cost.vector(self._alive(regularizer.worth(strengths)))
+        marginal = np.asarray(regularizer.cost.marginal(widths)) / regularizer.seed_cost
+        by_name = dict(zip(regularizer.cost.groups, marginal, strict=True))
+        return {
+            name: max(float(by_name[name]), 1e-9) * regularizer.multipliers.get(name, 1.0)
+            for name in strengths
+        }
+
+    @staticmethod
+    def _alive(worth: Mapping[str, np.ndarray]) -> dict[str, int]:
+        return {name: max(1, int((s > 0).sum())) for name, s in worth.items()}
 
     def look(self, step: int, strengths: Mapping[str, Any], strength: float) -> Look:
         """One look at the network.
@@ -247,16 +195,59 @@ class Controller:
             step: the step of the schedule.
             strengths: the strength of every channel now.
             strength: the strength that the last look returned.
+
+        Raises:
+            BudgetError: if the strength runs away: it is `MOST_PULL` times what would remove every
+                channel in a single step, and the cost does not follow; or if the strengths are not
+                finite.
         """
         cost, seed_cost = self.regularizer.cost, self.regularizer.seed_cost
-        here = {name: np.asarray(s) for name, s in strengths.items()}
-        alive = float(cost({name: max(1, int((s > 0).sum())) for name, s in here.items()}))
-        ratio, target = alive / seed_cost, self.schedule(step)
-        keep = strongest_within(cost, here, target * seed_cost, min_width=self.min_width)
-        settled = ratio <= self.schedule.budget_ratio
+        for name, s in strengths.items():
+            if not np.isfinite(s).all():
+                raise BudgetError(
+                    f"the strengths of {name!r} are not finite at step {step}: training has "
+                    "diverged. Try a smaller learning rate; the last checkpoint is kept."
+                )
+        here = self.regularizer.worth(strengths)
+        ratio, target = float(cost(self._alive(here))) / seed_cost, self.schedule(step)
+        is_last = target <= self.schedule.budget_ratio
+        keep = strongest_within(
+            cost,
+            here,
+            target * seed_cost,
+            min_width=self.min_width,
+            round_to=self.round_to,
+            fill=is_last,
+            slack=SLACK if is_last else LOOK_SLACK,
+            revive=False,
+        )
+        # What is left over at the end is cut now rather than by the final trim: there is time to
+        # recover.
+        settled = ratio <= self.schedule.budget_ratio * (1.0 + LEFT_OVER * is_last)
         if not settled:
             move = self.gain * (math.log(ratio) - math.log(target))
+            if is_last:  # the last channel must go, however little it costs
+                move = max(move, LEAST_MOVE)
             strength *= math.exp(min(self.most, max(-self.most, move)))
+            if ratio > (1.0 + SLACK) * target:
+                self._check_pull(step, strengths, strength, ratio, target)
         return Look(
             strength=strength, settled=settled, keep=keep, cost_ratio=ratio, target_ratio=target
         )
+
+    def _check_pull(
+        self, step: int, strengths: Mapping[str, Any], strength: float, ratio: float, target: float
+    ) -> None:
+        """Raises if the strength is beyond all that could help."""
+        pull = self._pull(strengths)
+        felt = {name: p for name, p in pull.items() if p > 1e-6} or pull
+        enough = max(float(np.max(strengths[name])) / p for name, p in felt.items())
+        if strength > MOST_PULL * enough:
+            raise BudgetError(
+                f"the penalty's strength has run away: {strength:.3g} at step {step} is more than "
+                f"{MOST_PULL:g} times what removes every channel at once, and the cost is still at "
+                f"{ratio:.1%} of the seed's where {target:.1%} is due. Either the parameters are "
+                "not pulled (wrap the optimizer with reg.proximal, and give it the state that "
+                "Look.obeyed returns), or nothing that is left has a marginal cost (cost.table() "
+                "shows what is paid for). The last checkpoint is kept."
+            )

@@ -16,9 +16,12 @@ class BudgetError(ValueError):
 
 
 def multiplied(widths: Mapping[str, int], multiplier: float, round_to: int = 1) -> dict[str, int]:
-    """`widths` times the multiplier, rounded to the nearest multiple of `round_to`, never zero."""
+    """`widths` times the multiplier, rounded to the nearest multiple of `round_to`, never zero.
+
+    Only what is zero stays zero: the groups of removed blocks.
+    """
     return {
-        name: max(round_to, round_to * int(multiplier * width / round_to + 0.5))
+        name: max(round_to, round_to * int(multiplier * width / round_to + 0.5)) if width else 0
         for name, width in widths.items()
     }
 
@@ -82,11 +85,18 @@ def expand(
     """
     multiplier = width_multiplier(architecture.widths, cost, budget, round_to)
     widths = multiplied(architecture.widths, multiplier, round_to)
+    return replace(widened(architecture, widths, warm=warm), width_multiplier=multiplier)
+
+
+def widened(
+    architecture: Architecture, widths: Mapping[str, int], *, warm: bool = False
+) -> Architecture:
+    """The architecture at other widths; see `expand` for `warm`."""
     parents = {}
     for name, group in architecture.groups.items():
         kept = group.parents[: widths[name]]
         more = widths[name] - len(kept)
         added = [kept[i % len(kept)] if warm and kept else FRESH for i in range(more)]
         parents[name] = (*kept, *added)
-    wide = replace(architecture.with_parents(parents), width_multiplier=multiplier)
+    wide = architecture.with_parents(parents)
     return wide if warm else wide.counting(widths)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from morph.architecture import Architecture
+from morph.removed import without
 from morph.resize.compact import fixed_inputs, make_plan
 from morph.resize.evaluate import evaluate
 from morph.resize.sizes import thaw
@@ -199,7 +200,8 @@ def _resized(
 
     traced = any(isinstance(array, jax.core.Tracer) for array in arrays)
     flat = run(*arrays) if traced else jax.jit(run, compiler_options=COMPILE_QUICKLY)(*arrays)
-    return jax.tree.unflatten(jax.tree.structure(outputs), flat)
+    gone = {i for i, path in enumerate(flat_paths(outputs)[0]) if path in architecture.gone}
+    return without(jax.tree.unflatten(jax.tree.structure(outputs), flat), gone)
 
 
 def _check_seed(architecture: Architecture, outputs: Any) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import jsonschema
 
+from morph.files import write_text
+
 FORMAT, VERSION = "morph-architecture", 1
 
 
@@ -49,10 +51,7 @@ def check(data: Any) -> None:
 
 def write(path: str | Path, data: Any) -> None:
     """Writes JSON for people; the file is complete or not there at all."""
-    target = Path(path)
-    draft = target.with_name(target.name + ".part")
-    draft.write_text(_text(data, "") + "\n", encoding="utf-8")
-    draft.replace(target)
+    write_text(Path(path), _text(data, "") + "\n")
 
 
 @cache

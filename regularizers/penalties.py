@@ -4,7 +4,8 @@ A penalty says which members of a group count and how strong each makes a channe
 says how the members of a group agree. Both are rows of a table.
 
 Sources: group lasso (Yuan and Lin 2006; RMS over the fan-in as in MorphNet, Gordon et al. 2018),
-batch-norm gamma (Liu et al. 2017, "Learning efficient convolutional networks").
+batch-norm gamma (Liu et al. 2017, "Learning efficient convolutional networks"), the probability
+that a stochastic gate is open (see `gates`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from regularizers import gates as stochastic
 from regularizers.channels import axes as ax
 from regularizers.channels.axes import Axis
 from regularizers.channels.graph import ChannelGraph, Group
@@ -96,6 +98,7 @@ class Source:
     path: str
     axis: int
     channel: np.ndarray | None  # int [positions], -1 where another group
+    fresh: float = 1.0  # the strength that a freshly drawn layer gives; 1/sqrt(fan-in) for kernels
 
     def strength(
         self, leaf: Float[Array, "..."], width: int, l1_share: float
@@ -115,14 +118,39 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Logits:
+    """The logits of a group's gates: a channel is as strong as its gate is probably open."""
+
+    path: str
+    fresh: float = 1.0
+
+    def strength(
+        self, leaf: Float[Array, " width"], width: int, l1_share: float
+    ) -> Float[Array, " width"]:
+        """The probabilities [width] that the gates are open."""
+        del width, l1_share
+        return stochastic.probability(jnp.asarray(leaf))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Strength:
     """How one group is penalised: what measures it, and what is pulled to zero with it."""
 
     group: str
     width: int
     penalty: str
-    measured: tuple[Source, ...]
-    pulled: tuple[str, ...]  # paths of the variables that die with a channel
+    measured: tuple[Source | Logits, ...]
+    pulled: tuple[str, ...]  # paths of the variables that are scaled; none for gates
+
+    @property
+    def gates(self) -> str:
+        """The path of the group's logits; empty without gates."""
+        return next((s.path for s in self.measured if isinstance(s, Logits)), "")
+
+    @property
+    def dead_up_to(self) -> float:
+        """The strength up to which a channel counts as dead, whatever the threshold."""
+        return stochastic.OPEN_SHARE if self.gates else 0.0
 
 
 def group_lasso(graph: ChannelGraph, group: Group) -> Strength:
@@ -162,9 +190,26 @@ def gamma(graph: ChannelGraph, group: Group) -> Strength:
     )
 
 
+def gates(graph: ChannelGraph, group: Group) -> Strength:
+    """The probability that a channel's stochastic gate is open; see `regularizers.gates`.
+
+    A group that no trained variable can silence falls back to group lasso.
+    """
+    trained = frozenset(path for path, variable in graph.variables.items() if variable.trained)
+    if group.name not in graph.exact_with(trained):
+        return group_lasso(graph, group)
+    return Strength(
+        group=group.name,
+        width=group.width,
+        penalty="gates",
+        measured=(Logits(path=stochastic.path_of(graph, group.name)),),
+        pulled=(),
+    )
+
+
 Penalty: TypeAlias = Callable[[ChannelGraph, Group], Strength]
 
-PENALTIES: dict[str, Penalty] = {"group_lasso": group_lasso, "gamma": gamma}
+PENALTIES: dict[str, Penalty] = {"group_lasso": group_lasso, "gamma": gamma, "gates": gates}
 
 
 def _sources(
@@ -177,7 +222,9 @@ def _sources(
         if member.produces and variable.trained and wanted(variable.kind):
             axis = variable.axes[member.axis]
             channel = None if axis == group.name else channel_of(axis, group.name, graph.widths)
-            found.append(Source(path=member.path, axis=member.axis, channel=channel))
+            fan_in = math.prod(variable.shape) / variable.shape[member.axis]
+            fresh = 1.0 / math.sqrt(max(1.0, fan_in))
+            found.append(Source(path=member.path, axis=member.axis, channel=channel, fresh=fresh))
     return tuple(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -73,12 +74,10 @@ def proximal(
             raise ValueError("proximal needs the parameters: call update(grads, state, params)")
         gradients = updates
         updates, inner = wrapped.update(gradients, state.inner, params, **extra)
-        updates = jax.tree.map(
-            _stay_dead, updates, gradients, params, regularizer.is_pulled(params)
-        )
+        updates = jax.tree.map(_stay_dead, updates, gradients, params, regularizer.resting(params))
         now = strength(state.steps) if callable(strength) else state.strength
         moved = optax.apply_updates(params, updates)
-        pulled = regularizer.shrink_step(moved, now, state.protected, state.held)
+        pulled = regularizer.shrink_step(moved, now, state.protected, state.held, params)
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
         updates = jax.tree.map(lambda q, p: q - p, pulled, params)
         now = jnp.asarray(now, jnp.float32)
@@ -87,8 +86,8 @@ def proximal(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _stay_dead(update: Any, gradient: Any, parameter: Any, is_pulled: bool) -> Any:
+def _stay_dead(update: Any, gradient: Any, parameter: Any, resting: float) -> Any:
     """Stale momentum does not wake a dead channel; only a gradient does."""
-    if not is_pulled:
+    if math.isnan(resting):
         return update
-    return jnp.where((parameter == 0.0) & (gradient == 0.0), jnp.zeros_like(update), update)
+    return jnp.where((parameter == resting) & (gradient == 0.0), jnp.zeros_like(update), update)

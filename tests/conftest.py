@@ -1,5 +1,8 @@
 """Small networks of every kind, for the tests that must hold for all of them."""
 
+import functools
+import gc
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from corpus.soundness import FAST
 from flax import nnx
 
 import regularizers as reg
 
+# Compiling takes longer than running. XLA reads its flags when JAX first asks for a device.
+FLAGS = [f"--{name}={str(value).lower()}" for name, value in FAST.items()]
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_disable_most_optimizations", True)  # compiling takes longer than running
+gc.set_threshold(100_000, 20, 50)  # traces are many small objects
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A function, its variables filled with random numbers, and inputs."""
 
@@ -26,7 +34,7 @@ class Network:
     inputs: tuple[Any, ...]
     train: dict[str, Any]  # keyword arguments that switch to train mode, if there is one
 
-    @property
+    @functools.cached_property
     def graph(self):
         return reg.trace_channels(self.fn, self.variables, *self.inputs)
 
@@ -38,7 +46,8 @@ def random_like(tree, rng):
         fan_in = max(1, int(np.prod(leaf.shape[:-1])))
         value = rng.normal(size=leaf.shape) / np.sqrt(fan_in) + (0.3 if leaf.ndim == 1 else 0.0)
         positive = jax.tree_util.keystr(path).endswith("['var']")
-        return jnp.asarray(np.abs(value) + 0.5 if positive else value, leaf.dtype)
+        value = np.abs(value) + 0.5 if positive else value
+        return jax.device_put(value.astype(leaf.dtype))  # jnp.asarray compiles for every shape
 
     return jax.tree_util.tree_map_with_path(draw, tree)
 
@@ -188,12 +197,13 @@ def build(name):
         model = module()
         fn = model.apply
         x = rng.integers(0, 13, shape) if name == "tied" else rng.normal(size=shape)
-        x = jnp.asarray(x, jnp.int32 if name == "tied" else jnp.float32)
+        x = jax.device_put(x.astype(np.int32 if name == "tied" else np.float32))
         variables = jax.eval_shape(model.init, jax.random.key(0), x)
     else:
         module, shape, train = NNX[name]
-        fn, variables = reg.nnx_function(module(rngs=nnx.Rngs(params=0, dropout=1)))
-        x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+        model = nnx.jit(lambda: module(rngs=nnx.Rngs(params=0, dropout=1)))()
+        fn, variables = reg.nnx_function(model)
+        x = jax.device_put(rng.normal(size=shape).astype(np.float32))
     return Network(fn, random_like(variables, rng), (x,), train)
 
 

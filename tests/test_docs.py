@@ -9,7 +9,7 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("inference", "pinned", "custom_primitives", "costs", "edge_tpu", "calibrate")
+PAGES = ("inference", "pinned", "custom_primitives", "costs", "edge_tpu", "calibrate", "training")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
 

@@ -18,6 +18,8 @@ from experiments.networks.layers import scaled
 from experiments.networks.mlp import MLP
 from experiments.networks.nnx_cnn import NNXCNN
 from experiments.networks.resnet import ResNet
+from experiments.networks.towers import Towers
+from experiments.networks.vit import ViT
 
 SeedNetwork = nn.Module | Callable[[nnx.Rngs], nnx.Module]
 Builder = Callable[[tuple[int, int, int], int, float], SeedNetwork]
@@ -48,8 +50,10 @@ SEED_NETWORKS: dict[str, Builder] = {
     "resnet8": _linen(ResNet, depth=8),
     "resnet20": _linen(ResNet, depth=20),
     "hybrid": _linen(Hybrid),
+    "towers": _linen(Towers),
     "inception": _linen(Inception),
     "inception_v2": _linen(InceptionV2),
+    "vit": _linen(ViT),
 }
 
 

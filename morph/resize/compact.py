@@ -10,14 +10,16 @@ from typing import Any
 import jax
 
 from morph.architecture import Architecture
+from morph.removed import without
 from morph.resize.evaluate import Plan, evaluate
 from morph.resize.lacking import Lacking
+from morph.resize.silence import find_silence
 from morph.resize.sizes import Sizes, thaw
 from regularizers.channels import jaxprs
-from regularizers.channels.calls import Call, abstract, bind_call
+from regularizers.channels.calls import Call, abstract, bind_call, flat_paths
 from regularizers.channels.dead import find_dead
 from regularizers.channels.exactness import find_inexact
-from regularizers.channels.graph import near, zeroed_pairs
+from regularizers.channels.graph import near, updated_variable, zeroed_pairs
 from regularizers.channels.inference import Body, Inference
 from regularizers.channels.means import find_means
 from regularizers.channels.terms import Atom, Axes, atoms, find
@@ -52,28 +54,35 @@ def compact(
         ValueError: when called, if the variables do not have the architecture's shapes, or if this
             call of `fn` ties or fixes a width that the architecture changed.
     """
-    plans: dict[Hashable, tuple[Plan, Any]] = {}
+    plans: dict[Hashable, tuple[Plan, Any, frozenset[int]]] = {}
 
     @functools.wraps(fn)
     def small_fn(variables: Any, *inputs: Any, **static: Any) -> Any:
-        call = bind_call(fn, variables, inputs, static)
+        call = bind_call(fn, architecture.restored(variables), inputs, static)
         key = call.signature
         known = plans.get(key) if key is not None else None
-        plan, out_tree = known or _plan(call, architecture, rescale_means, plans.clear)
+        plan, out_tree, dropped = known or _plan(call, architecture, rescale_means, plans.clear)
         if key is not None:
             if len(plans) >= PLANS:
                 del plans[next(iter(plans))]  # the oldest
-            plans[key] = plan, out_tree
-        values = [*jax.tree.leaves(variables), *call.arrays]
-        return jax.tree.unflatten(out_tree, evaluate(plan, plan.body, values))
+            plans[key] = plan, out_tree, dropped
+        leaves = iter(jax.tree.leaves(variables))
+        given = [None if path in architecture.gone else next(leaves) for path in call.paths]
+        results = evaluate(plan, plan.body, [*given, *call.arrays])
+        return without(jax.tree.unflatten(out_tree, results), dropped)
 
     return small_fn
 
 
 def _plan(
     call: Call, architecture: Architecture, rescale_means: bool, forget: Callable[[], None]
-) -> tuple[Plan, Any]:
-    """Traces the call at the seed's shapes and infers it from the architecture's axes."""
+) -> tuple[Plan, Any, frozenset[int]]:
+    """Traces the call at the seed's shapes and infers it from the architecture's axes.
+
+    Returns:
+        The plan, the tree of outputs, and the positions of those that are updates of variables
+        that left with their block.
+    """
     structs, terms = [], []
     groups = {n: Atom(group.seed_width, name=n) for n, group in architecture.groups.items()}
     for path, leaf in zip(call.paths, call.variables, strict=True):
@@ -82,7 +91,7 @@ def _plan(
                 f"the architecture has no variable {path!r}{near(path, architecture.variables)}"
             )
         seed = architecture.variables[path]
-        if leaf.shape != architecture.shape(path):
+        if leaf.shape != architecture.shape(path) and path not in architecture.gone:
             raise ValueError(
                 f"{path!r} has shape {list(leaf.shape)}, but the architecture resized it from "
                 f"{list(seed.shape)} to {list(architecture.shape(path))}; "
@@ -99,7 +108,16 @@ def _plan(
     plan = make_plan(architecture, groups, inference, body, "call", forget)
     produces = [architecture.variables[path].produces for path in call.paths]
     plan = replace(plan, lacking=_lacking(architecture, groups, body, produces, plan.sizes))
-    return plan, jax.tree.structure(outputs)
+    dropped: frozenset[int] = frozenset()
+    if architecture.gone:
+        gone = [i for i, path in enumerate(call.paths) if path in architecture.gone]
+        dropped = frozenset(
+            i
+            for i, (path, axes) in enumerate(zip(flat_paths(outputs)[0], body.outputs, strict=True))
+            if updated_variable(path, axes, call, terms) in gone
+        )
+        plan = replace(plan, silence=find_silence(body, gone, dropped))
+    return plan, jax.tree.structure(outputs), dropped
 
 
 def _lacking(

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from morph.resize.sizes import Sizes
 from regularizers.channels import jaxprs
 from regularizers.channels.inference import Step
@@ -25,6 +27,13 @@ def emit(step: Step, values: Sequence[Any], sizes: Sizes) -> list[Any]:
     if step.primitive in AS_SEED and all(map(sizes.only_kept, step.results)):
         results = jaxprs.rebind(step.eqn, values)
         return [sizes.slice(r, axes) for r, axes in zip(results, step.results, strict=True)]
+    if step.primitive is p.concatenate_p:  # what came to measure nothing takes no part
+        k = step.eqn.params["dimension"]
+        left = [
+            np.shape(v)[k] or not axes[k].size
+            for v, axes in zip(values, step.operands, strict=True)
+        ]
+        values = [value for value, stays in zip(values, left, strict=True) if stays] or values[:1]
     rule = EMISSION.get(step.primitive)
     return jaxprs.rebind(step.eqn, values, **(rule(step, sizes) if rule else {}))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from morph.resize.emission import emit
 from morph.resize.lacking import Lacking
+from morph.resize.silence import Silence, kept_operand, zeros_of
 from morph.resize.sizes import Sizes
 from regularizers.channels import jaxprs
 from regularizers.channels.axes import size
@@ -34,6 +35,7 @@ class Plan:
         mean_widths: the width of every group that means over it divide by.
         means: the divisors to rescale, by step; None where all keep the seed's counts.
         lacking: what sums over shrunk groups lack; None where dead channels are zero.
+        silence: what is zero for want of removed blocks; None where none was removed.
     """
 
     body: Body
@@ -43,6 +45,7 @@ class Plan:
     mean_widths: Mapping[str, int]
     means: dict[int, Divisor] | None = None
     lacking: Lacking | None = None
+    silence: Silence | None = None
 
     def infer(self, closed: jaxprs.ClosedJaxpr, axes: Sequence[Axes]) -> Body:
         """A derivative rule as a body of this plan."""
@@ -65,25 +68,40 @@ class Plan:
 
 
 def evaluate(plan: Plan, body: Body, values: Sequence[Any]) -> list[Any]:
-    """The outputs of `body` (a part of the plan) on resized values."""
+    """The outputs of `body` (a part of the plan) on resized values.
+
+    Inputs and outputs that a removed block had are not looked at, whatever stands there.
+    """
+    silence = plan.silence
     env: dict[Var, Any] = dict(zip(body.jaxpr.invars, values, strict=True))
     for v, const, axes in zip(body.jaxpr.constvars, body.consts, body.const_axes, strict=True):
         env[v] = plan.sizes.slice(const, axes)
 
-    def read(v: Var | Literal) -> Any:
-        return v.val if isinstance(v, Literal) else env[v]
+    def read(v: Var | Literal, axes: Axes) -> Any:
+        if isinstance(v, Literal):
+            return v.val
+        if silence is not None and (silence.is_zero(body, v) or v not in env):
+            return zeros_of(v, plan.sizes.shape(axes))
+        return env[v]
 
     for step in body.steps:
-        operands = [read(v) for v in step.eqn.invars]
+        if silence is not None and not silence.is_live(body, step):
+            continue
+        operands = [read(v, axes) for v, axes in zip(step.eqn.invars, step.operands, strict=True)]
         if step.bodies:
             call = CALLS.get(step.primitive, in_place)
             results = call(plan, step, operands)
         else:
-            results = emit(step, plan.rescaled(step, operands), plan.sizes)
+            zero = [silence is not None and silence.is_zero(body, v) for v in step.eqn.invars]
+            kept = kept_operand(step, zero)
+            if kept is not None:
+                results = [operands[kept]]
+            else:
+                results = emit(step, plan.rescaled(step, operands), plan.sizes)
             if step.primitive is p.reduce_sum_p and plan.lacking is not None:
                 results = [sum(plan.lacking.of(body, step, env), start=results[0])]
         env.update(zip(step.eqn.outvars, results, strict=True))
-    return [read(v) for v in body.jaxpr.outvars]
+    return [read(v, axes) for v, axes in zip(body.jaxpr.outvars, body.outputs, strict=True)]
 
 
 def in_place(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:

@@ -95,6 +95,16 @@ def size(axis: Axis, widths: Mapping[str, Any]) -> Any:
     raise TypeError(f"not an axis: {axis!r}")
 
 
+def without_empty(axis: Axis, widths: Mapping[str, int]) -> Axis:
+    """The axis without the parts of concatenations that measure nothing at `widths`."""
+    match axis:
+        case Sum(parts):
+            return make_sum([without_empty(part, widths) for part in parts if size(part, widths)])
+        case Product(factors):
+            return make_product([without_empty(factor, widths) for factor in factors])
+    return axis
+
+
 def spread(
     axis: Axis,
     per_channel: Mapping[str, Any],

@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 from regularizers.channels import axes as ax
 from regularizers.channels import jaxprs
 from regularizers.channels.axes import Axis
+from regularizers.channels.blocks import Block, find_blocks
 from regularizers.channels.calls import Call, bind_call, flat_paths
 from regularizers.channels.coupling import contraction
 from regularizers.channels.dead import Use, find_dead
@@ -166,6 +168,22 @@ class ChannelGraph:
         """The seed width of every group."""
         return {name: group.width for name, group in self.groups.items()}
 
+    @cached_property
+    def blocks(self) -> dict[str, Block]:
+        """The branches that can go as a whole, by name, in the order of the function."""
+        layers = dict(zip(self.operation_steps, self.operations, strict=True))
+        return find_blocks(
+            self.body,
+            list(self.variables),
+            [variable.trained for variable in self.variables.values()],
+            {
+                name: {member.path for member in group.members if member.produces}
+                for name, group in self.groups.items()
+            },
+            {self._atoms[name] for name, group in self.groups.items() if group.exact},
+            lambda step: layers[id(step)].layer if id(step) in layers else None,
+        )
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers that have an operation, in the order of the function."""
@@ -227,21 +245,25 @@ class ChannelGraph:
                 lines.append(f"  axis {k}: {variable.shape[k]}, fixed: {reason}{at}")
         return "\n".join(lines)
 
-    def mask(self, variables: Any, alive: Mapping[str, Any]) -> Any:
+    def mask(self, variables: Any, alive: Mapping[str, Any], removed: Collection[str] = ()) -> Any:
         """`variables` with the producers of dead channels set to zero.
 
         Args:
             variables: a tree with the structure that was traced.
             alive: for some groups, bool [width]: which channels are alive. Others are all alive.
+            removed: names of `blocks` that are silenced: all their parameters become zero.
 
         Raises:
-            KeyError: if a group is unknown.
+            KeyError: if a group or block is unknown.
             ValueError: if a mask or the variables do not fit.
         """
         flags = self.check_alive(alive)
+        silent = {path for block in self.check_removed(removed) for path in block.variables}
         leaves, treedef = self.leaves(variables)
         masked = []
         for leaf, variable in zip(leaves, self.variables.values(), strict=True):
+            if variable.path in silent and variable.trained:
+                leaf = jnp.zeros_like(leaf)
             for k in sorted(variable.produces):
                 if any(not flags[name].all() for name in ax.groups_of(variable.axes[k])):
                     leaf = _zeroed(leaf, k, ~ax.alive_positions(variable.axes[k], flags))
@@ -303,6 +325,24 @@ class ChannelGraph:
             flags[name] = mask
         return flags
 
+    def check_removed(self, removed: Collection[str]) -> tuple[Block, ...]:
+        """The blocks of these names, in the order of the network.
+
+        Raises:
+            KeyError: if one is unknown. ValueError: if nothing of a concatenation would be left.
+        """
+        names = {removed} if isinstance(removed, str) else set(removed)
+        for name in names:
+            if name not in self.blocks:
+                raise KeyError(f"no block {name!r}{near(name, self.blocks)}")
+            rivals = self.blocks[name].rivals
+            if rivals and names.issuperset(rivals):
+                raise ValueError(
+                    f"cannot remove {', '.join(map(repr, rivals))}: nothing would be left of what "
+                    "they are concatenated to; keep one of them."
+                )
+        return tuple(block for name, block in self.blocks.items() if name in names)
+
     def exact_with(self, paths: Collection[str]) -> frozenset[str]:
         """The groups that are exactly dead once the producers among `paths` are zero."""
         known = self._exact_with.get(frozenset(paths))
@@ -311,6 +351,18 @@ class ChannelGraph:
             known = frozenset(self.groups) - _inexact(self.body, self._atoms, zeroed)[0].keys()
             self._exact_with[frozenset(paths)] = known
         return known
+
+    def exact_with_own(self, paths: Mapping[str, Collection[str]]) -> frozenset[str]:
+        """Of some groups, those that are exactly dead once the producers among *their* paths are.
+
+        Args:
+            paths: for each group, variables. Groups do not depend on one another.
+        """
+        named = {name: self._atoms[name] for name in paths}
+        order = list(self.variables)
+        produces = [v.produces for v in self.variables.values()]
+        inexact = _inexact(self.body, named, produces, lambda i, name: order[i] in paths[name])[0]
+        return frozenset(named) - inexact.keys()
 
     def _find(self, path: str) -> str:
         if path in self.variables:
@@ -601,16 +653,29 @@ def layer_name(path: str) -> str:
 
 
 def _inexact(
-    body: Body, named: Mapping[str, Atom], produces: Sequence[Collection[int]]
+    body: Body,
+    named: Mapping[str, Atom],
+    produces: Sequence[Collection[int]],
+    wanted: Callable[[int, str], bool] = lambda variable, group: True,
 ) -> tuple[dict[str, str], dict[str, list[Use]], set[tuple[int, int]]]:
     """The groups that are not exact when the given axes are zeroed.
+
+    Args:
+        body: the inferred function.
+        named: the groups.
+        produces: the axes of every variable.
+        wanted: whether those of variable i are zeroed for a group.
 
     Returns:
         The reason for each; what biases can take of those that can be folded; and the axes of
         variables, (position, axis), that would have to be zeroed for the others to be exact.
     """
     groups = set(named.values())
-    zeroed = zeroed_pairs(body, groups, produces)
+    names = {atom: name for name, atom in named.items()}
+    zeroed = [
+        frozenset((k, atom) for k, atom in pairs if wanted(i, names[atom]))
+        for i, pairs in enumerate(zeroed_pairs(body, groups, produces))
+    ]
     exactness = find_inexact(body, groups, zeroed)
     reasons: dict[str, str] = {}
     uses: dict[str, list[Use]] = {}

@@ -38,6 +38,7 @@ __all__ = [
     "lu_pivots_to_permutation_p",
     "mulhi_p",
     "optimization_barrier_p",
+    "part_of",
     "primitives",
     "psum_invariant_p",
     "pvary_p",
@@ -192,6 +193,13 @@ def rebind(eqn: JaxprEqn, values: Sequence[Any], **changes: Any) -> list[Any]:
     params = eqn.primitive.get_bind_params({**eqn.params, **changes})
     out = eqn.primitive.bind(*values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def part_of(
+    jaxpr: Jaxpr, constvars: Sequence[Var], invars: Sequence[Var], outvars: Sequence[Var]
+) -> Jaxpr:
+    """The same equations between other ends; the ends must enclose a part of them."""
+    return jaxpr.replace(constvars=list(constvars), invars=list(invars), outvars=list(outvars))
 
 
 def live_equations(jaxpr: Jaxpr) -> list[JaxprEqn]:

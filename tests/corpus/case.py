@@ -65,9 +65,9 @@ def plain(
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
     """Random numbers as an input."""
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return jax.device_put(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def integers(limit: int, *shape: int, seed: int = 0) -> jax.Array:
     """Random integers below `limit` as an input."""
-    return jnp.asarray(np.random.default_rng(seed).integers(0, limit, shape), jnp.int32)
+    return jax.device_put(np.random.default_rng(seed).integers(0, limit, shape).astype(np.int32))

@@ -261,4 +261,4 @@ def draw(path: str, leaf: Any, rng: np.random.Generator) -> Any:
         value = value + 1j * rng.normal(size=leaf.shape) / np.sqrt(fan_in)
     if path.split("/")[-1] == "var":
         value = np.abs(value) + 0.5
-    return jnp.asarray(value, leaf.dtype)
+    return jax.device_put(value.astype(leaf.dtype))  # jnp.asarray compiles for every shape

@@ -108,14 +108,14 @@ def test_plot_training_of_one_record_and_of_odd_values(tmp_path):
 
 
 def test_timeline_of_steps_that_go_on():
-    steps, phases = plots._timeline(run(("shrink", 3), ("retrain", 2), start=10))
+    steps, phases = plots.timeline(run(("shrink", 3), ("retrain", 2), start=10))
     assert steps == [10, 11, 12, 13, 14]
     assert phases == [("shrink", 10, 12), ("retrain", 12, 14)]
 
 
 def test_timeline_of_steps_that_start_again():
     records = run(("shrink", 3), ("retrain", 4), ("shrink", 2), own_steps=True)
-    steps, phases = plots._timeline(records)
+    steps, phases = plots.timeline(records)
     assert steps == [0, 1, 2, 2, 3, 4, 5, 5, 6]
     assert phases == [("shrink", 0, 2), ("retrain", 2, 5), ("shrink", 5, 6)]
 

@@ -1,5 +1,6 @@
 """The command line: what a run leaves behind, and what it says when asked for nonsense."""
 
+import dataclasses
 import json
 import sys
 
@@ -8,7 +9,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import datasets, run
+from experiments import flags as settings
 from morph.architecture import Architecture
+from morph.config import CycleConfig
 
 TINY = [
     "--seed_network=mlp",
@@ -30,20 +33,34 @@ def launch(monkeypatch, *arguments):
         run.main(rest)
 
 
+def scalars(folder):
+    """The tags of the scalars in a folder for TensorBoard."""
+    (file,) = folder.glob("events*")
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    data = file.read_bytes()
+    tags, place = set(), 0
+    while place < len(data):  # length, its checksum, the event, its checksum
+        length = int.from_bytes(data[place : place + 8], "little")
+        event = event_pb2.Event.FromString(data[place + 12 : place + 12 + length])
+        tags |= {value.tag for value in event.summary.value}
+        place += length + 16
+    return tags
+
+
 def failure(monkeypatch, capsys, *arguments):
-    """The one line that a run which cannot work ends with."""
+    """What a run that cannot work ends with: one line, or a list of what stands in the way."""
     with pytest.raises(SystemExit) as stop:
         launch(monkeypatch, *arguments)
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert error.count("\n") == 1 or "install" in error
+    assert error.count("\n") == 1 or "install" in error or "most of it in" in error
     return error
 
 
 def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "out"
-    launch(monkeypatch, *TINY, f"--workdir={workdir}")
+    launch(monkeypatch, *TINY, "--tensorboard", f"--workdir={workdir}")
     printed = capsys.readouterr().out
     for word in ("seed", "shrunk", "expanded", "Dense_0", "FLOP", "same predictions"):
         assert word.lower() in " ".join(printed.split()).lower()
@@ -56,6 +73,9 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
     assert architecture.widths == outcomes["expanded and retrained"]["widths"]
     for name in ("widths.png", "training.png"):
         assert (workdir / name).stat().st_size > 5000
+    assert {"seed/loss", "shrink/cost_ratio", "shrink/widths/Dense_0", "retrain/loss"} <= set(
+        scalars(workdir / "tensorboard")
+    )
     launch(monkeypatch, *TINY, f"--workdir={workdir}")  # finished: shows, trains nothing
     assert "Dense_0" in capsys.readouterr().out
 
@@ -65,7 +85,9 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
     [
         ("--seed_network=resnet9", "resnet8"),
         ("--dataset=imagenet", "fashion_mnist"),
-        ("--penalty=l0", "group_lasso"),
+        ("--optimizer=adan", "adamw"),
+        ("--final=warm", "finetune"),
+        ("--ema_decay=-0.1", "ema_decay"),
         ("--batch_size=0", "batch_size"),
         ("--cycles=two", "cycles"),
     ],
@@ -79,6 +101,26 @@ def test_an_unknown_target_is_refused_and_near_ones_are_listed(monkeypatch, caps
     error = failure(monkeypatch, capsys, "--target=flop", f"--workdir={tmp_path / 'out'}")
     assert "no cost 'flop' in 'flop'; did you mean 'flops'" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_unknown_names_in_lists_are_refused_and_near_ones_are_listed(monkeypatch, capsys):
+    assert "did you mean 'accuracy'" in failure(monkeypatch, capsys, "--metrics=accurracy")
+    assert "did you mean 'flip'" in failure(monkeypatch, capsys, "--augment=crop,flipp")
+    assert "group_lasso" in failure(monkeypatch, capsys, "--penalty=group_laso")
+
+
+def test_every_setting_has_a_flag_with_its_default():
+    own = flags.FlagValues()
+    settings.define_settings(own)
+    own(["run.py"])
+    assert settings.config_of(own) == CycleConfig()
+    assert list(settings.HELP) == [*dict.fromkeys(settings.HELP)]
+    assert set(settings.HELP) == {field.name for field in dataclasses.fields(CycleConfig)}
+    own(["run.py", "--budget=2ms", "--expand_budget=none", "--warmup_steps=3", "--cycles=2"])
+    config = settings.config_of(own)
+    assert (config.budget, config.expand_budget, config.warmup_steps) == ("2ms", None, 3)
+    own(["run.py", "--budget=0.25"])
+    assert settings.config_of(own).budget == 0.25
 
 
 def test_an_unknown_flag_and_a_stray_word_are_refused(monkeypatch, capsys):
@@ -100,7 +142,7 @@ def test_a_missing_data_set_names_its_package(monkeypatch, capsys, tmp_path):
 def test_budgets_out_of_reach(monkeypatch, capsys, tmp_path):
     where = f"--workdir={tmp_path / 'never'}"
     assert "cannot meet a budget" in failure(monkeypatch, capsys, *TINY, "--budget=0.0001", where)
-    assert "at most 1" in failure(monkeypatch, capsys, *TINY, "--budget=2", where)
+    assert "at most its own cost" in failure(monkeypatch, capsys, *TINY, "--budget=2", where)
     assert not (tmp_path / "never").exists()
 
 

@@ -18,12 +18,14 @@ KEEP = np.asarray([True, False, True, False, False, True])
 def v():
     rng = np.random.default_rng(0)
     shapes = {"a": (M, N), "b": (N, K), "c": (M, 1), "e": (5, N), "k": (N, N, K), "s": (N,)}
-    return {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()}
+    return {
+        name: jax.device_put(rng.normal(size=s).astype(np.float32)) for name, s in shapes.items()
+    }
 
 
 @pytest.fixture
 def x():
-    return jnp.asarray(np.random.default_rng(1).normal(size=(3, M)), jnp.float32)
+    return jax.device_put(np.random.default_rng(1).normal(size=(3, M)).astype(np.float32))
 
 
 def difference(fn, v, *inputs):
@@ -124,7 +126,7 @@ def test_what_is_free_is_removed_exactly(fn, v, x):
 
 def test_outputs_that_look_like_variables_keep_their_widths(x):
     rng = np.random.default_rng(0)
-    pair = [jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((M, N), (N, M))]
+    pair = [jax.device_put(rng.normal(size=s).astype(np.float32)) for s in ((M, N), (N, M))]
 
     def both(v, x):
         return x[:, :1].sum() + v[0], (x @ v[0]) @ v[1]

@@ -20,7 +20,7 @@ def dense(v, x):
 @pytest.fixture
 def v(rng):
     shapes = {"a": (M, N), "b": (N, K)}
-    return {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+    return {k: jax.device_put(rng.normal(size=s).astype(np.float32)) for k, s in shapes.items()}
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_strengths_do_not_overflow(dtype, l1_share, x):
 
 
 def test_every_penalty_is_covered_here_or_needs_a_scale():
-    assert set(PENALTIES) == {"group_lasso", "gamma"}
+    assert set(PENALTIES) == {"group_lasso", "gamma", "gates"}
 
 
 def test_a_weight_that_is_not_a_number_shows(v, x):

@@ -1,5 +1,6 @@
 """compact(fn)(small variables) == fn(dense variables with dead producers zeroed)."""
 
+import functools
 import math
 
 import flax.linen as nn
@@ -52,9 +53,14 @@ class Shrunk:
         self.small_fn = morph.compact(network.fn, self.arch)
 
 
+@functools.cache
+def shrunk_once(network):
+    return Shrunk(network, np.random.default_rng(0))
+
+
 @pytest.fixture
-def shrunk(network, rng):
-    return Shrunk(network, rng)
+def shrunk(network):
+    return shrunk_once(network)
 
 
 def shrink_function(fn, variables, *inputs, alive=None, seed=0):
@@ -67,7 +73,7 @@ def shrink_function(fn, variables, *inputs, alive=None, seed=0):
 
 
 def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return jax.device_put(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 # Values and gradients

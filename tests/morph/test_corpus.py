@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from corpus.case import normal
+from corpus.costs import COSTS
 from corpus.description import GOLDEN, describe, golden_file, render
 from corpus.networks import NETWORKS
 from corpus.soundness import compare, compare_traced, draw_alive, fill
@@ -23,15 +24,6 @@ TOLERANCE = 1e-5  # of values and of gradients
 WEIGHTS_ALONE = {
     "energy", "low_rank", "perceiver", "recurrent_attention", "settled", "spectral_norm",
 }  # fmt: skip
-COSTS = {
-    "flops": reg.flops,
-    "size": reg.model_size,
-    "activation bytes": reg.activation_bytes,
-    "activation peak": functools.partial(reg.activation_bytes, peak=True),
-    "V100": functools.partial(reg.latency, device="V100"),
-    "energy": reg.energy,
-    "edge_tpu": functools.partial(reg.latency, device="edge_tpu"),
-}
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """The main road on a tiny problem: budgets, exactness, files, resuming, bad input."""
 
+import itertools
 import json
 import os
 import signal
@@ -15,10 +16,11 @@ import pytest
 import morph
 import regularizers as reg
 from morph.checkpoint import Interrupted, WorkdirError, load_variables
-from morph.config import CycleConfig
+from morph.config import ConfigError, CycleConfig
 from morph.cycle import Cycle
+from morph.data import Batch, DataError
 from morph.expand import BudgetError
-from morph.train import Batch, TrainingDivergedError
+from morph.train import TrainingDivergedError
 
 CLASSES = 3
 
@@ -169,7 +171,7 @@ def test_another_configuration_is_refused(finished, data):
     ("changes", "message"),
     [
         ({"budget": 1e-4}, r"cannot meet a budget of .* still costs"),
-        ({"budget": 0.0}, "above 0 and at most 1; found 0.0"),
+        ({"budget": 0.0}, "a budget must be above zero, found 0.0"),
         ({"budget": 0.9}, r"expand_budget \(0.8\) must be at least the budget \(0.9\)"),
     ],
 )
@@ -221,3 +223,161 @@ def test_two_cycles_chain_and_lasso_works(tmp_path, data):
     assert result.network.predict(result.variables, x).shape == (2, CLASSES)
     graph = reg.trace_channels(result.network.predict, result.variables, x)
     assert reg.model_size(graph)() == result.outcomes[4].parameters
+
+
+RICH = replace(
+    CONFIG,
+    expand="warm",
+    final="finetune",
+    seed_steps=20,
+    shrink_steps=40,
+    retrain_steps=10,
+    baseline=False,
+    optimizer="adamw",
+    learning_rate=0.01,
+    shrink_learning_rate=0.01,
+    clip_norm=1.0,
+    ema_decay=0.9,
+    precision="bfloat16",
+    label_smoothing=0.1,
+    augment="crop",
+    distill=0.5,
+    metrics="log_likelihood,accuracy",
+)
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory, data):
+    workdir = tmp_path_factory.mktemp("rich")
+    return workdir, make(workdir, data, RICH).run()
+
+
+def test_everything_at_once_learns_and_keeps_the_function(rich):
+    outcomes = outcomes_of(rich[1])
+    assert [outcome.name for outcome in rich[1].outcomes] == [
+        "seed",
+        "shrunk",
+        "expanded and fine-tuned",
+    ]
+    assert [outcome.steps for outcome in rich[1].outcomes] == [20, 60, 70]
+    seed, shrunk, final = outcomes.values()
+    assert shrunk.flops <= 0.5 * seed.flops
+    assert shrunk.logit_difference < 1e-5  # of the averaged weights
+    assert final.flops <= 0.8 * seed.flops
+    # Widening keeps the function, and a few steps do not lose it.
+    assert final.metrics["log_likelihood"] > shrunk.metrics["log_likelihood"] - 0.1
+    assert set(final.metrics) == {"log_likelihood", "accuracy"}
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(rich[1].variables))
+
+
+def test_everything_at_once_resumes_to_the_same_result(tmp_path, data, rich):
+    with pytest.raises(Interrupted):
+        make(tmp_path, data, RICH, listener=StopAt("shrink", 20)).run()
+    again = make(tmp_path, data, RICH).run()
+    assert again.outcomes == rich[1].outcomes
+    for one, other in zip(
+        jax.tree.leaves(again.variables), jax.tree.leaves(rich[1].variables), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+class Shuffled:
+    """A pipeline that draws from a set."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def batches(self, start):
+        for step in itertools.count(start):
+            index = np.random.default_rng(step).integers(0, len(self.data.x), 32)
+            yield Batch(self.data.x[index], self.data.y[index])
+
+
+def test_a_pipeline_trains_a_network_that_is_not_expanded(tmp_path, data):
+    config = replace(
+        CONFIG, expand_budget=None, final="finetune", baseline=False, seed_steps=20, retrain_steps=7
+    )
+    train, test = data
+    result = make(tmp_path, (Shuffled(train), test), config).run()
+    outcomes = outcomes_of(result)
+    assert result.architecture.widths == result.shrunk.widths == outcomes["shrunk"].widths
+    assert outcomes["fine-tuned"].flops == outcomes["shrunk"].flops
+    assert outcomes["fine-tuned"].steps == 107
+    assert outcomes["fine-tuned"].accuracy > 0.8
+
+
+class Given:
+    """A metric that has one value per network, whose logits are not seen again."""
+
+    def __init__(self, values):
+        self.values, self.known = values, []
+
+    def __call__(self, logits, y):
+        del y
+        if not any(np.array_equal(logits, known) for known in self.known):
+            self.known.append(logits)
+        return self.values[min(len(self.known), len(self.values)) - 1]
+
+
+def test_cycles_that_bring_nothing_are_not_repeated(tmp_path, data):
+    config = replace(
+        CONFIG,
+        cycles=4,
+        patience=1,
+        expand="warm",
+        baseline=False,
+        seed_steps=5,
+        shrink_steps=40,
+        retrain_steps=3,
+    )
+    # Seed, shrunk and final networks in turn.
+    metrics = {"given": Given([0, 0, 2, 0, 1])}
+    result = make(tmp_path, data, config, metrics=metrics).run()
+    assert [outcome.name for outcome in result.outcomes][2::2] == [
+        "expanded and fine-tuned",
+        "expanded and fine-tuned 2",
+    ]
+    assert result.architecture.widths == result.outcomes[2].widths
+    assert result.shrunk.widths == result.outcomes[1].widths
+    report = morph.Architecture.load(tmp_path / "architecture.json").report
+    assert (report["best_cycle"], report["stopped_early"]) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "adamm"}, "optimizer: there is no 'adamm'; did you mean 'adam'"),
+        ({"metrics": "accuracy,top5"}, "metrics: there is no 'top5'; did you mean 'top5_accuracy'"),
+        ({"metrics": " "}, "metrics: at least one of accuracy"),
+        ({"augment": "flipp"}, "augment: there is no 'flipp'; did you mean 'flip'"),
+        ({"precision": "float16"}, "precision: there is no 'float16'"),
+        ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\), found 1.0"),
+        ({"distill": 1.1}, r"distill must be in \[0, 1\], found 1.1"),
+        ({"distill": 0.5, "distill_temperature": 0.0}, "distill_temperature must be above 0"),
+        ({"loss": "mean_squared_error", "label_smoothing": 0.1}, "only the loss cross_entropy"),
+        ({"final": "finetune"}, "final is 'finetune', but an expanded network has fresh weights"),
+        ({"expand_budget": None, "cycles": 2}, "cycles is 2, but without expansion"),
+    ],
+)
+def test_settings_of_the_training_are_checked(tmp_path, data, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make(tmp_path / "new", data, replace(CONFIG, **changes)).run()
+    assert not (tmp_path / "new").exists()
+
+
+def test_data_is_checked_at_the_entrance(tmp_path, data):
+    train, test = data
+    cases = {
+        "go from 1 to 3, but the network tells 3": Batch(train.x, np.where(train.y, train.y, 3)),
+        "training set is empty": Batch(train.x[:0], train.y[:0]),
+        "are not finite": Batch(np.where(train.x > 3, np.nan, train.x), train.y),
+        "of the test set": Batch(train.x[:, :4], train.y),
+        "batch_size is 32, but there are only 20": Batch(train.x[:20], train.y[:20]),
+    }
+    for message, wrong in cases.items():
+        with pytest.raises(DataError, match=message):
+            make(tmp_path / "new", (wrong, test)).run()
+    flat = [Batch(part.x.reshape(len(part.x), -1), part.y) for part in data]
+    with pytest.raises(DataError, match="augment is 'flip', which needs images"):
+        make(tmp_path / "new", flat, replace(CONFIG, augment="flip")).run()
+    assert not (tmp_path / "new").exists()

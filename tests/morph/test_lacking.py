@@ -16,12 +16,12 @@ KEEP = np.asarray([True, False, True, False, False, True, True])  # 4 of 7
 @pytest.fixture
 def v(rng):
     shapes = {"a": (M, N), "b": (N, K), "c": (M, W), "d": (W, K)}
-    return {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+    return {k: jax.device_put(rng.normal(size=s).astype(np.float32)) for k, s in shapes.items()}
 
 
 @pytest.fixture
 def x(rng):
-    return jnp.asarray(rng.normal(size=(2, M)), jnp.float32)
+    return jax.device_put(rng.normal(size=(2, M)).astype(np.float32))
 
 
 def beside(total):

@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from corpus.soundness import fill
 from flax import nnx
 
 import morph
@@ -494,7 +495,7 @@ LINEN = {
 @pytest.mark.parametrize("name", LINEN)
 def test_linen_equals_compact(name):
     model, x = LINEN[name]
-    variables = model.init(jax.random.key(0), x)
+    variables = fill(jax.eval_shape(model.init, jax.random.key(0), x), np.random.default_rng(0))
     arch = shrink(model.apply, variables, x)
     assert arch.resized == set(arch.groups)
     small = morph.native(model, arch, x)
@@ -566,7 +567,9 @@ class LinenTransformer(nn.Module):
 
 def test_linen_with_norms_equals_a_model_built_at_the_new_widths():
     model = LinenTransformer(10, 3, 4)
-    variables = model.init(jax.random.key(0), TOKENS)
+    variables = fill(
+        jax.eval_shape(model.init, jax.random.key(0), TOKENS), np.random.default_rng(0)
+    )
     graph = reg.trace_channels(model.apply, variables, TOKENS)
     # One of five goes; the two groups of the group norm stay.
     alive = {n: (np.arange(w) % 5 != 1) | (w == 2) for n, w in graph.widths.items()}

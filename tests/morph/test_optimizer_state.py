@@ -106,15 +106,20 @@ def shrunk():
     return graph.mask(variables, ALIVE)["params"], arch, loss_of(morph.compact(MODEL.apply, arch))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def step(tx, loss, params, state):
-    updates, state = tx.update(jax.grad(loss)(params), state, params)
+@functools.partial(jax.jit, static_argnums=0)
+def slopes_of(loss, params):
+    return jax.grad(loss)(params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def update(tx, slopes, params, state):
+    updates, state = tx.update(slopes, state, params)
     return optax.apply_updates(params, updates), state
 
 
 def steps(tx, loss, params, state, n):
     for _ in range(n):
-        params, state = step(tx, loss, params, state)
+        params, state = update(tx, slopes_of(loss, params), params, state)
     return params, state
 
 
@@ -197,14 +202,16 @@ def factored_network(*shape):
     """A chain of matrices of these widths as a function, and its parameters by name."""
     rng = np.random.default_rng(0)
     pairs = itertools.pairwise(shape)
-    params = {f"w{i}": jnp.asarray(rng.normal(size=s), jnp.float32) for i, s in enumerate(pairs)}
+    params = {
+        f"w{i}": jax.device_put(rng.normal(size=s).astype(np.float32)) for i, s in enumerate(pairs)
+    }
 
     def fn(params, x):
         for i in range(len(params)):
             x = jnp.tanh(x @ params[f"w{i}"])
         return x
 
-    return fn, params, jnp.asarray(rng.normal(size=(4, shape[0])), jnp.float32)
+    return fn, params, jax.device_put(rng.normal(size=(4, shape[0])).astype(np.float32))
 
 
 def shrink_to(fn, params, x, **widths):

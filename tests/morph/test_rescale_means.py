@@ -19,14 +19,14 @@ WIDTH = int(KEEP.sum())
 @pytest.fixture
 def v(rng):
     return {
-        k: jnp.asarray(rng.normal(size=s), jnp.float32)
+        k: jax.device_put(rng.normal(size=s).astype(np.float32))
         for k, s in {"a": (M, N), "b": (N, K)}.items()
     }
 
 
 @pytest.fixture
 def x(rng):
-    return jnp.asarray(rng.normal(size=(4, M)), jnp.float32)
+    return jax.device_put(rng.normal(size=(4, M)).astype(np.float32))
 
 
 def rms(h):
@@ -96,7 +96,7 @@ def test_group_norm_of_linen(rng):
             x = nn.GroupNorm(num_groups=3)(nn.Conv(3 * self.width, (1, 1))(x))
             return nn.Dense(K)(nn.relu(x).mean((1, 2)))
 
-    x = jnp.asarray(rng.normal(size=(2, 4, 4, M)), jnp.float32)
+    x = jax.device_put(rng.normal(size=(2, 4, 4, M)).astype(np.float32))
     variables = Net(4).init(jax.random.key(0), x)
     graph = reg.trace_channels(Net(4).apply, variables, x)
     (inner,) = (name for name, width in graph.widths.items() if width == 4)
@@ -116,10 +116,10 @@ def test_other_divisors_of_a_sum_stay(number, arch, v, x):
 
 def test_a_mean_over_another_axis_of_the_same_length_stays(rng):
     v = {
-        k: jnp.asarray(rng.normal(size=s), jnp.float32)
+        k: jax.device_put(rng.normal(size=s).astype(np.float32))
         for k, s in {"a": (M, N), "b": (N, K)}.items()
     }
-    x = jnp.asarray(rng.normal(size=(N, M)), jnp.float32)  # as many examples as channels
+    x = jax.device_put(rng.normal(size=(N, M)).astype(np.float32))  # as many examples as channels
 
     def fn(v, x):
         h = x @ v["a"]

@@ -7,6 +7,7 @@ from flax import nnx
 
 import regularizers as reg
 from regularizers.costs.cost import multilinear
+from regularizers.patterns import by_group, parse
 
 
 class ConvNet(nn.Module):
@@ -213,7 +214,10 @@ def test_inexact_groups_are_left_alone_unless_asked_for():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"penalty": "gama"}, "unknown penalty or combination 'gama'; did you mean 'gamma'?"),
+        (
+            {"penalty": "gama"},
+            "unknown penalty or combination 'gama'; did you mean 'gamma' or 'gates'?",
+        ),
         ({"penalty": "xyz"}, "unknown penalty or combination 'xyz'; known are 'group_lasso'"),
         ({"combine": "maxx"}, "unknown penalty or combination 'maxx'; did you mean 'max'"),
         ({"l1_share": 1.5}, "l1_share must be between 0 and 1, found 1.5"),
@@ -276,3 +280,69 @@ def test_variables_that_do_not_fit_are_refused(dense_net, conv_net):
         regularizer({"params": {"conv": variables["params"]["conv_0"]}})
     with pytest.raises(ValueError, match=r"'params/conv_0/kernel' is missing"):
         regularizer.shrink_step({"batch_stats": variables["batch_stats"]}, 0.1)
+
+
+def test_a_penalty_and_a_strength_per_pattern(conv_net):
+    variables, graph = conv_net
+    cost = reg.flops(graph)
+    mixed = reg.NetworkRegularizer(
+        graph, cost, {"conv_0": "gamma", "*": "group_lasso"}, strengths={"conv_1": 0.25}
+    )
+    assert [g.penalty for g in mixed.groups] == ["gamma", "group_lasso"]
+    gamma = reg.NetworkRegularizer(graph, cost, "gamma", threshold=0.0)
+    s = mixed.strengths(variables)
+    # In units of a freshly drawn layer's, so that they compete: both are about 1.
+    np.testing.assert_allclose(s["conv_0"], gamma.strengths(variables)["conv_0"])
+    kernel = np.asarray(variables["params"]["conv_1"]["kernel"], np.float64)
+    fresh = np.sqrt(np.mean(kernel**2, axis=(0, 1, 2)) * 3 * 3 * 6)
+    np.testing.assert_allclose(s["conv_1"], np.maximum(fresh, 1.0), rtol=1e-5)  # its scale is 1
+    marginal = mixed.marginal_costs(s)
+    term = sum(w * marginal[n] * s[n].sum() for n, w in (("conv_0", 1.0), ("conv_1", 0.25)))
+    np.testing.assert_allclose(mixed(variables), term, rtol=1e-6)
+    after = mixed.strengths(mixed.shrink_step(variables, 0.5))
+    for name, weight in (("conv_0", 1.0), ("conv_1", 0.25)):
+        expected = np.maximum(s[name] - 0.5 * weight * marginal[name], 0.0)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-6)
+    # Pulled a quarter as hard, worth four times as much where channels compete.
+    np.testing.assert_allclose(mixed.worth(s)["conv_1"], 4.0 * np.asarray(s["conv_1"]), rtol=1e-6)
+    one = reg.NetworkRegularizer(graph, cost, strengths={"conv_1": 0.0})
+    assert [g.group for g in one.groups] == ["conv_0"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"penalty": {"conv_2": "gamma"}}, "penalty: 'conv_2' matches no .*did you mean 'conv_"),
+        ({"penalty": {"conv_0": "gamma"}}, "no pattern of 'conv_0' matches the group 'conv_1'"),
+        ({"penalty": {"*": "gama"}}, "unknown penalty or combination 'gama'"),
+        ({"strengths": {"dense": 1.0}}, "strengths: 'dense' matches no channel group"),
+        ({"strengths": {"*": -1.0}}, r"that of '\*' must be a number of at least 0, found -1"),
+        ({"strengths": {"*": 0.0}}, "Some have a strength of 0"),
+    ],
+)
+def test_patterns_that_do_not_fit_are_refused(conv_net, options, message):
+    _, graph = conv_net
+    with pytest.raises(ValueError, match=message):
+        reg.NetworkRegularizer(graph, reg.flops(graph), **options)
+
+
+def test_patterns_match_groups_by_module_and_by_variable(conv_net):
+    _, graph = conv_net
+    assert by_group(graph, {"norm_0": 1, "*/scale": 2}, "x") == {"conv_0": 1, "conv_1": 2}
+    assert parse("Conv_0=8,Block_*=4", "floors", int) == {"Conv_0": 8, "Block_*": 4}
+    for wrong in ("Conv_0", "Conv_0=x", "=3"):
+        with pytest.raises(ValueError, match=f"floors: '{wrong}' is not PATTERN=VALUE"):
+            parse(wrong, "floors", int)
+
+
+def test_a_protected_group_does_not_vanish(dense_net):
+    """However hard it is pulled, and even if its strongest channel is: the floor stays."""
+    variables, graph = dense_net
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph), threshold=0.0)
+    alive = {name: s > 0 for name, s in regularizer.strengths(variables).items()}
+    step = jax.jit(lambda v: regularizer.shrink_step(v, 1e3, protected=alive))
+    for _ in range(60):
+        variables = step(variables)
+    for name, s in regularizer.strengths(variables).items():
+        fresh = 1 / np.sqrt(variables[name].shape[0])
+        assert s[alive[name]].min() >= 0.049 * fresh

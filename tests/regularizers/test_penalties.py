@@ -217,5 +217,5 @@ def test_gamma_takes_a_residual_stream_only_where_every_producer_is_normalised()
 
 
 def test_every_penalty_and_combination_has_a_case():
-    assert set(PENALTIES) == {"group_lasso", "gamma"}
+    assert set(PENALTIES) == {"group_lasso", "gamma", "gates"}
     assert set(penalties.COMBINATIONS) == {"max", "l2", "any"}

@@ -44,7 +44,7 @@ def v(rng):
 
 @pytest.fixture
 def x(rng):
-    return jnp.asarray(rng.normal(size=(2, M)), jnp.float32)
+    return jax.device_put(rng.normal(size=(2, M)).astype(np.float32))
 
 
 def of(v, *names):
@@ -365,8 +365,8 @@ assert jax.device_count() == 4
 mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
 rng = np.random.default_rng(0)
 shapes = {"a": (5, 8), "b": (8, 3), "out": (8, 3)}
-v = {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
-x = jnp.asarray(rng.normal(size=(8, 5)), jnp.float32)
+v = {k: jax.device_put(rng.normal(size=s).astype(np.float32)) for k, s in shapes.items()}
+x = jax.device_put(rng.normal(size=(8, 5)).astype(np.float32))
 
 def local(v, x):
     h = jnp.tanh(x @ v["a"])

@@ -33,12 +33,12 @@ def tables():
 @pytest.fixture
 def v(rng):
     shapes = {"a": (M, N), "b": (N, K)}
-    return {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+    return {k: jax.device_put(rng.normal(size=s).astype(np.float32)) for k, s in shapes.items()}
 
 
 @pytest.fixture
 def x(rng):
-    return jnp.asarray(rng.normal(size=(2, M)), jnp.float32)
+    return jax.device_put(rng.normal(size=(2, M)).astype(np.float32))
 
 
 def primitive(name, impl, shape=lambda *avals, **params: avals[0].shape):

@@ -23,7 +23,7 @@ def v(rng):
 
 @pytest.fixture
 def x(rng):
-    return jnp.asarray(rng.normal(size=(B, M)), jnp.float32)
+    return jax.device_put(rng.normal(size=(B, M)).astype(np.float32))
 
 
 def of(v, *names):
@@ -115,7 +115,7 @@ def test_a_flattened_map(rng):
             x = nn.sigmoid(nn.Conv(N, (3, 3))(x))
             return nn.Dense(K)(x.reshape(x.shape[0], -1))
 
-    x = jnp.asarray(rng.normal(size=(2, 3, 2, 2)), jnp.float32)
+    x = jax.device_put(rng.normal(size=(2, 3, 2, 2)).astype(np.float32))
     variables = fill(jax.eval_shape(Net().init, jax.random.key(0), x), rng)
     assert_folds(Net().apply, variables, x, numbers=[0.5])
 
@@ -133,7 +133,7 @@ class Convolved(nn.Module):
 
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
 def test_a_convolution_is_folded_where_every_entry_meets_the_whole_window(padding, rng):
-    x = jnp.asarray(rng.normal(size=(2, 5, 4, 3)), jnp.float32)
+    x = jax.device_put(rng.normal(size=(2, 5, 4, 3)).astype(np.float32))
     fn = Convolved(padding).apply
     variables = fill(jax.eval_shape(Convolved(padding).init, jax.random.key(0), x), rng)
     if padding == "VALID":
@@ -149,7 +149,7 @@ def test_a_kernel_with_two_contracted_axes(rng):
             x = nn.sigmoid(nn.DenseGeneral((4, N), name="into")(x))
             return nn.DenseGeneral(K, axis=(-2, -1), name="out")(x)
 
-    x = jnp.asarray(rng.normal(size=(2, M)), jnp.float32)
+    x = jax.device_put(rng.normal(size=(2, M)).astype(np.float32))
     fn, variables = Heads().apply, fill(jax.eval_shape(Heads().init, jax.random.key(0), x), rng)
     graph = reg.trace_channels(fn, variables, x)
     assert sorted(graph.widths.values()) == [4, N]

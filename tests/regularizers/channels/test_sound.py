@@ -54,12 +54,14 @@ BROKEN = {
 @pytest.fixture
 def v(rng):
     shapes = {"a": (M, N), "b": (N, K), "c": (M, L), "s": (K,)}
-    return {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()}
+    return {
+        name: jax.device_put(rng.normal(size=s).astype(np.float32)) for name, s in shapes.items()
+    }
 
 
 @pytest.fixture
 def x(rng):
-    return jnp.asarray(rng.normal(size=(3, M)), jnp.float32)
+    return jax.device_put(rng.normal(size=(3, M)).astype(np.float32))
 
 
 @pytest.mark.parametrize("name", CASES)

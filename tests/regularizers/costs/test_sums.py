@@ -138,7 +138,8 @@ def test_smooth_of_a_sum_is_the_sum_of_smooths(costs):
 def test_a_regularizer_pays_for_a_sum(graph, costs):
     rng = np.random.default_rng(0)
     variables = {
-        name: jnp.asarray(rng.normal(size=s.shape), jnp.float32) for name, s in VARIABLES.items()
+        name: jax.device_put(rng.normal(size=s.shape).astype(np.float32))
+        for name, s in VARIABLES.items()
     }
     parts = costs["flops"], costs["V100"]
     both = reg.NetworkRegularizer(graph, 0.5 * parts[0] + 0.5 * parts[1], threshold=0.0)

@@ -1,0 +1,28 @@
+"""Writes report.html into the working directories of runs, sweeps and retrainings.
+
+python -m experiments.report WORKDIR...
+"""
+
+import sys
+from collections.abc import Sequence
+
+from experiments.report.page import write_report
+from experiments.report.runs import RunError
+
+
+def main(argv: Sequence[str]) -> None:
+    """The entry point of `python -m experiments.report`; `argv[0]` is the program's name."""
+    if len(argv) < 2 or argv[1].startswith("-"):
+        asked_for_help = len(argv) > 1 and argv[1] in ("--help", "-h", "-?")
+        print(__doc__, file=sys.stdout if asked_for_help else sys.stderr)
+        sys.exit(0 if asked_for_help else 2)
+    try:
+        for workdir in argv[1:]:
+            print(write_report(workdir))
+    except (RunError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,245 @@
+"""Charts as SVG that takes its colours from the page: light or dark, on paper or on a screen."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from experiments.plots import Point, pareto_front
+
+_WIDTH = 880
+_NAME_WIDTH = 250
+_NAME_LENGTH = 34  # characters
+_SERIES = 5  # colours that the page has
+_LABEL_ROOM = 130
+_LEFT, _RIGHT = 56, 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One row of a bar chart: outlined what was, filled what is.
+
+    Attributes:
+        name: at its left; long names lose their beginning.
+        seed: before.
+        now: after.
+        between: a mark between the two, e.g. the width before expansion.
+        label: at its right.
+        removed: struck out.
+    """
+
+    name: str
+    seed: float
+    now: float
+    between: float | None = None
+    label: str = ""
+    removed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One line of a line chart; points of (step, value)."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    dashed: bool = False
+
+
+def bar_chart(bars: Sequence[Bar], alt: str) -> str:
+    """Bars from top to bottom, one per layer, all on one scale."""
+    row = 22 if len(bars) <= 40 else 15
+    widest = max([1e-30, *(max(b.seed, b.now, b.between or 0.0) for b in bars)])
+    scale = (_WIDTH - _NAME_WIDTH - _LABEL_ROOM) / widest
+    parts = []
+    for k, bar in enumerate(bars):
+        top, tall = k * row + 3, row - 6
+        middle = top + tall / 2
+        mark = "removed" if bar.removed else "wider" if bar.now > bar.seed else "now"
+        parts.append(f'<g class="{mark}"><title>{_esc(bar.name)}: {_esc(bar.label)}</title>')
+        parts.append(_text(_NAME_WIDTH - 10, middle + 4, tail(bar.name), "name"))
+        if bar.removed:
+            length = min(_NAME_WIDTH - 16, 6.4 * min(len(bar.name), _NAME_LENGTH))
+            left = _NAME_WIDTH - 10 - length
+            parts.append(f'<path class="strike" d="M{left:.0f} {middle:.1f}h{length:.0f}"/>')
+        parts.append(_rect(_NAME_WIDTH, top, max(1.0, bar.seed * scale), tall, "seed"))
+        if bar.now > 0:
+            parts.append(_rect(_NAME_WIDTH, top + 2, bar.now * scale, tall - 4, "fill"))
+        if bar.between is not None and not bar.removed:
+            x = _NAME_WIDTH + bar.between * scale
+            diamond = f"M{x - 4:.1f} {middle:.1f}l4-4 4 4-4 4z"
+            parts.append(f'<path class="between" d="{diamond}"/>')
+        right = _NAME_WIDTH + max(bar.seed, bar.now, bar.between or 0.0) * scale
+        parts.append(_text(right + 9, middle + 4, bar.label, "label"))
+        parts.append("</g>")
+    return _svg(parts, _WIDTH, len(bars) * row + 6, alt, "bars")
+
+
+def line_chart(
+    curves: Sequence[Curve],
+    phases: Sequence[tuple[str, float, float]],
+    alt: str,
+    *,
+    log: bool = False,
+    percent: bool = False,
+) -> str:
+    """Curves over the steps of a run, phases shaded in turn."""
+    height, top, bottom = 170, 22, 24
+    values = [y for curve in curves for _, y in curve.points]
+    log = log and min(values) > 0
+    across = _scale(phases[0][1], phases[-1][2], _LEFT, _WIDTH - _RIGHT)
+    ticks, up = _axis(values, height - bottom, top, log)
+    parts = list(_shades(phases, across, top, height - bottom))
+    for value in ticks:
+        parts.append(f'<path class="grid" d="M{_LEFT} {up(value):.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(_text(_LEFT - 8, up(value) + 4, _number(value, percent), "tick end"))
+    for value in nice_ticks(phases[0][1], phases[-1][2], 6):
+        parts.append(_text(across(value), height - 6, f"{value:g}", "tick middle"))
+    for k, curve in enumerate(curves):
+        path = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in curve.points)
+        style = f"line s{k + 1}" + (" dashed" if curve.dashed else "")
+        parts.append(f'<path class="{style}" d="M{path}"/>')
+        if len(curve.points) < 30 and not curve.dashed:
+            parts += [
+                f'<circle class="dot s{k + 1}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.5"/>'
+                for x, y in curve.points
+            ]
+    return _svg(parts, _WIDTH, height, alt, "lines") + (_legend(curves) if len(curves) > 1 else "")
+
+
+def tradeoff_chart(points: Sequence[Point], alt: str) -> str:
+    """Accuracy against cost: a line per series, spreads as bars, the Pareto front behind."""
+    height, top, bottom = 380, 18, 44
+    spreads = [
+        point.accuracy + sign * (point.spread or 0.0) for point in points for sign in (-1, 1)
+    ]
+    ticks, up = _axis(spreads, height - bottom, top, False)
+    most = max(point.cost for point in points)
+    across = _scale(0.0, 1.04 * most, _LEFT, _WIDTH - _RIGHT)
+    parts = []
+    for value in ticks:
+        parts.append(f'<path class="grid" d="M{_LEFT} {up(value):.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(_text(_LEFT - 8, up(value) + 4, _number(value, True), "tick end"))
+    for value in nice_ticks(0.0, most, 6):
+        parts.append(_text(across(value), height - 24, _number(value, True), "tick middle"))
+    parts.append(_text((_LEFT + _WIDTH) / 2, height - 5, "cost, share of the seed", "tick middle"))
+    front = pareto_front(points)
+    steps = "".join(f"H{across(p.cost):.1f}V{up(p.accuracy):.1f}" for p in front[1:])
+    start = f"M{across(front[0].cost):.1f} {up(front[0].accuracy):.1f}"
+    parts.append(f'<path class="front" d="{start}{steps}H{_WIDTH - _RIGHT}"/>')
+    names = list(dict.fromkeys(point.series for point in points))
+    for k, name in enumerate(names):
+        own = sorted((p for p in points if p.series == name), key=lambda point: point.cost)
+        path = "L".join(f"{across(p.cost):.1f} {up(p.accuracy):.1f}" for p in own)
+        style = f"s{k % _SERIES + 1}"
+        parts.append(f'<path class="line {style}" d="M{path}"/>')
+        for p in own:
+            x, y = across(p.cost), up(p.accuracy)
+            told = f"{name} {p.label}: {p.accuracy:.2%} at {p.cost:.1%} of the cost"
+            if p.spread:
+                low, high = up(p.accuracy - p.spread), up(p.accuracy + p.spread)
+                parts.append(
+                    f'<path class="error {style}" d="M{x:.1f} {low:.1f}V{high:.1f}'
+                    f'M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6"/>'
+                )
+                told += f", standard deviation {p.spread:.2%} of {p.runs} runs"
+            parts.append(
+                f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
+                f"<title>{_esc(told)}</title></circle>"
+            )
+    legend = _legend([Curve(label=name, points=()) for name in names], front=True)
+    return _svg(parts, _WIDTH, height, alt, "tradeoff") + legend
+
+
+def nice_ticks(low: float, high: float, count: int) -> list[float]:
+    """Round numbers from `low` to `high`, about `count` of them.
+
+    Example:
+        >>> nice_ticks(0.0, 97.0, 4)
+        [0.0, 20.0, 40.0, 60.0, 80.0]
+    """
+    span = (high - low) or abs(high) or 1.0
+    raw = span / max(1, count)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = power * next(m for m in (1, 2, 5, 10) if m * power >= raw * 0.8)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, first + 12) if i * step <= high + step * 1e-9]
+
+
+def tail(name: str, most: int = _NAME_LENGTH) -> str:
+    """A name, or its end: the ends of paths tell layers apart."""
+    return name if len(name) <= most else "…" + name[1 - most :]
+
+
+def _axis(
+    values: Sequence[float], low_y: float, high_y: float, log: bool
+) -> tuple[list[float], Callable[[float], float]]:
+    """Ticks, and where a value is drawn; an axis of one value has room around it."""
+    low, high = min(values), max(values)
+    if log:
+        exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        every = max(1, len(exponents) // 4)
+        scale = _scale(exponents[0], max(exponents[-1], exponents[0] + 1), low_y, high_y)
+        return [10.0**e for e in exponents[::every]], lambda value: scale(math.log10(value))
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    low, high = low - (margin if low < 0 or low > margin else low), high + margin
+    return nice_ticks(low, high, 4), _scale(low, high, low_y, high_y)
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    span = (high - low) or 1.0
+    return lambda value: start + (value - low) / span * (end - start)
+
+
+def _shades(
+    phases: Sequence[tuple[str, float, float]],
+    across: Callable[[float], float],
+    top: float,
+    bottom: float,
+) -> Iterator[str]:
+    for (name, start, end), dark in zip(phases, itertools.cycle((False, True)), strict=False):
+        left, width = across(start), across(end) - across(start)
+        if dark:
+            yield _rect(left, top, width, bottom - top, "shade")
+        if width > 6.2 * len(name):
+            yield _text(left + width / 2, top - 8, name, "tick middle")
+
+
+def _legend(curves: Iterable[Curve], front: bool = False) -> str:
+    items = [
+        f'<li><i class="s{k % _SERIES + 1}{" dashed" if curve.dashed else ""}"></i>'
+        f"{_esc(curve.label)}</li>"
+        for k, curve in enumerate(curves)
+    ]
+    items += ['<li><i class="front"></i>Pareto front</li>'] if front else []
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _number(value: float, percent: bool) -> str:
+    if percent:
+        return f"{100 * value:.4g} %"
+    return f"{value:g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.0e}"
+
+
+def _svg(parts: Sequence[str], width: float, height: float, alt: str, kind: str) -> str:
+    return (
+        f'<svg class="{kind}" role="img" viewBox="0 0 {width:.0f} {height:.0f}">'
+        f"<title>{_esc(alt)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
+    return (
+        f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
+        f'height="{height:.1f}" rx="1.5"/>'
+    )
+
+
+def _text(x: float, y: float, words: str, kind: str) -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{_esc(words)}</text>'
+
+
+def _esc(words: str) -> str:
+    return html.escape(words, quote=True)

@@ -1,0 +1,149 @@
+"""What a run left in its working directory, finished or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from experiments.plots import Point
+from morph.architecture import Architecture
+from morph.spec import ArchitectureError
+
+CONFIG, RESULTS = "config.json", "results.json"
+
+
+class RunError(ValueError):
+    """A directory that holds no run, or a broken one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run, a sweep or a retraining.
+
+    Attributes:
+        workdir: where it is.
+        config: what was asked for, flat.
+        results: what came out, the command and the machine; empty while it is not finished.
+        records: of training: phase, step, loss and what else was seen.
+        architecture: what was learned; None if it is not there (yet), or there are several.
+        shrunk: the same before the last expansion.
+    """
+
+    workdir: Path
+    config: Mapping[str, Any]
+    results: Mapping[str, Any]
+    records: tuple[Mapping[str, Any], ...]
+    architecture: Architecture | None
+    shrunk: Architecture | None
+
+    @property
+    def name(self) -> str:
+        """What it is called beside others."""
+        return self.workdir.resolve().name
+
+    @property
+    def title(self) -> str:
+        """The network and the data set."""
+        facts = {**self.config, **self.results}
+        return f"{facts.get('seed_network', 'network')} on {facts.get('dataset', 'data')}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return bool(self.results)
+
+    @cached_property
+    def outcomes(self) -> tuple[Mapping[str, Any], ...]:
+        """The networks that were measured so far; the seed first, where there is one."""
+        found: Any = self.results.get("outcomes")
+        for architecture in (self.architecture, self.shrunk):
+            if found is None and architecture is not None:
+                found = architecture.report.get("outcomes")
+        return tuple(sorted(found or (), key=lambda outcome: outcome["name"] != "seed"))
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Of a sweep: accuracy against cost."""
+        return tuple(Point(**point) for point in self.results.get("points", ()))
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The name and the unit of what was paid for."""
+        facts = {**(self.architecture.report if self.architecture else {}), **self.results}
+        name = facts.get("target", self.config.get("target", "flops"))
+        return name, facts.get("unit", "FLOP" if name == "flops" else "")
+
+    @property
+    def final(self) -> Mapping[str, Any] | None:
+        """The network that the run ended with."""
+        ended = [o for o in self.outcomes if o["name"] not in ("seed", "uniform")]
+        return ended[-1] if ended else None
+
+
+def read_run(workdir: str | Path) -> Run:
+    """Reads what a run left.
+
+    Raises:
+        RunError: if the directory is not there, is no run's, or a file in it is broken.
+    """
+    place = Path(workdir)
+    if not place.is_dir():
+        raise RunError(f"{place} is no directory; name the --workdir of a run")
+    if not any((place / name).exists() for name in (CONFIG, RESULTS)):
+        raise RunError(
+            f"{place} holds no run: there is neither {CONFIG} nor {RESULTS} in it; name the "
+            "--workdir of a run"
+        )
+    results = _read_object(place / RESULTS)
+    return Run(
+        workdir=place,
+        config=_read_object(place / CONFIG) or _asked_for(results),
+        results=results,
+        records=_read_records(place / "metrics.jsonl"),
+        architecture=_read_architecture(place / "architecture.json"),
+        shrunk=_read_architecture(place / "shrunk.json"),
+    )
+
+
+def _asked_for(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The flat configuration, from the results of a command that keeps no other."""
+    facts = ("seed_network", "dataset", "data_fingerprint")
+    return {**results.get("config", {}), **{name: results.get(name) for name in facts}}
+
+
+def _read_object(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is broken: {error}") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path} is broken: expected an object, found a {type(data).__name__}")
+    return data
+
+
+def _read_records(path: Path) -> tuple[Mapping[str, Any], ...]:
+    """The records; a last line that was cut off when a run died is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise RunError(f"{path} is broken in line {number}: {error}") from error
+    return tuple(records)
+
+
+def _read_architecture(path: Path) -> Architecture | None:
+    if not path.exists():
+        return None
+    try:
+        return Architecture.load(path)
+    except ArchitectureError as error:
+        raise RunError(str(error)) from error

@@ -1,0 +1,76 @@
+"""How pages look: quiet, the same in light and in dark."""
+
+STYLE = """
+:root { --ink: #1d2327; --muted: #667079; --faint: #e4e7ea; --paper: #ffffff; --card: #f6f7f8;
+  --c1: #0072b2; --c2: #d98a00; --c3: #009e73; --c4: #b0568c; --c5: #1d2327;
+  --front: #d5dbe1; --gone: #c0392b; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ec; --muted: #98a2ab; --faint: #2b3238; --paper: #14181b; --card: #1d2327;
+    --c1: #56b4e9; --c2: #f0b040; --c3: #3cc8a0; --c4: #dd92bd; --c5: #e6e9ec;
+    --front: #38424b; --gone: #ff8473; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; }
+main { max-width: 940px; margin: 0 auto; padding: 40px 24px 72px; }
+h1 { font-size: 27px; font-weight: 650; margin: 0 0 4px; letter-spacing: -0.01em;
+  overflow-wrap: anywhere; }
+h2 { font-size: 18px; font-weight: 600; margin: 0 0 10px; }
+h3 { font-size: 13px; font-weight: 600; margin: 18px 0 4px; color: var(--muted); }
+p { margin: 0 0 10px; }
+section { margin-top: 44px; padding-top: 18px; border-top: 1px solid var(--faint); }
+.lead, .small, section > p { color: var(--muted); }
+.small { font-size: 13px; margin-top: 8px; }
+.state { color: var(--gone); font-weight: 600; }
+.cards { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 18px; }
+.card { flex: 1 1 200px; background: var(--card); border-radius: 10px; padding: 14px 18px; }
+.card span { display: block; }
+.what, .note { color: var(--muted); font-size: 13px; }
+.value { font-size: 27px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px; margin: 10px 0 4px; }
+caption { text-align: left; color: var(--muted); font-size: 13px; padding-bottom: 4px; }
+th, td { padding: 5px 10px 5px 0; border-bottom: 1px solid var(--faint); text-align: right;
+  font-variant-numeric: tabular-nums; vertical-align: top; }
+th:first-child { text-align: left; font-weight: 500; overflow-wrap: anywhere; }
+:is(td, th):nth-child(2):last-child { text-align: left; overflow-wrap: anywhere; }
+thead th { color: var(--muted); font-weight: 500; }
+tr.total th, tr.total td { font-weight: 600; border-bottom: 0; }
+tr.gone th { text-decoration: line-through; } tr.gone { color: var(--gone); }
+tr.differs td { color: var(--c2); font-weight: 600; }
+details { margin-top: 10px; } summary { cursor: pointer; color: var(--muted); font-size: 13.5px; }
+pre { background: var(--card); border-radius: 8px; padding: 12px 16px; font-size: 13px;
+  white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 14px; }
+svg { display: block; width: 100%; height: auto; overflow: visible; }
+svg text { fill: var(--muted); font-size: 12px; font-variant-numeric: tabular-nums; }
+svg .name { text-anchor: end; fill: var(--ink); } svg .end { text-anchor: end; }
+svg .middle { text-anchor: middle; }
+svg .seed { fill: none; stroke: var(--muted); stroke-width: 1; opacity: .75; }
+svg .now .fill { fill: var(--c1); } svg .wider .fill { fill: var(--c2); }
+svg .between { fill: var(--paper); stroke: var(--ink); stroke-width: 1.2; }
+svg .removed text { fill: var(--gone); } svg .strike { stroke: var(--gone); stroke-width: 1.3; }
+svg .removed .seed { stroke: var(--gone); stroke-dasharray: 3 3; }
+svg .grid { stroke: var(--faint); fill: none; } svg .shade { fill: var(--card); }
+svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+svg .error { fill: none; stroke-width: 1.2; } svg .dashed { stroke-dasharray: 5 4; }
+svg .front { fill: none; stroke: var(--front); stroke-width: 8; stroke-linejoin: round; }
+svg .s1 { stroke: var(--c5); } svg .s2 { stroke: var(--c1); } svg .s3 { stroke: var(--c3); }
+svg .s4 { stroke: var(--c2); } svg .s5 { stroke: var(--c4); }
+svg .dot { fill: var(--paper); stroke-width: 2; }
+svg.lines .s1 { stroke: var(--c1); } svg.lines .s2 { stroke: var(--muted); }
+.legend { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 0;
+  margin: 8px 0 0; font-size: 13px; color: var(--muted); }
+.legend i { display: inline-block; width: 20px; height: 0; border-top: 3px solid;
+  vertical-align: middle; margin-right: 7px; }
+.legend .dashed { border-top-style: dashed; border-top-width: 2px; }
+.legend .s1 { color: var(--c5); } .legend .s2 { color: var(--c1); }
+.legend .s3 { color: var(--c3); } .legend .s4 { color: var(--c2); }
+.legend .s5 { color: var(--c4); }
+svg.lines + .legend .s1 { color: var(--c1); } svg.lines + .legend .s2 { color: var(--muted); }
+.legend .front { border-top-width: 8px; color: var(--front); }
+.legend .seed { height: 11px; border: 1px solid var(--muted); }
+.legend .now { height: 11px; border: 0; background: var(--c1); }
+.legend .wider { height: 11px; border: 0; background: var(--c2); }
+.legend .between { width: 9px; height: 9px; border: 1.2px solid var(--ink);
+  transform: rotate(45deg); }
+@media print { body { font-size: 12px; } section { break-inside: avoid; } }
+"""

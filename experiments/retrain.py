@@ -1,0 +1,284 @@
+"""Rebuilds a learned network from its JSON, with nothing else but the seed's code, and trains it.
+
+    python -m experiments.retrain --architecture=runs/digits-resnet8/architecture.json
+
+The file names the seed network, its width, the data set and the configuration that learned it;
+flags override them, and must be given where a file has none. For a seed network of your own:
+
+    python -m experiments.retrain --architecture=a.json --model=package.module:attribute
+
+where the attribute is a Linen module or its class, or a function of `rngs` that makes an NNX
+module, as for experiments.inspect. Several files, given in order, are chained: each is relative to
+the network that the one before it made.
+
+Weights are drawn from scratch, or read from --variables. --workdir then holds architecture.json
+(chained, with its report), the trained variables, metrics.jsonl, results.json and report.html.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from absl import flags, logging
+from flax import nnx
+from rich.console import Console
+
+from experiments import datasets
+from experiments.display import Display, Result, result_table
+from experiments.models import InspectError, find_attribute
+from experiments.networks import SEED_NETWORKS
+from experiments.report import write_report
+from experiments.run import USER_ERRORS, network_of
+from morph.architecture import Architecture
+from morph.checkpoint import WorkdirError, load_variables, save_variables
+from morph.config import ConfigError, CycleConfig
+from morph.data import Batch
+from morph.network import Network, Variables, linen_network, nnx_network
+from morph.spec import ArchitectureError
+from morph.sweep import Sweep
+from regularizers.channels.calls import flat_paths
+
+_SETTINGS = {"retrain_steps": int, "batch_size": int, "learning_rate": float, "seed": int}
+_MOST_DIFFERENCES = 5  # that a message lists
+
+
+def define_flags() -> flags.FlagValues:
+    """The flags of this command, which shares names, and no values, with experiments.run."""
+    own = flags.FlagValues()
+    flags.DEFINE_multi_string(
+        "architecture", [], "The JSON file; several are chained.", flag_values=own
+    )
+    flags.DEFINE_string("model", None, "package.module:attribute: the seed.", flag_values=own)
+    flags.DEFINE_enum(
+        "seed_network", None, list(SEED_NETWORKS), "Or one of the registry.", flag_values=own
+    )
+    flags.DEFINE_string("train_kwarg", "train", "That of --model for the mode.", flag_values=own)
+    flags.DEFINE_float("width", None, "Of the seed network.", 0.01, flag_values=own)
+    flags.DEFINE_enum(
+        "dataset", None, list(datasets.DATASETS), "What to train on.", flag_values=own
+    )
+    flags.DEFINE_string("data_dir", None, "Where data sets are looked for first.", flag_values=own)
+    flags.DEFINE_string("variables", None, "Start from these, saved.", flag_values=own)
+    flags.DEFINE_string("workdir", "runs/retrain", "Where everything goes.", flag_values=own)
+    flags.DEFINE_integer("retrain_steps", None, "Training steps; 0 only tests.", 0, flag_values=own)
+    flags.DEFINE_integer("batch_size", None, "Examples per step.", 1, flag_values=own)
+    flags.DEFINE_float("learning_rate", None, "Peak.", 0.0, flag_values=own)
+    flags.DEFINE_integer("seed", None, "Of everything random.", 0, flag_values=own)
+    flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
+    return own
+
+
+def chained(paths: Sequence[str]) -> Architecture:
+    """The architectures of some files, one after the other.
+
+    Raises:
+        ArchitectureError: if one is broken, or two do not follow on each other. OSError.
+    """
+    if not paths:
+        raise ConfigError("--architecture is missing; name the JSON file of a learned network")
+    return reduce(Architecture.then, map(Architecture.load, paths))
+
+
+def config_of(report: Mapping[str, Any], options: flags.FlagValues) -> CycleConfig:
+    """How to train: as the network was learned, but for what the flags say."""
+    known = {field.name for field in fields(CycleConfig)}
+    given = {name: value for name, value in report.get("config", {}).items() if name in known}
+    own = {name: options[name].value for name in _SETTINGS if options[name].value is not None}
+    return CycleConfig(**{**given, **own})
+
+
+def fact(name: str, report: Mapping[str, Any], options: flags.FlagValues, default: Any) -> Any:
+    """What a flag says, or else the report of the architecture.
+
+    Raises:
+        ConfigError: if neither does, and there is no default.
+    """
+    value = options[name].value
+    found = report.get(name, default) if value is None else value
+    if found is None:
+        raise ConfigError(f"the architecture's report names no {name}; give --{name}")
+    return found
+
+
+def seed_of(
+    report: Mapping[str, Any], options: flags.FlagValues, data: datasets.Dataset
+) -> tuple[Network, str]:
+    """The seed network and its name, from the flags or the architecture's report.
+
+    Raises:
+        ConfigError: if nothing names it, or it is no model.
+    """
+    if options.model is None:
+        name = fact("seed_network", report, options, None)
+        if name not in SEED_NETWORKS:
+            raise ConfigError(
+                f"the architecture's seed network {name!r} is not in the registry; name it with "
+                "--model=package.module:attribute"
+            )
+        return network_of(name, data, fact("width", report, options, 1.0)), name
+    if options.seed_network is not None:
+        raise ConfigError("--model and --seed_network both name the seed; give one of them")
+    model = find_attribute(options.model)
+    if inspect.isclass(model) and issubclass(model, nn.Module):
+        model = model()
+    if isinstance(model, nn.Module):
+        kwarg = options.train_kwarg or None
+        accepted = inspect.signature(type(model).__call__).parameters
+        return linen_network(model, train_kwarg=kwarg if kwarg in accepted else None), options.model
+    if callable(model) and not isinstance(model, nnx.Module):
+        return nnx_network(lambda rngs: model(rngs=rngs)), options.model
+    raise ConfigError(
+        f"--model={options.model} is a {type(model).__name__}; it must name a Linen module or its "
+        "class, or a function of `rngs` that makes an NNX module"
+    )
+
+
+def check_seed(architecture: Architecture, network: Network, x: Any, name: str) -> None:
+    """Raises unless the architecture is one of this seed network.
+
+    Raises:
+        ArchitectureError: naming what differs.
+    """
+    made = jax.eval_shape(network.init, jax.random.key(0), x)
+    paths, leaves, _ = flat_paths(made)
+    found = {path: tuple(leaf.shape) for path, leaf in zip(paths, leaves, strict=True)}
+    told = {path: tuple(variable.shape) for path, variable in architecture.variables.items()}
+    differences = [
+        f"{path}: {_shape(told.get(path))} in the architecture, {_shape(found.get(path))} in {name}"
+        for path in dict.fromkeys([*told, *found])
+        if told.get(path) != found.get(path)
+    ]
+    if differences:
+        more = len(differences) - _MOST_DIFFERENCES
+        listed = "; ".join(differences[:_MOST_DIFFERENCES])
+        raise ArchitectureError(
+            f"the architecture is of another seed network than {name}: {listed}"
+            + (f"; and {more} more" if more > 0 else "")
+            + ". Check --seed_network, --width and --dataset, or --model."
+        )
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else str(list(shape))
+
+
+def start_of(
+    place: str | None, architecture: Architecture, network: Network, x: Any
+) -> Variables | None:
+    """The variables to start from, read and checked; None to draw them.
+
+    Raises:
+        ArchitectureError: if they have other shapes than the architecture's.
+    """
+    if place is None:
+        return None
+    if not Path(place).is_dir():
+        raise WorkdirError(f"--variables={place} is no directory of saved variables")
+    like = architecture.abstract(jax.eval_shape(network.init, jax.random.key(0), x))
+    wanted, found = (_shapes(tree) for tree in (like, load_variables(place)))
+    for path in dict.fromkeys([*wanted, *found]):
+        if wanted.get(path) != found.get(path):
+            raise ArchitectureError(
+                f"--variables={place} do not fit the architecture: {path} is "
+                f"{_shape(found.get(path))} there, and must be {_shape(wanted.get(path))}"
+            )
+    return load_variables(place, like)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    paths, leaves, _ = flat_paths(tree)
+    return {path: tuple(np.shape(leaf)) for path, leaf in zip(paths, leaves, strict=True)}
+
+
+def run(options: flags.FlagValues, command: str, console: Console) -> None:
+    """Rebuilds, trains, tests, and writes what came out.
+
+    Raises:
+        one of `USER_ERRORS`, or InspectError.
+    """
+    started = time.monotonic()
+    architecture = chained(options.architecture)
+    report = architecture.report
+    config = config_of(report, options)
+    data = datasets.load(fact("dataset", report, options, None), options.data_dir)
+    network, name = seed_of(report, options, data)
+    x = data.train_images[:1]
+    check_seed(architecture, network, x, name)
+    start = start_of(options.variables, architecture, network, x)
+    workdir = Path(options.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with Display(console=console) as display:
+        sweep = Sweep(
+            network=network,
+            train=Batch(data.train_images, data.train_labels),
+            test=Batch(data.test_images, data.test_labels),
+            config=config,
+            listener=display,
+        )
+        trained = sweep.train_one(architecture, config.seed, start)
+    before = [o for o in report.get("outcomes", ()) if o["name"] == "seed"]
+    outcome = sweep.outcome("retrained", trained, config.retrain_steps)
+    facts = {
+        "command": command,
+        "seconds": round(time.monotonic() - started, 1),
+        "target": sweep.cost.name,
+        "unit": sweep.cost.unit,
+        "seed_cost": float(sweep.cost()),
+        "cost": outcome.cost,
+        "seed_network": name,
+        "dataset": data.name,
+        "data_fingerprint": data.fingerprint,
+        "config": asdict(config),
+        "outcomes": [*before, asdict(outcome)],
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        "versions": {n: importlib.metadata.version(n) for n in ("jax", "flax", "optax", "numpy")},
+    }
+    kept = replace(architecture, report={**report, **facts})
+    kept.save(workdir / "architecture.json")
+    save_variables(workdir / "variables", trained.variables)
+    with (workdir / "metrics.jsonl").open("w") as lines:
+        lines.writelines(json.dumps(record) + "\n" for record in trained.records)
+    (workdir / "results.json").write_text(json.dumps(facts, indent=2) + "\n")
+    rows = [
+        Result(name=o["name"], flops=o["flops"], parameters=o["parameters"], accuracy=o["accuracy"])
+        for o in facts["outcomes"]
+    ]
+    console.print(result_table(rows))
+    console.print(f"Read {write_report(workdir)}", soft_wrap=True)
+
+
+def main(argv: Sequence[str]) -> None:
+    """The entry point of `python -m experiments.retrain`; `argv[0]` is the program's name."""
+    options = define_flags()
+    command = shlex.join(["python", "-m", "experiments.retrain", *argv[1:]])
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every checkpoint
+    try:
+        rest = options(list(argv))
+        if options.help:
+            print(f"{__doc__}\n{options.get_help()}")
+            return
+        if len(rest) > 1:
+            raise ConfigError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
+        run(options, command, Console())
+    except (*USER_ERRORS, InspectError, flags.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,54 @@
+"""Multiplying the slices of variables that make a channel by one factor per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from regularizers.channels import axes as ax
+from regularizers.channels.graph import ChannelGraph
+
+# For each variable the axes that are scaled, and by which groups.
+Slices: TypeAlias = Mapping[str, tuple[tuple[int, frozenset[str]], ...]]
+
+
+def slices_of(graph: ChannelGraph, paths: Mapping[str, Collection[str]]) -> Slices:
+    """The producing axes of variables that groups scale.
+
+    Args:
+        graph: the channel graph.
+        paths: for each group, the variables that it scales.
+    """
+    table: dict[str, tuple[tuple[int, frozenset[str]], ...]] = {}
+    for path in dict.fromkeys(path for own in paths.values() for path in own):
+        scaling = frozenset(group for group, own in paths.items() if path in own)
+        variable = graph.variables[path]
+        found = [
+            (k, scaling.intersection(ax.groups_of(variable.axes[k])))
+            for k in sorted(variable.produces)
+        ]
+        table[path] = tuple((k, names) for k, names in found if names)
+    return table
+
+
+def scaled(
+    graph: ChannelGraph,
+    path: str,
+    leaf: Float[Array, "..."],
+    slices: Slices,
+    factors: Mapping[str, Any],
+) -> Float[Array, "..."]:
+    """A variable with its slices times the factors [width] of the groups that scale it."""
+    for k, names in slices.get(path, ()):
+        axis = graph.variables[path].axes[k]
+        own = {
+            name: factors[name] if name in names else jnp.ones(graph.widths[name])
+            for name in ax.groups_of(axis)
+        }
+        factor = ax.spread(axis, own, jnp.ones, jnp.multiply, jnp.concatenate)
+        shape = [-1 if i == k else 1 for i in range(leaf.ndim)]
+        leaf = (leaf * factor.reshape(shape)).astype(leaf.dtype)
+    return leaf

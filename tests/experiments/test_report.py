@@ -1,0 +1,145 @@
+"""Pages: everything is in them, nothing is fetched, and broken runs are told apart."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from experiments.plots import Point, pareto_front
+from experiments.report import RunError, read_run, write_report
+from experiments.report.__main__ import main
+from experiments.report.charts import Bar, bar_chart, nice_ticks, tradeoff_chart
+from morph.removed import Removed
+
+VOID = {"meta"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close, and collects what a reader, or a browser, would look at."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.words = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attr) for attr in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def page_at(path):
+    return Page(path.read_text())
+
+
+def test_a_page_has_all_of_a_run_and_fetches_nothing(make_run):
+    page = page_at(write_report(make_run("run")))
+    for words in (
+        "mlp on digits", "90.0 %", "seed 95.0 %", "Dense_0", "Cost per layer", "Strength λ",
+        "25bb209edf45b400", "python -m experiments.run --x='<b>'", "1:23", "batch_size", "10 / 15",
+    ):  # fmt: skip
+        assert words in page.text or words == "batch_size", words
+    assert "script" not in page.tags
+    assert not [a for a in page.attributes if a[1] in ("src", "href")]
+    assert page.tags.count("svg") == 6  # widths, costs, and four curves
+    assert [a for a in page.attributes if a[1:] == ("role", "img")]
+    assert page.text.count("before and after; 2 changed") == 1  # what a chart says in words
+
+
+def test_a_run_that_is_not_finished_is_told_as_far_as_it_came(make_run):
+    place = make_run("early", finished=False)
+    assert len(read_run(place).records) == 2  # the line that was cut off is left out
+    text = page_at(write_report(place)).text
+    assert "not finished" in text
+    assert "Nothing was measured yet" in text
+    assert "Loss" in text
+
+
+def test_removed_blocks_are_struck_out(make_run):
+    place = make_run("blocks")
+    architecture = read_run(place).architecture
+    gone = Removed(name="Block_9", kind="residual", variables=(), layers=("Dense_1",))
+    replace(architecture, removed=(gone,)).save(place / "architecture.json")
+    page = page_at(write_report(place))
+    assert "1 blocks removed" in page.text
+    assert "Block_9 residual" in page.text
+    assert ("g", "class", "removed") in page.attributes
+
+
+def test_a_sweep_has_its_curve(make_run):
+    place = make_run("sweep")
+    results = json.loads((place / "results.json").read_text())
+    seed, small = results["outcomes"]
+    results["outcomes"] = [
+        {**seed, "kind": "seed", "budget": 1.0, "seed": 0},
+        {**small, "kind": "learned", "budget": 0.5, "seed": 0},
+    ]
+    points = [
+        {"series": "learned", "label": "50%", "cost": 0.5, "accuracy": 0.9, "spread": 0.01,
+         "runs": 3},
+        {"series": "uniform", "label": "50%", "cost": 0.5, "accuracy": 0.8},
+    ]  # fmt: skip
+    (place / "results.json").write_text(json.dumps({**results, "points": points}))
+    text = page_at(write_report(place)).text
+    assert "90.00 % ± 1.00 % 3" in text
+    assert "Pareto front" in text
+    assert "standard deviation 1.00% of 3 runs" in text
+
+
+def test_charts_bear_extremes():
+    for bars in ([Bar(name="x", seed=0, now=0)], [Bar(name="é<" * 99, seed=7, now=9)] * 100):
+        Page(bar_chart(bars, "bars"))
+    one = Point(series="a", label="", cost=1.0, accuracy=0.5)
+    Page(tradeoff_chart([one], "one point"))
+    assert nice_ticks(0.5, 0.5, 4) == [0.5]
+    assert nice_ticks(-1.0, 1.0, 4) == [-1.0, -0.5, 0.0, 0.5, 1.0]
+
+
+def test_the_front_is_what_nothing_beats():
+    points = [
+        Point(series="a", label=str(k), cost=cost, accuracy=accuracy)
+        for k, (cost, accuracy) in enumerate([(1.0, 0.9), (0.5, 0.9), (0.2, 0.3), (0.5, 0.4)])
+    ]
+    assert [point.label for point in pareto_front(points)] == ["2", "1"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("results.json", "{", "results.json is broken"),
+        ("config.json", "[1]", "expected an object, found a list"),
+        ("metrics.jsonl", "oops\n{}\n", "broken in line 1"),
+        ("architecture.json", "{}", "not an architecture"),
+    ],
+)
+def test_a_broken_file_is_named(make_run, file, text, told):
+    place = make_run("run")
+    (place / file).write_text(text)
+    with pytest.raises(RunError, match=told):
+        write_report(place)
+
+
+def test_the_command_tells_what_is_no_run(make_run, tmp_path, capsys):
+    main(["report", str(make_run("fine"))])
+    assert capsys.readouterr().out.strip().endswith("fine/report.html")
+    for place, told in ((tmp_path / "none", "no directory"), (tmp_path, "holds no run")):
+        with pytest.raises(SystemExit) as stop:
+            main(["report", str(place)])
+        assert stop.value.code == 2
+        assert told in capsys.readouterr().err

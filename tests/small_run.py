@@ -1,0 +1,102 @@
+"""A small run for the tests of recovery and scale; as a script one process of many:
+
+small_run.py WORKDIR COORDINATOR PROCESS PROCESSES
+"""
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+import morph
+from morph.checkpoint import Interrupted
+from morph.config import CycleConfig
+from morph.cycle import Cycle
+from morph.mesh import connect
+from morph.train import Batch
+
+CONFIG = CycleConfig(
+    budget=0.5,
+    expand_budget=0.8,
+    seed_steps=20,
+    shrink_steps=40,
+    retrain_steps=30,
+    batch_size=32,
+    learning_rate=0.05,
+)
+STOP = ("retrain", 10)
+
+
+class Net(nn.Module):
+    """A dense net with batch norm and dropout, whose statistics and masks devices must share."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(24, use_bias=False)(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+        return nn.Dense(3)(nn.Dropout(0.1, deterministic=not train)(x))
+
+
+@contextmanager
+def compiled_once(directory):
+    """Keeps compiled programs in a directory, for runs that repeat each other."""
+    kept = {
+        "jax_compilation_cache_dir": str(directory),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in kept}
+    for name, value in kept.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+def make(workdir, cycle=Cycle):
+    """The run."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 310).astype(np.int32)
+    x = rng.normal(size=(310, 7)).astype(np.float32)
+    x[np.arange(310), y] += 3.0
+    return cycle(
+        network=morph.linen_network(Net()),
+        train=Batch(x[:200], y[:200]),
+        test=Batch(x[200:], y[200:]),
+        config=CONFIG,
+        workdir=Path(workdir),
+    )
+
+
+class Stopped(Cycle):
+    """A run of which one process, not the first, is asked to stop."""
+
+    def _steps(self, i, trainer, start):
+        for step in super()._steps(i, trainer, start):
+            if (trainer.phase.name, step) == STOP and jax.process_index() == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield step
+
+
+def main():
+    """Runs it until it is stopped."""
+    workdir, coordinator, process, count = sys.argv[1:]
+    connect(coordinator, int(process), int(count), timeout_s=120)
+    try:
+        make(workdir, Stopped).run()
+    except Interrupted as stop:
+        print(f"{stop} on {jax.device_count()} devices", flush=True)
+
+
+if __name__ == "__main__":
+    main()
