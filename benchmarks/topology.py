@@ -32,9 +32,9 @@ from regularizers.channels.graph import trace_channels
 SEEDS = (0, 1, 2)
 
 
-def corner(x: Any) -> Any:
-    """The picture of which every position shows the first one."""
-    return jnp.broadcast_to(x[:, :1, :1], x.shape)
+def corner(picture: Any, channels: int) -> Any:
+    """A map [N, H, W, channels] of which every number is the picture's first one."""
+    return jnp.broadcast_to(picture[:, :1, :1, :1], (*picture.shape[:3], channels))
 
 
 class Block(nn.Module):
@@ -45,7 +45,8 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Any, picture: Any, train: bool = False) -> Any:
         """Returns the activations, shaped like `x`."""
-        y = ConvNormRelu(x.shape[-1])(corner(picture) if self.useless else x, train)
+        seen = corner(picture, x.shape[-1]) if self.useless else x
+        y = ConvNormRelu(x.shape[-1])(seen, train)
         y = nn.Conv(x.shape[-1], (3, 3), use_bias=False)(y)
         y = nn.BatchNorm(use_running_average=not train, momentum=BATCH_NORM_MOMENTUM)(y)
         return nn.relu(x + y)
@@ -72,7 +73,7 @@ class Towers(nn.Module):
         """Returns the activations, [N, H, W, 40]."""
         first = ConvNormRelu(16, (1, 1))(x, train)
         second = ConvNormRelu(16)(ConvNormRelu(8, (1, 1))(x, train), train)
-        useless = ConvNormRelu(8)(ConvNormRelu(8)(corner(picture), train), train)
+        useless = ConvNormRelu(8)(ConvNormRelu(8)(corner(picture, x.shape[-1]), train), train)
         return jnp.concatenate([first, second, useless], axis=-1)
 
 
@@ -111,7 +112,12 @@ def learn(name: str, seed: int) -> dict[str, Any]:
     train = Batch(data.train_images, data.train_labels)
     x = jnp.asarray(data.test_images[:1])
     config = CycleConfig(
-        budget=0.4, expand_budget=None, final="finetune", retrain_steps=100, seed=seed
+        budget=0.4,
+        expand_budget=None,
+        final="finetune",
+        shrink_steps=600,
+        retrain_steps=100,
+        seed=seed,
     )
     with tempfile.TemporaryDirectory() as workdir:
         cycle = Cycle(

@@ -36,11 +36,12 @@ from experiments.report import write_report
 from experiments.tensorboard import Listeners, TensorBoard
 from morph.checkpoint import Interrupted, WorkdirError
 from morph.config import ConfigError
-from morph.cycle import Cycle, Listener
+from morph.cycle import Cycle
 from morph.cycle import Result as CycleResult
 from morph.data import Batch, DataError
 from morph.expand import BudgetError
 from morph.files import write_text
+from morph.listener import Listener
 from morph.mesh import MeshError, connect, is_first
 from morph.network import Network, linen_network, nnx_network
 from morph.spec import ArchitectureError

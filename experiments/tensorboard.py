@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from morph.config import ConfigError
-from morph.cycle import Listener
+from morph.listener import Listener
 
 try:
     from tensorboardX import SummaryWriter

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ import optax
 from jax.sharding import Mesh
 
 from morph.amounts import parse_budget
-from morph.architecture import Architecture, names_in
+from morph.architecture import Architecture
 from morph.augment import Augmentation, augmented
 from morph.budget import Look
 from morph.checkpoint import (
@@ -55,9 +55,10 @@ from morph.data import (
     chunks,
     resident,
 )
-from morph.expand import expand, multiplied, widened, width_multiplier
+from morph.expand import expand, widening
 from morph.files import locked, sync
 from morph.gates import folded, gated_network, with_gates
+from morph.listener import Listener, Silence
 from morph.losses import METRICS, Loss, Metric, Teacher, loss_named
 from morph.mesh import (
     any_of,
@@ -71,6 +72,7 @@ from morph.mesh import (
 )
 from morph.network import Network, Variables
 from morph.patience import BEST, best_of, copy_kept, is_over
+from morph.phases import Phase, phases_of
 from morph.pricing import Prices
 from morph.progress import Carried, Outcome, carried_from_json, drop_records, progress_json
 from morph.shrinking import Shrinking, begin, trimmed
@@ -89,47 +91,6 @@ from regularizers.costs.size import model_size
 from regularizers.proximal import proximal
 
 NAMES = {"seed": "seed", "uniform": "uniform"}
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One stretch of training: `seed`, `shrink`, `retrain` or `uniform`."""
-
-    kind: str
-    cycle: int
-    steps: int
-    warm: bool = False  # goes on from the weights that the phase before left
-
-    @property
-    def name(self) -> str:
-        """The kind, numbered from the second cycle on."""
-        return self.kind if self.cycle == 0 else f"{self.kind} {self.cycle + 1}"
-
-
-class Listener(Protocol):
-    """Hears how a run goes; `experiments.display.Display` is one."""
-
-    def seed(self, widths: Mapping[str, int]) -> None:
-        """The widths of the seed network's groups, once."""
-
-    def phase(self, name: str, total_steps: int) -> None:
-        """A phase begins."""
-
-    def update(self, step: int, **metrics: Any) -> None:
-        """A step is done."""
-
-
-class Silence:
-    """A listener that does nothing."""
-
-    def seed(self, widths: Mapping[str, int]) -> None:
-        """Nothing."""
-
-    def phase(self, name: str, total_steps: int) -> None:
-        """Nothing."""
-
-    def update(self, step: int, **metrics: Any) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,14 +178,7 @@ class Cycle:
     @property
     def phases(self) -> tuple[Phase, ...]:
         """All phases, in order."""
-        c = self.config
-        baseline = [Phase("uniform", 0, c.retrain_steps)] if c.baseline else []
-        cycles = []
-        for i in range(c.cycles):
-            warm = c.final == "finetune" if i == c.cycles - 1 else c.expand == "warm"
-            cycles.append(Phase("shrink", i, c.shrink_steps, warm=True))
-            cycles.append(Phase("retrain", i, c.retrain_steps, warm=warm))
-        return (*baseline, Phase("seed", 0, c.seed_steps), *cycles)
+        return phases_of(self.config)
 
     def run(self) -> Result:
         """Runs or resumes all phases; in every process of a run alike.
@@ -531,17 +485,10 @@ class Cycle:
         key, warm = self._key(following), self.phases[following].warm
         wide, start = shrunk, trim.small
         if c.expand_budget is not None:
-            # Relative to what was just left, since it is that which there are weights of.
             graph = trace_channels(small_network.predict, trim.small, self._x)
-            own = Architecture.of_seed(graph)
-            names = names_in(shrunk, own)
             price = self._prices.of(shrunk)["cost"]
-            multiplier = width_multiplier(
-                shrunk.widths, price, self._expand_budget, round_to=c.round_to
-            )
-            widths = multiplied(shrunk.widths, multiplier, c.round_to)
-            step = widened(own, {name: widths[names[name]] for name in own.groups}, warm=warm)
-            wide = shrunk.then(replace(step, width_multiplier=multiplier))
+            step = widening(graph, shrunk, price, self._expand_budget, c.round_to, warm=warm)
+            wide = shrunk.then(step)
             start = told_apart(step.take(trim.small), key) if warm else start
         if not warm:
             start = fresh(self.network.resized(wide), key, self._x)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from morph.architecture import FRESH, Architecture
+from morph.architecture import FRESH, Architecture, names_in
+from regularizers.channels.graph import ChannelGraph
 
 _STEPS = 60  # of the bisection: more than a float64 can tell apart
 
@@ -100,3 +101,30 @@ def widened(
         parents[name] = (*kept, *added)
     wide = architecture.with_parents(parents)
     return wide if warm else wide.counting(widths)
+
+
+def widening(
+    graph: ChannelGraph,
+    architecture: Architecture,
+    price: Callable[[Mapping[str, int]], float],
+    budget: float,
+    round_to: int = 1,
+    *,
+    warm: bool = False,
+) -> Architecture:
+    """The step from a network to a wider one, relative to itself: there are weights of it.
+
+    Args:
+        graph: of the network at `architecture`.
+        architecture: of the network, relative to the seed.
+        price: of the widths of `architecture`.
+        budget: the most that the result may cost.
+        round_to: as of `expand`.
+        warm: as of `expand`.
+    """
+    multiplier = width_multiplier(architecture.widths, price, budget, round_to)
+    widths = multiplied(architecture.widths, multiplier, round_to)
+    own = Architecture.of_seed(graph)
+    names = names_in(architecture, own)
+    step = widened(own, {name: widths[names[name]] for name in own.groups}, warm=warm)
+    return replace(step, width_multiplier=multiplier)

@@ -25,10 +25,10 @@ import optax
 from morph.architecture import FRESH, Architecture
 from morph.budget import Controller, Look, Schedule, strongest_within
 from morph.config import CycleConfig, check_config, configured_optimizer, target_cost
-from morph.cycle import Listener, Silence
 from morph.data import Batch, chunk_ends, chunks
 from morph.expand import expand
 from morph.initialize import COMPILE_QUICKLY, FANS, infer_laws
+from morph.listener import Listener, Silence
 from morph.network import Network, Variables
 from morph.progress import Outcome
 from morph.shrink import shrink

@@ -64,7 +64,7 @@ class Towers(nn.Module):
     """
 
     num_classes: int
-    relu: tuple[int, ...] = (48, 48, 48, 48, 48)
+    relu: tuple[int, ...] = (48, 48, 48, 48, 48, 48, 48)
     perceptron: tuple[int, ...] = (1024, 1024)
     depthwise: tuple[int, ...] = (64, 96, 96, 96)
     gelu: tuple[int, ...] = (48, 48, 48, 48, 48)
