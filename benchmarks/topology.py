@@ -112,7 +112,7 @@ def learn(name: str, seed: int) -> dict[str, Any]:
     train = Batch(data.train_images, data.train_labels)
     x = jnp.asarray(data.test_images[:1])
     config = CycleConfig(
-        budget=0.4,
+        budget=0.3,
         expand_budget=None,
         final="finetune",
         shrink_steps=600,

@@ -16,8 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from regularizers.channels.blocks import Block
 from regularizers.channels.graph import ChannelGraph, Variable
-
-FLOOR = 0.05  # a protected block keeps this share of what it was
+from regularizers.protection import FLOOR, PRESSURE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +60,14 @@ class BlockStrength:
             strength: of the block, before.
             pull: what is taken from it.
             protected: the channels that would be kept if training ended now. While they are more
-                than one of each group, the block keeps `FLOOR`.
+                than one of each group, the block feels only `PRESSURE` of it, and keeps `FLOOR`.
             is_held: it is silent, and stays so.
         """
-        left = jnp.maximum(strength - pull, 0.0)
+        is_kept = jnp.asarray(False)
         if protected is not None:
-            kept = [protected[name].sum() > 1 for name in self.groups]
-            least = jnp.minimum(strength, FLOOR)
-            left = jnp.where(jnp.stack(kept).all(), jnp.maximum(left, least), left)
+            is_kept = jnp.stack([protected[name].sum() > 1 for name in self.groups]).all()
+        least = jnp.where(is_kept, jnp.minimum(strength, FLOOR), 0.0)
+        left = jnp.maximum(strength - jnp.where(is_kept, PRESSURE, 1.0) * pull, least)
         left = jnp.where(is_held, 0.0, left)
         return jnp.where(strength > 0.0, left / jnp.where(strength > 0.0, strength, 1.0), 0.0)
 

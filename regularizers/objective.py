@@ -28,13 +28,8 @@ from regularizers.costs.cost import Cost
 from regularizers.costs.form import SMOOTH
 from regularizers.patterns import by_group
 from regularizers.penalties import COMBINATIONS, PENALTIES, Strength
+from regularizers.protection import AJAR, FLOOR, PRESSURE
 from regularizers.slices import Slices, scaled, slices_of
-
-FLOOR = 0.05  # a protected channel keeps this share of its group's strongest, and of a fresh one
-# The share of the strength that pulls on protected channels. Pulled in full they would all end at
-# their floor, and nothing would tell them apart; not pulled at all they would not have to compete.
-PRESSURE = 0.1
-AJAR = 0.55  # and a protected gate stays at least as probably open
 
 
 class NetworkRegularizer:

@@ -10,7 +10,7 @@ import morph
 import regularizers as reg
 from morph.gates import folded, gated_network, with_gates
 from regularizers import gates
-from regularizers.objective import PRESSURE
+from regularizers.protection import PRESSURE
 
 M, N, K = 5, 11, 3  # inputs, hidden, outputs
 USELESS = np.isin(np.arange(N), [0, 3, 4, 8])
