@@ -21,7 +21,6 @@ import importlib.metadata
 import inspect
 import json
 import platform
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -33,11 +32,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from absl import flags, logging
+from absl import flags
 from flax import nnx
 from rich.console import Console
 
 from experiments import datasets
+from experiments.command import launch
 from experiments.display import Display, Result, result_table
 from experiments.models import InspectError, find_attribute
 from experiments.networks import SEED_NETWORKS
@@ -264,20 +264,14 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.retrain`; `argv[0]` is the program's name."""
-    options = define_flags()
-    command = shlex.join(["python", "-m", "experiments.retrain", *argv[1:]])
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every checkpoint
-    try:
-        rest = options(list(argv))
-        if options.help:
-            print(f"{__doc__}\n{options.get_help()}")
-            return
-        if len(rest) > 1:
-            raise ConfigError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
-        run(options, command, Console())
-    except (*USER_ERRORS, InspectError, flags.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    launch(
+        "experiments.retrain",
+        __doc__ or "",
+        define_flags(),
+        argv,
+        run,
+        (*USER_ERRORS, InspectError),
+    )
 
 
 if __name__ == "__main__":

@@ -40,11 +40,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags, logging
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
 from experiments import datasets, plots
+from experiments.command import launch
 from experiments.display import Display, humanize
 from experiments.networks import SEED_NETWORKS
 from experiments.plots import Point
@@ -423,23 +424,7 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.sweep`; `argv[0]` is the program's name."""
-    options = define_flags()
-    command = shlex.join(["python", "-m", "experiments.sweep", *argv[1:]])
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every checkpoint
-    try:
-        rest = options(list(argv))
-        if options.help:
-            print(f"{__doc__}\n{options.get_help()}")
-            return
-        if len(rest) > 1:
-            raise ConfigError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
-        run(options, command, Console())
-    except KeyboardInterrupt:
-        print(f"\nstopped; what was finished stays. To go on: {command}", file=sys.stderr)
-        sys.exit(130)
-    except (*USER_ERRORS, flags.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    launch("experiments.sweep", __doc__ or "", define_flags(), argv, run, USER_ERRORS)
 
 
 if __name__ == "__main__":

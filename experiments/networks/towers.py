@@ -1,7 +1,8 @@
 """Towers side by side, each dear in another way: what a cost takes away shows what it prices.
 
 The convolutions have most of the FLOPs, the perceptron most of the parameters, large depthwise
-kernels are slow on a CPU, and convolutions from the first exact gelu on run on an Edge TPU's host.
+kernels are slow on a CPU, and an exact gelu an Edge TPU leaves to its host: what it takes in has to
+cross the link between the two.
 """
 
 import functools
@@ -34,18 +35,20 @@ class Depthwise(nn.Module):
 
 
 class ConvNormGelu(nn.Module):
-    """A 3x3 convolution, batch norm and an exact gelu, which an Edge TPU does not know.
+    """A convolution, batch norm and an exact gelu, which an Edge TPU does not know.
 
     Attributes:
         features: output channels.
+        kernel_size: height and width of the kernel.
     """
 
     features: int
+    kernel_size: tuple[int, int] = (3, 3)
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n h w d"]:
         """Returns the activations, [N, H, W, features]."""
-        x = nn.Conv(self.features, (3, 3), use_bias=False)(x)
+        x = nn.Conv(self.features, self.kernel_size, use_bias=False)(x)
         x = nn.BatchNorm(use_running_average=not train, momentum=BATCH_NORM_MOMENTUM)(x)
         return nn.gelu(x, approximate=False)
 
@@ -59,15 +62,15 @@ class Towers(nn.Module):
         perceptron: units of the dense layers.
         depthwise: channels of a 3x3 convolution, and of the depthwise stages behind it; all at half
             the size.
-        gelu: as `relu`, of the last tower.
+        gelu: channels of a 3x3 convolution, and of the 1x1 convolutions behind it.
         width: multiplies all channels and units.
     """
 
     num_classes: int
-    relu: tuple[int, ...] = (48, 48, 48, 48, 48, 48, 48)
+    relu: tuple[int, ...] = (48, 48, 48, 48, 48)
     perceptron: tuple[int, ...] = (1024, 1024)
     depthwise: tuple[int, ...] = (64, 96, 96, 96)
-    gelu: tuple[int, ...] = (48, 48, 48, 48, 48)
+    gelu: tuple[int, ...] = (512, 16)
     width: float = 1.0
 
     @nn.compact
@@ -88,7 +91,7 @@ class Towers(nn.Module):
             y = Depthwise(size(features))(y, train)
         ends.append(y.mean((1, 2)))
         y = x
-        for features in self.gelu:
-            y = ConvNormGelu(size(features))(y, train)
+        for i, features in enumerate(self.gelu):
+            y = ConvNormGelu(size(features), (1, 1) if i else (3, 3))(y, train)
         ends.append(y.mean((1, 2)))  # the last: what follows an exact gelu runs on the host
         return nn.Dense(self.num_classes)(jnp.concatenate(ends, axis=-1))
