@@ -94,7 +94,7 @@ USELESS = {
     "resnet": (ResNet, {"Block_1", "Block_3", "Block_5"}),
     "inception": (
         Inception,
-        {"Towers_0/ConvNormRelu_4/Conv_0", "Towers_1/ConvNormRelu_4/Conv_0"},
+        {"Towers_0/ConvNormRelu_3/Conv_0", "Towers_1/ConvNormRelu_3/Conv_0"},
     ),
 }
 
@@ -157,10 +157,11 @@ def learn(name: str, seed: int) -> dict[str, Any]:
 def main() -> None:
     """Learns both, with several seeds, and prints what became of the useless blocks."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--networks", nargs="*", default=list(USELESS), choices=list(USELESS))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     rows = []
-    for name in USELESS:
+    for name in arguments.networks:
         for seed in SEEDS:
             rows.append(row := learn(name, seed))
             print(json.dumps(row), flush=True)

@@ -1,6 +1,6 @@
 """One seed network, shrunk for several costs: what each is worth in all of them.
 
-    python -m experiments.targets --seed_network=hybrid --dataset=fashion_mnist
+    python -m experiments.targets --seed_network=towers --dataset=fashion_mnist
 
 Trains the seed once. From it, for every target, a network is learned that costs BUDGET of the
 seed's in that target. The table prices each of them in all targets, and times them on this machine,
@@ -62,7 +62,7 @@ def define_flags() -> flags.FlagValues:
     """The flags of this command."""
     own = flags.FlagValues()
     flags.DEFINE_enum(
-        "seed_network", "hybrid", list(SEED_NETWORKS), "The network to begin with.", flag_values=own
+        "seed_network", "towers", list(SEED_NETWORKS), "The network to begin with.", flag_values=own
     )
     flags.DEFINE_string("dataset", "fashion_mnist", "What to train on.", flag_values=own)
     flags.DEFINE_string("data_dir", None, "Where data sets are.", flag_values=own)
