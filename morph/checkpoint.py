@@ -9,7 +9,7 @@ import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -130,8 +130,10 @@ class Checkpoints:
         return saved
 
     def close(self) -> None:
-        """Ends the threads that write."""
+        """Ends the threads that write; `wait` tells what went wrong."""
         if self._manager is not None:
+            with suppress(WorkdirError):
+                self._wait()
             self._manager.close()
 
     def _open(self) -> None:

@@ -77,7 +77,7 @@ def test_removed_blocks_are_struck_out(make_run):
     gone = Removed(name="Block_9", kind="residual", variables=(), layers=("Dense_1",))
     replace(architecture, removed=(gone,)).save(place / "architecture.json")
     page = page_at(write_report(place))
-    assert "1 blocks removed" in page.text
+    assert "1 block removed" in page.text
     assert "Block_9 residual" in page.text
     assert ("g", "class", "removed") in page.attributes
 
