@@ -9,7 +9,6 @@ most 1.05. Ratios are medians over interleaved pairs, warm.
 """
 
 import argparse
-import importlib.util
 import itertools
 import statistics
 from collections.abc import Callable, Iterator
@@ -27,6 +26,11 @@ from experiments import networks
 from morph.data import Batch, chunks
 from morph.optimizers import make_optimizer
 from morph.train import TrainState, loops_well, make_step
+
+try:
+    import grain
+except ModuleNotFoundError:  # it is optional
+    grain = None
 
 CHUNK = 10  # steps
 SHAPE, CLASSES, EXAMPLES = (28, 28, 1), 10, 4096
@@ -49,8 +53,6 @@ class Grain:
     """Batches by Grain, one example at a time."""
 
     def __init__(self, data: Batch, size: int) -> None:
-        import grain  # noqa: PLC0415 -- optional
-
         examples = list(zip(data.x, data.y, strict=True))
         self.stream = grain.MapDataset.source(examples).seed(0).shuffle().repeat().batch(size)
 
@@ -99,7 +101,7 @@ def measure(name: str, batch: int, repeats: int) -> list[dict[str, Any]]:
         "resident": trainer(network, variables, step, resident, fed(data)),
         "python": trainer(network, variables, step, None, fed(Python(data, batch))),
     }
-    if importlib.util.find_spec("grain"):
+    if grain is not None:
         runs["grain"] = trainer(network, variables, step, None, fed(Grain(data, batch)))
     seconds = interleaved(runs, repeats)
     return [

@@ -30,6 +30,7 @@ def launch(
         run: `(options, command line, console)`.
         errors: what a person can cause: said in one line, with exit status 2.
     """
+    causes: tuple[type[Exception], ...] = (*errors, flags.Error)
     command = shlex.join(["python", "-m", module, *argv[1:]])
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every checkpoint
     try:
@@ -43,6 +44,6 @@ def launch(
     except KeyboardInterrupt:
         print(f"\nstopped; what was finished stays. To go on: {command}", file=sys.stderr)
         sys.exit(130)
-    except errors + (flags.Error,) as error:  # noqa: RUF005 (mypy cannot tell a starred one)
+    except causes as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

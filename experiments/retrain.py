@@ -47,6 +47,7 @@ from morph.architecture import Architecture
 from morph.checkpoint import WorkdirError, load_variables, save_variables
 from morph.config import ConfigError, CycleConfig
 from morph.data import Batch
+from morph.files import write_text
 from morph.network import Network, Variables, linen_network, nnx_network
 from morph.spec import ArchitectureError
 from morph.sweep import Sweep
@@ -253,7 +254,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     save_variables(workdir / "variables", trained.variables)
     with (workdir / "metrics.jsonl").open("w") as lines:
         lines.writelines(json.dumps(record) + "\n" for record in trained.records)
-    (workdir / "results.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_text(workdir / "results.json", json.dumps(facts, indent=2) + "\n")
     rows = [
         Result(name=o["name"], flops=o["flops"], parameters=o["parameters"], accuracy=o["accuracy"])
         for o in facts["outcomes"]

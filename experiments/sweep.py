@@ -55,6 +55,7 @@ from morph.architecture import Architecture
 from morph.checkpoint import claim_workdir, load_variables, save_variables
 from morph.config import ConfigError, CycleConfig
 from morph.data import Batch
+from morph.files import write_text
 from morph.network import Variables
 from morph.progress import Outcome
 from morph.sweep import Member, Sweep, Trained
@@ -386,7 +387,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         "python": platform.python_version(),
         "versions": {n: importlib.metadata.version(n) for n in ("jax", "flax", "optax", "numpy")},
     }
-    (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_text(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     console.print(table_of(points, sweep.cost.name))
     try:
         plots.plot_tradeoff(points, workdir / "tradeoff.png", cost=sweep.cost.name)

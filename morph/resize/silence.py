@@ -12,11 +12,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from regularizers.channels.blocks import IN_PLACE
+from regularizers.channels.blocks import IN_PLACE, SUMS
 from regularizers.channels.exactness import EVERYTHING, NOTHING, find_inexact
 from regularizers.channels.inference import Body, Step
 from regularizers.channels.jaxprs import Literal, Var, dtype_of, shape_of
-from regularizers.channels.jaxprs import primitives as p
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +87,11 @@ def _walk(body: Body, wanted: set[Var], known: Any, silence: Silence) -> set[Var
 
 def kept_operand(step: Step, is_zero: Sequence[bool]) -> int | None:
     """The operand that a sum with a zero is equal to; None if it has to be computed."""
-    if step.primitive not in (p.add_p, p.add_jaxvals_p, p.sub_p) or not any(is_zero):
-        return None
-    kept = is_zero.index(False) if False in is_zero else 0
-    alike = shape_of(step.eqn.invars[kept]) == shape_of(step.eqn.outvars[0])
-    return kept if alike and not (step.primitive is p.sub_p and kept == 1) else None
+    for i in SUMS.get(step.primitive, ()):
+        kept = 1 - i
+        if is_zero[i] and shape_of(step.eqn.invars[kept]) == shape_of(step.eqn.outvars[0]):
+            return kept
+    return None
 
 
 def zeros_of(v: Var, shape: Sequence[int]) -> Any:

@@ -311,7 +311,7 @@ def _last(survey: Survey, place: Place, value: Var | Literal, ids: set[int]) -> 
     parts = [_last(survey, place, v, ids) for v in operands if not isinstance(v, Literal)]
     if step.primitive is p.div_p:
         parts = parts[:1]
-    return frozenset().union(*parts) if None not in parts else None  # type: ignore[arg-type]
+    return _join(parts)
 
 
 def _silences(branch: Branch, switch: Sequence[int]) -> bool:

@@ -93,7 +93,9 @@ def test_removing_a_block_is_silencing_it(net, removed, tmp_path):
     assert left == set(graph.variables) - {p for b in removed for p in graph.blocks[b].variables}
 
     def values(fns, given):
-        loss = lambda p: (fns.predict({**given, "params": p}, x) ** 2).sum()  # noqa: E731
+        def loss(params):
+            return (fns.predict({**given, "params": params}, x) ** 2).sum()
+
         logits, updates = fns.forward(given, x, jax.random.key(1))
         return fns.predict(given, x), logits, updates, jax.grad(loss)(given["params"])
 
