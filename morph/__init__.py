@@ -1,6 +1,7 @@
 """Acting on a network: architectures, shrinking, expanding, resizing, training and cycles.
 
 The road: `shrink` -> `Architecture` -> `compact` -> `expand` -> `init`; `cycle` drives all of it.
+`tensorize` replaces kernels by tensor networks.
 """
 
 from morph.architecture import Architecture
@@ -17,6 +18,10 @@ from morph.resize.compact import compact
 from morph.resize.emission import emits
 from morph.shrink import shrink
 from morph.spec import ArchitectureError
+from morph.tensorize.decompose import factorize
+from morph.tensorize.factorized import Factorized
+from morph.tensorize.plan import TensorizePlan, tensorize_plan
+from morph.tensorize.tensorized import tensorized
 
 __all__ = [
     "Architecture",
@@ -26,16 +31,21 @@ __all__ = [
     "Cycle",
     "CycleConfig",
     "DataError",
+    "Factorized",
     "NativeError",
     "Network",
     "Pipeline",
+    "TensorizePlan",
     "compact",
     "emits",
     "expand",
+    "factorize",
     "init",
     "linen_network",
     "load_variables",
     "native",
     "nnx_network",
     "shrink",
+    "tensorize_plan",
+    "tensorized",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -624,7 +625,7 @@ def _name_groups(call: Call, terms: Sequence[Axes], roles: Roles) -> dict[str, A
     """Every free atom by the name of the first layer that produces it.
 
     Several groups of one layer are told apart by axis, several of one axis by position:
-    `query[1]`, `query[2]`, `qkv[1.0]`.
+    `query[1]`, `query[2]`, `qkv[1.0]`; those of several variables alike by variable: `in`, `out`.
     """
     first: dict[Atom, tuple[str, int, int]] = {}
     for i in sorted(roles.order, key=lambda i: not call.trained[i]):  # statistics last
@@ -632,12 +633,18 @@ def _name_groups(call: Call, terms: Sequence[Axes], roles: Roles) -> dict[str, A
             if (i, k) in roles.produces | roles.reduced:
                 for part, atom in enumerate(atoms(terms[i][k])):
                     if atom.pin is None:
-                        first.setdefault(atom, (layer_name(call.paths[i]), k, part))
+                        first.setdefault(atom, (call.paths[i], k, part))
+    layers = {atom: layer_name(path) for atom, (path, _, _) in first.items()}
+    places = Counter((layers[atom], k, part) for atom, (_, k, part) in first.items())
+    for atom, (path, k, part) in first.items():
+        if places[layers[atom], k, part] > 1:
+            layers[atom] = path.removeprefix("params/")
     taken: dict[str, list[Atom]] = {}
-    for atom, (layer, _, _) in first.items():
+    for atom, layer in layers.items():
         taken.setdefault(layer, []).append(atom)
     named: dict[str, Atom] = {}
-    for atom, (layer, k, part) in first.items():
+    for atom, (_, k, part) in first.items():
+        layer = layers[atom]
         on_axis = [a for a in taken[layer] if first[a][1] == k]
         suffix = f"[{k}]" if len(on_axis) == 1 else f"[{k}.{part}]"
         named[layer if len(taken[layer]) == 1 else layer + suffix] = atom

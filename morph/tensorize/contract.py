@@ -1,0 +1,78 @@
+"""One contraction of several tensors, along the cheapest path."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import tensornetwork as tn
+
+Labels = tuple[str, ...]
+
+
+def contract(tensors: Sequence[Any], labels: Sequence[Labels], out: Labels) -> Any:
+    """The sum over all labels that are not in `out`, of the product of the tensors.
+
+    The pairwise order is the one of the fewest multiplications (`tensornetwork.contractors.auto`,
+    which asks `opt_einsum`), with the axes of a batch among the edges: under `vmap` the path would
+    be chosen without them. Labels that more than two tensors share, as CP's rank, are no edge of a
+    tensor network; `jnp.einsum` contracts those, along the same library's path.
+
+    Args:
+        tensors: arrays of JAX.
+        labels: of each one's axes; no label twice in one tensor.
+        out: of the result's axes.
+
+    Example:
+        >>> u, v = jnp.ones((2, 3)), jnp.ones((3, 5))
+        >>> contract([u, v], [("i", "r"), ("r", "o")], ("i", "o")).shape
+        (2, 5)
+    """
+    counts = Counter(label for own in (*labels, out) for label in own)
+    if len(tensors) == 1:
+        return jnp.transpose(tensors[0], [labels[0].index(label) for label in out])
+    if any(count != 2 for count in counts.values()):
+        number = {label: i for i, label in enumerate(counts)}
+        operands: list[Any] = []
+        for tensor, own in zip(tensors, labels, strict=True):
+            operands += [tensor, [number[label] for label in own]]
+        return jnp.einsum(*operands, [number[label] for label in out], optimize="optimal")
+    nodes = [tn.Node(jnp.asarray(tensor), backend="jax") for tensor in tensors]
+    ends: dict[str, list[tn.Edge]] = {}
+    for node, own in zip(nodes, labels, strict=True):
+        for edge, label in zip(node.edges, own, strict=True):
+            ends.setdefault(label, []).append(edge)
+    for edges in ends.values():
+        if len(edges) == 2:
+            tn.connect(*edges)
+    return tn.contractors.auto(nodes, output_edge_order=[ends[label][0] for label in out]).tensor
+
+
+def sizes_of(shapes: Sequence[Sequence[int]], labels: Sequence[Labels]) -> Mapping[str, int]:
+    """The length of every label."""
+    return {
+        label: size
+        for shape, own in zip(shapes, labels, strict=True)
+        for label, size in zip(own, shape, strict=True)
+    }
+
+
+def merged(tensor: Any, labels: Labels, groups: Sequence[Labels]) -> Any:
+    """The tensor with its axes in the order of `groups`, each group as one axis.
+
+    Example:
+        >>> merged(jnp.ones((2, 3, 5)), ("a", "b", "c"), [("c",), (), ("b", "a")]).shape
+        (5, 1, 6)
+    """
+    sizes = dict(zip(labels, tensor.shape, strict=True))
+    order = [labels.index(label) for group in groups for label in group]
+    lengths = [math.prod(sizes[label] for label in group) for group in groups]
+    return jnp.transpose(tensor, order).reshape(lengths)
+
+
+def joined(labels: Iterable[Labels]) -> Labels:
+    """All of them in a row."""
+    return tuple(label for own in labels for label in own)

@@ -1,0 +1,91 @@
+"""Which evaluation of a factorized kernel is the faster one, by measurement, once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from morph.files import write_text
+from regularizers.calibration import cache_path
+from regularizers.calibration.timing import compiled, interleaved
+from regularizers.channels.calls import abstract
+from regularizers.channels.jaxprs import JaxprEqn
+
+SECONDS = 0.2  # that a comparison may take, about, besides compiling
+ROUNDS = 5
+
+
+def faster(
+    ways: Mapping[str, Callable[[JaxprEqn, Sequence[Any]], Any]],
+    eqn: JaxprEqn,
+    operands: Sequence[Any],
+) -> str:
+    """The name of the fastest way to evaluate an equation on operands of these shapes.
+
+    It is measured on random numbers, compiled, on JAX's default device, and kept: in this process,
+    and in `morph/tensorize` of the user's cache for later ones, by device and versions.
+
+    Args:
+        ways: by name.
+        eqn: the equation.
+        operands: arrays and factorized kernels; tracers give their shapes only.
+    """
+    leaves, tree = jax.tree.flatten(list(operands))
+    structs = [abstract(leaf) for leaf in leaves]
+    shapes = [f"{struct.dtype}{list(struct.shape)}" for struct in structs]
+    key = f"{eqn.primitive.name} {dict(eqn.params)} {tree} {shapes}"
+    file = cache_path().parents[1] / "tensorize" / cache_path().name
+    known = _known(file)
+    if key not in known:
+        known[key] = min(seconds := _measure(ways, eqn, structs, tree), key=seconds.__getitem__)
+        with contextlib.suppress(OSError):  # without a cache it is measured again next time
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps({**_read(file), **known}, indent=0) + "\n")
+    return known[key]
+
+
+@cache
+def _known(file: Path) -> dict[str, str]:
+    """What is known on this device; filled as more is measured."""
+    return _read(file)
+
+
+def _read(file: Path) -> dict[str, str]:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(file.read_text("utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _measure(
+    ways: Mapping[str, Callable[[JaxprEqn, Sequence[Any]], Any]],
+    eqn: JaxprEqn,
+    structs: Sequence[jax.ShapeDtypeStruct],
+    tree: Any,
+) -> dict[str, float]:
+    """Seconds of one call, by way."""
+    rng = np.random.default_rng(0)
+    with jax.ensure_compile_time_eval():  # also where the caller is being traced
+        values = [jnp.asarray(_numbers(rng, struct)) for struct in structs]
+        runs = [
+            compiled(lambda *leaves, way=way: way(eqn, jax.tree.unflatten(tree, leaves)), *values)
+            for way in ways.values()
+        ]
+        medians = interleaved(runs, seconds=SECONDS, rounds=ROUNDS)
+    return dict(zip(ways, medians.min(axis=1).tolist(), strict=True))
+
+
+def _numbers(rng: np.random.Generator, struct: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Normal numbers; zeros for integers, which are positions."""
+    if jnp.issubdtype(struct.dtype, jnp.inexact):
+        return rng.standard_normal(struct.shape, np.float32).astype(struct.dtype)
+    return np.zeros(struct.shape, struct.dtype)

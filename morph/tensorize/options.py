@@ -1,0 +1,106 @@
+"""The ways to keep one kernel: a ladder of ranks, with what each costs and loses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from morph.tensorize.allocate import Option
+from morph.tensorize.factorized import Format
+from morph.tensorize.formats import CORES, FORMATS
+from morph.tensorize.planned import decompose
+from morph.tensorize.ranks import attainable
+from morph.tensorize.spectra import Spectrum, bond_spectra
+
+RUNGS = 48  # of a ladder, about
+LEAST_ERROR, MOST_ERROR = 1e-3, 0.98  # relative, at its ends
+CP_RUNGS = 6  # every one is an ALS
+CP_ITERATIONS = 10
+
+
+def log_loss(error: float) -> float:
+    """What a layer loses: minus the logarithm of the share of power that it keeps.
+
+    Summed over layers this is Zhang et al.'s (2015, section 2.4) product of energies, which goes
+    with accuracy better than a sum of errors does.
+
+    Args:
+        error: relative, of Frobenius norms.
+    """
+    return -math.log(max(1.0 - error**2, 1e-12))
+
+
+def rank_ladder(
+    format: Format, sizes: Mapping[str, int], spectra: Mapping[str, Spectrum]
+) -> list[tuple[dict[str, int], float]]:
+    """Ranks that lose alike at every bond, and the relative error that they have at most.
+
+    For `svd` the error is exact. The ladder falls from large ranks to ones.
+    """
+    found: dict[tuple[tuple[str, int], ...], float] = {}
+    norms = [s.norm for s in spectra.values()]
+    if not norms or not norms[0]:
+        return [(dict.fromkeys(format.bonds, 1), 0.0)]
+    share = 1.0 / math.sqrt(len(spectra))
+    for error in np.geomspace(LEAST_ERROR, MOST_ERROR, RUNGS):
+        wanted = {bond: s.least_rank(float(error) * share * s.norm) for bond, s in spectra.items()}
+        ranks = attainable(format, sizes, wanted)
+        lost = math.hypot(*(s.tails[ranks[bond]] / s.norm for bond, s in spectra.items()))
+        found[tuple(ranks.items())] = min(lost, 1.0)
+    found[tuple(dict.fromkeys(format.bonds, 1).items())] = min(
+        1.0, math.hypot(*(s.tails[1] / s.norm for s in spectra.values()))
+    )
+    return [(dict(ranks), error) for ranks, error in found.items()]
+
+
+def ladder(
+    kernel: Any,
+    roles: str,
+    kind: str,
+    *,
+    cores: int = CORES,
+    factors: Sequence[Sequence[int]] | None = None,
+    path: str = "",
+) -> list[tuple[dict[str, int], float]]:
+    """`rank_ladder` of a kernel, by its own spectra; CP, which has none, is fitted.
+
+    Of a stack (role `b`) it is that of the kernel which loses most.
+    """
+    if "b" in roles:
+        axis = roles.index("b")
+        found = [
+            ladder(one, roles.replace("b", ""), kind, cores=cores, factors=factors, path=path)
+            for one in np.moveaxis(np.asarray(kernel), axis, 0)
+        ]
+        return max(found, key=lambda rungs: sum(error for _, error in rungs) / len(rungs))
+    shape = kernel.shape
+    options: dict[str, Any] = {"cores": cores, "factors": factors} if kind == "tt" else {}
+    format, sizes = FORMATS[kind](shape, roles, **options)
+    if kind == "cp":
+        most = max(2, min(sizes["r"], math.prod(shape) // sum(shape)))
+        rungs = sorted({round(r) for r in np.geomspace(most, 1, CP_RUNGS)}, reverse=True)
+        return [
+            (
+                {"r": rank},
+                decompose(
+                    kernel, roles, kind, ranks=rank, iterations=CP_ITERATIONS, path=path
+                ).error,
+            )
+            for rank in rungs
+        ]
+    return rank_ladder(format, sizes, bond_spectra(kernel, roles, kind, path=path, **options))
+
+
+def priced(
+    kind: str,
+    rungs: Sequence[tuple[dict[str, int], float]],
+    cost: Callable[[Mapping[str, int]], float],
+) -> list[Option]:
+    """A ladder with its costs."""
+    return [
+        Option(kind=kind, ranks=ranks, cost=cost(ranks), loss=log_loss(error))
+        for ranks, error in rungs
+    ]

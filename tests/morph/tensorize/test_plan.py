@@ -1,0 +1,209 @@
+"""Which kernels are factorized, at which ranks, for which budget."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import morph
+import regularizers as reg
+from morph.tensorize.allocate import Option, allocate
+from morph.tensorize.plan import factorized_graph
+
+
+class Net(nn.Module):
+    """Two convolutions, one of them grouped, and dense layers."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(24, (3, 3))(x))
+        x = nn.relu(nn.Conv(24, (3, 3), feature_group_count=4)(x)).mean((1, 2))
+        x = nn.relu(nn.Dense(60)(x))
+        return nn.Dense(7)(x)
+
+
+@pytest.fixture(scope="module")
+def traced():
+    """Kernels with falling spectra, as trained ones have."""
+    model, x = Net(), jax.random.normal(jax.random.key(1), (2, 5, 7, 8))
+    variables = model.init(jax.random.key(0), x)
+    variables = jax.tree.map(
+        lambda leaf: leaf @ jnp.diag(0.9 ** jnp.arange(leaf.shape[-1])) if leaf.ndim > 1 else leaf,
+        variables,
+    )
+    return model, variables, x, reg.trace_channels(model.apply, variables, x)
+
+
+def relative(found, expected):
+    return float(jnp.linalg.norm(found - expected) / jnp.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("kind", ["auto", "svd", {"Conv_*": "tucker", "*": "tt"}])
+@pytest.mark.parametrize("cost", ["flops", "size"])
+def test_a_budget_is_met_from_below(traced, kind, cost):
+    model, variables, x, graph = traced
+    plan = morph.tensorize_plan(graph, variables, kind=kind, budget=0.7, cost=cost)
+    before, after = plan.cost
+    assert 0.55 * before < after <= 0.7 * before
+    cores = plan.factorize(variables)
+    again = reg.trace_channels(morph.tensorized(model.apply), cores, x)
+    counted = {"flops": reg.flops, "size": reg.model_size}[cost](again)()
+    assert counted == pytest.approx(after, rel=1e-9)
+    if cost == "size":
+        assert counted == sum(leaf.size for leaf in jax.tree.leaves(cores))
+
+
+def test_a_tighter_budget_loses_more(traced):
+    model, variables, x, graph = traced
+    expected = model.apply(variables, x)
+    errors = []
+    for budget in (0.9, 0.7, 0.5):
+        plan = morph.tensorize_plan(graph, variables, budget=budget)
+        found = morph.tensorized(model.apply)(plan.factorize(variables), x)
+        errors.append(relative(found, expected))
+    assert errors == sorted(errors)
+    assert errors[0] < 0.1
+
+
+def test_nothing_to_do(traced):
+    _, variables, _, graph = traced
+    plan = morph.tensorize_plan(graph, variables, budget=1.0)
+    assert not plan.kernels
+    assert plan.cost[0] == plan.cost[1]
+
+
+def test_what_stays_dense_and_why(traced):
+    _, variables, _, graph = traced
+    plan = morph.tensorize_plan(graph, variables, rank=5, kind={"Dense_1": "dense", "*": "auto"})
+    assert set(plan.kernels) == {"params/Conv_0/kernel", "params/Dense_0/kernel"}
+    assert plan.left["params/Dense_1/kernel"] == "as asked"
+    assert plan.left["params/Conv_1/kernel"].startswith("used by a grouped convolution [")
+    whole = morph.tensorize_plan(graph, variables, rank=100)
+    assert "holds 2,016 numbers, dense 1,440" in whole.left["params/Dense_0/kernel"]
+    assert "Dense_0/kernel" in str(whole)
+
+
+def test_other_variables_are_decomposed_at_the_ranks_of_the_plan(traced):
+    _, variables, _, graph = traced
+    plan = morph.tensorize_plan(graph, variables, rank=4)
+    first = plan.factorize(variables)["params"]["Dense_0"]["kernel"]
+    other = jax.tree.map(lambda leaf: leaf + 1.0, variables)
+    second = plan.factorize(other)["params"]["Dense_0"]["kernel"]
+    assert first.ranks == second.ranks == {"r": 4}
+    assert relative(second.dense(), other["params"]["Dense_0"]["kernel"]) < 0.2
+
+
+def test_fresh_cores_have_the_variance_of_the_initialiser(traced):
+    model, variables, x, graph = traced
+    plan = morph.tensorize_plan(graph, variables, rank=4)
+    fresh = plan.draw(model.init(jax.random.key(3), x), jax.random.key(4))
+    kernel = fresh["params"]["Conv_0"]["kernel"].dense()
+    assert float(kernel.std()) == pytest.approx((3 * 3 * 8) ** -0.5, rel=0.25)
+
+
+def test_a_plan_is_plain_data(traced):
+    _, variables, _, graph = traced
+    plan = morph.tensorize_plan(graph, variables, kind={"Dense_*": "tt", "*": "auto"}, rank=3)
+    for path, kernel in plan.kernels.items():
+        assert type(kernel).from_json(path, kernel.to_json()) == kernel
+        lying = {**kernel.to_json(), "parameters": 1}
+        with pytest.raises(ValueError, match="says shape, ranks and parameters"):
+            type(kernel).from_json(path, lying)
+
+
+def test_the_bonds_are_groups_of_the_factorized_graph(traced):
+    _, variables, _, graph = traced
+    plan = morph.tensorize_plan(graph, variables, rank=4)
+    found = factorized_graph(graph, plan.kernels)
+    assert found.widths["Conv_0/kernel/in"] == 4
+    assert reg.model_size(found)() == plan_size(plan, graph)
+
+
+def plan_size(plan, graph):
+    saved = sum(before - after for before, after in (k.parameters for k in plan.kernels.values()))
+    return reg.model_size(graph)() - saved
+
+
+def test_a_stack_of_layers_keeps_common_ranks():
+    class Layer(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return jnp.tanh(nn.Dense(16)(x)), None
+
+    class Stack(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            layers = nn.scan(
+                Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=3
+            )
+            return layers()(x, None)[0]
+
+    model, x = Stack(), jax.random.normal(jax.random.key(0), (5, 16))
+    variables = model.init(jax.random.key(1), x)
+    graph = reg.trace_channels(model.apply, variables, x)
+    plan = morph.tensorize_plan(graph, variables, budget=0.8)
+    (kernel,) = plan.kernels.values()
+    assert kernel.roles == "bio"
+    found = morph.tensorized(model.apply)(plan.factorize(variables), x)
+    assert relative(found, model.apply(variables, x)) < 0.7
+    exact = morph.tensorize_plan(graph, variables, error=1e-6)
+    assert not exact.kernels
+
+
+def test_allocation_is_as_good_as_trying_everything():
+    rng = np.random.default_rng(0)
+    dense = {name: float(rng.integers(50, 100)) for name in "abc"}
+    options = {
+        name: [
+            Option(kind="svd", ranks={"r": r}, cost=cost * r / 10, loss=rng.uniform() * 0.9**r)
+            for r in range(1, 10)
+        ]
+        for name, cost in dense.items()
+    }
+    for share in (0.8, 0.5, 0.3):
+        most = share * sum(dense.values())
+        chosen = allocate(dense, options, most)
+        cost = sum(o.cost if o else dense[n] for n, o in chosen.items())
+        loss = sum(o.loss if o else 0.0 for o in chosen.values())
+        ways = [[(dense[n], 0.0), *((o.cost, o.loss) for o in options[n])] for n in dense]
+        best = min(
+            a[1] + b[1] + c[1]
+            for a in ways[0]
+            for b in ways[1]
+            for c in ways[2]
+            if a[0] + b[0] + c[0] <= most
+        )
+        assert cost <= most
+        assert loss <= best + 0.1
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "exactly one of rank, energy, error and budget, found none"),
+        ({"rank": 3, "budget": 0.5}, "found rank and budget"),
+        ({"rank": 0}, "rank of r_in is a whole number of at least 1, found 0"),
+        ({"rank": 3, "kind": "svt"}, "kind 'svt' is none of .* did you mean 'svd'"),
+        ({"rank": 3, "kind": {"Covn_0": "svd"}}, "'Covn_0' matches no kernel"),
+        ({"budget": 0.01}, "a budget of .* is out of reach: with every kernel at its least ranks"),
+        ({"budget": "3ms"}, "does not fit the target"),
+        (
+            {"rank": 3, "kind": "tt", "factors": {"params/Dense_0/kernel": [[5, 5], [6, 10]]}},
+            r"factors \[\[5, 5\], \[6, 10\]\] do not multiply to the shape \[24, 60\]",
+        ),
+    ],
+)
+def test_bad_requests(traced, asked, message):
+    _, variables, _, graph = traced
+    with pytest.raises(ValueError, match=message):
+        morph.tensorize_plan(graph, variables, **asked)
+
+
+def test_a_kernel_that_is_not_finite_is_named(traced):
+    _, variables, _, graph = traced
+    broken = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), variables)
+    with pytest.raises(ValueError, match=r"kernel params/Conv_0/kernel .* NaN or infinite"):
+        morph.tensorize_plan(graph, broken, rank=3)
