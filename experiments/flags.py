@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 
 from morph.augment import AUGMENTATIONS
-from morph.config import CHOICES, LISTS, RANGES, CycleConfig
+from morph.config import CHOICES, KINDS, LISTS, RANGES, CycleConfig
 from morph.losses import METRICS
 from regularizers.costs.named import COSTS
 from regularizers.penalties import PENALTIES
@@ -60,6 +60,10 @@ HELP: Mapping[str, str] = {
     "min_width": "No group of channels gets narrower.",
     "floors": "Least widths per pattern, beside --min_width: Conv_0=8,Block_*=4.",
     "round_to": "Shrunk and expanded widths become multiples of it.",
+    "tensorize": f"The tensor networks that kernels become at the end: {', '.join(KINDS)}; or one "
+    "per pattern, of which the first that matches wins: Dense_*=tt,*=tucker2; empty for none.",
+    "tensorize_budget": "The cost that --tensorize leaves, as --budget.",
+    "tensorize_steps": "Training steps after --tensorize, from the decomposed weights.",
     "baseline": "Also train the seed with one uniform width multiplier at the final cost, as long.",
     "seed": "Seed of everything random.",
 }

@@ -15,6 +15,7 @@ import numpy as np
 from morph import spec
 from morph.removed import Removed, restored, without
 from morph.spec import ArchitectureError
+from morph.tensorize.planned import PlannedKernel
 from regularizers.channels import axes as ax
 from regularizers.channels.axes import Axis
 from regularizers.channels.calls import flat_paths
@@ -83,6 +84,7 @@ class Architecture:
         variables: every variable of the seed, by path.
         layers: its products and convolutions, in order.
         removed: the blocks that left, in order.
+        factorized: the kernels that are tensor networks, at the widths that they have now, by path.
         width_multiplier: of the last expansion; None if it was not expanded.
         report: budget, costs before and after, how it was obtained; free-form JSON.
     """
@@ -91,6 +93,7 @@ class Architecture:
     variables: Mapping[str, Variable]
     layers: tuple[Layer, ...] = ()
     removed: tuple[Removed, ...] = ()
+    factorized: Mapping[str, PlannedKernel] = field(default_factory=dict)
     width_multiplier: float | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
 
@@ -174,8 +177,14 @@ class Architecture:
         """This architecture followed by `other`, whose seed is this one's network.
 
         Raises:
-            ArchitectureError: if the groups or their widths do not match.
+            ArchitectureError: if the groups or their widths do not match, or this one is
+                factorized, which is the last step.
         """
+        if self.factorized:
+            raise ArchitectureError(
+                f"cannot chain architectures: {next(iter(self.factorized))!r} is factorized in the "
+                "first; shrink and expand before tensorizing."
+            )
         names = names_in(self, other)
         lost = set() if self.removed else set(self.groups) - set(names.values())
         odd = sorted(lost | (set(other.groups) - set(names)))
@@ -200,9 +209,23 @@ class Architecture:
             width_multiplier=other.width_multiplier,
             report={**self.report, **other.report},
             removed=(*self.removed, *other.removed),
+            factorized=other.factorized,
         )
         counted = {own: other.groups[name].mean_width for name, own in names.items()}
         return chained.counting({name: n for name, n in counted.items() if n is not None})
+
+    def tensorized(self, kernels: Mapping[str, PlannedKernel]) -> Architecture:
+        """The architecture with kernels as tensor networks.
+
+        Args:
+            kernels: of a plan for this architecture's network; `TensorizePlan.kernels`.
+
+        Raises:
+            ArchitectureError: if a kernel is unknown, or has another shape.
+        """
+        made = replace(self, factorized=dict(kernels))
+        made._check_factorized()
+        return made
 
     def counting(self, mean_widths: Mapping[str, int]) -> Architecture:
         """The architecture whose means over these groups divide by these widths."""
@@ -220,7 +243,8 @@ class Architecture:
         number; a history of it, stacked in front; one vector per axis; or means over one axis
         (Adafactor's `v_row` and `v_col`). All other leaves, e.g. step counters, pass. Where a
         channel has several clones, what consumes them is divided by their number, so that the
-        function stays the same (Net2WiderNet, Chen et al. 2016).
+        function stays the same (Net2WiderNet, Chen et al. 2016). Kernels that are factorized
+        are decomposed at their ranks; of gradients and optimizer states that makes no sense.
 
         Raises:
             ArchitectureError: if no leaf belongs to a variable, a leaf has another shape than its
@@ -250,6 +274,9 @@ class Architecture:
                 taken.append(self._slice(*means[path], place.owner))
             else:
                 taken.append(self._slice(leaf, self._axes_of(leaf, path, place), place.owner))
+        for i, path in enumerate(paths):
+            if path in self.factorized and not isinstance(taken[i], jax.ShapeDtypeStruct):
+                taken[i] = self.factorized[path].decompose(taken[i])
         return without(jax.tree.unflatten(treedef, taken), gone)
 
     @cached_property
@@ -385,6 +412,10 @@ class Architecture:
                 * float(np.prod([float(ax.size(axis, at)) for axis in layer.flop_axes]))
             )
             totals[layer.path] = totals.get(layer.path, 0.0) + value
+        if widths is None:
+            for path, kernel in self.factorized.items():
+                if "flops" in kernel.costs and layer_name(path) in totals:
+                    totals[layer_name(path)] = kernel.costs["flops"][1]
         return totals
 
     def parameters(self, widths: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -394,6 +425,8 @@ class Architecture:
         for path, variable in self.variables.items():
             if variable.trained and (widths is not None or path not in self.gone):
                 count = int(np.prod([ax.size(axis, at) for axis in variable.axes], dtype=np.int64))
+                if widths is None and path in self.factorized:
+                    count = self.factorized[path].parameters[1]
                 totals[layer_name(path)] = totals.get(layer_name(path), 0) + count
         return totals
 
@@ -425,7 +458,7 @@ class Architecture:
                         "width": ax.size(layer.out_axis, now),
                         "seed": ax.size(layer.out_axis, seed),
                     },
-                    "factorization": None,
+                    "factorization": self._factorization(layer.path),
                     "flops": flops[layer.path],
                     "parameters": parameters.get(layer.path, 0),
                     "in_axis": ax.to_json(layer.in_axis),
@@ -444,6 +477,7 @@ class Architecture:
                 }
                 for block in self.removed
             ],
+            "factorized": {path: kernel.to_json() for path, kernel in self.factorized.items()},
             "groups": {
                 name: {
                     "seed_width": group.seed_width,
@@ -467,6 +501,11 @@ class Architecture:
                 for path, variable in self.variables.items()
             },
         }
+
+    def _factorization(self, layer: str) -> dict[str, Any] | None:
+        """What the kernels of a layer became, in short; `factorized` has all of it."""
+        found = [kernel for path, kernel in self.factorized.items() if layer_name(path) == layer]
+        return {"kind": found[0].format.kind, "ranks": found[0].ranks} if found else None
 
     def save(self, path: str | Path) -> None:
         """Writes the architecture as JSON; the file is complete or not there at all."""
@@ -538,6 +577,14 @@ class Architecture:
             width_multiplier=data["width_multiplier"],
             report=data["report"],
         )
+        try:
+            kernels = {
+                path: PlannedKernel.from_json(path, kernel)
+                for path, kernel in data["factorized"].items()
+            }
+        except (ValueError, KeyError) as error:
+            raise ArchitectureError(f"malformed architecture: {error}") from error
+        architecture = replace(architecture, factorized=kernels)
         architecture._check(data)
         return architecture
 
@@ -560,6 +607,7 @@ class Architecture:
                     f"malformed architecture: a removed block had {path!r}"
                     f"{near(path, self.variables)}"
                 )
+        self._check_factorized()
         numbers = [self.width_multiplier or 0.0, *(layer.flop_coefficient for layer in self.layers)]
         if not np.all(np.isfinite(numbers)):
             raise ArchitectureError("malformed architecture: a number in it is not finite")
@@ -605,11 +653,27 @@ class Architecture:
                         f"{now} of {seed}; widths are changed in groups, by their parents"
                     )
 
+    def _check_factorized(self) -> None:
+        """Factorized kernels are variables of the network, of the shapes that they have now."""
+        for path, kernel in self.factorized.items():
+            if path not in self.variables or path in self.gone:
+                raise ArchitectureError(
+                    f"malformed architecture: the network has no {path!r}, which is factorized"
+                    f"{near(path, set(self.variables) - self.gone)}"
+                )
+            if kernel.shape != self.shape(path):
+                raise ArchitectureError(
+                    f"malformed architecture: {path!r} has shape {list(self.shape(path))}, but its "
+                    f"cores make {list(kernel.shape)}"
+                )
+
     def abstract(self, tree: Any) -> Any:
         """The abstract value that a tree of the seed's variables has now; fresh channels count."""
         paths, leaves, treedef = flat_paths(tree)
         structs = [
-            jax.ShapeDtypeStruct(self.shape(path), leaf.dtype)
+            self.factorized[path].struct(leaf.dtype)
+            if path in self.factorized
+            else jax.ShapeDtypeStruct(self.shape(path), leaf.dtype)
             for path, leaf in zip(paths, leaves, strict=True)
         ]
         gone = {i for i, path in enumerate(paths) if path in self.gone}
@@ -632,6 +696,9 @@ class Architecture:
             mark = "" if group.unchanged else "  resized"
             lines.append(f"{name:<32} {group.seed_width:>6} {group.width:>6}{mark}")
         lines += [f"{block.name:<32} removed ({block.kind})" for block in self.removed]
+        for path, kernel in self.factorized.items():
+            ranks = ", ".join(f"{bond} {rank}" for bond, rank in kernel.ranks.items())
+            lines.append(f"{path.removeprefix('params/'):<32} {kernel.format.kind} ({ranks})")
         return "\n".join(lines)
 
 

@@ -15,6 +15,8 @@ from morph.expand import BudgetError
 from morph.gates import MODES
 from morph.losses import LOSSES, METRICS
 from morph.optimizers import OPTIMIZERS, make_optimizer
+from morph.tensorize.formats import FORMATS
+from morph.tensorize.plan import AUTO, DENSE
 from morph.train import PRECISIONS
 from regularizers.channels.graph import ChannelGraph, near
 from regularizers.costs.cost import Cost
@@ -64,6 +66,11 @@ class CycleConfig:
         min_width: no group gets narrower.
         floors: least widths per pattern, `"Conv_0=8,Block_*=4"`, beside `min_width`.
         round_to: shrunk and expanded widths become multiples of it.
+        tensorize: the format of the tensor networks that kernels become at the end, `auto`, `svd`,
+            `tucker2`, `tucker`, `cp` or `tt`, or one per pattern, `"Dense_*=tt,*=tucker2"`; empty
+            for none. See `morph.tensorize_plan`.
+        tensorize_budget: the cost that this leaves.
+        tensorize_steps: training steps of the factorized network, from the decomposed weights.
         baseline: also train the seed with one uniform width multiplier at the final cost.
         seed: of everything random.
     """
@@ -102,6 +109,9 @@ class CycleConfig:
     min_width: int = 1
     floors: str = ""
     round_to: int = 1
+    tensorize: str = ""
+    tensorize_budget: float | str = 0.25
+    tensorize_steps: int = 200
     baseline: bool = False
     seed: int = 0
 
@@ -136,6 +146,7 @@ CHOICES: Mapping[str, Collection[str]] = {
     "gate_mode": MODES,
     "final": FINALS,
 }
+KINDS = (*FORMATS, AUTO, DENSE)  # of kernels
 LISTS = ("metrics", "augment")  # of choices, separated by commas
 # The least and the largest that a setting may be, and whether it may be the largest.
 RANGES: Mapping[str, tuple[float, float, bool]] = {
@@ -214,6 +225,16 @@ def check_training(config: CycleConfig) -> None:
             "final is 'finetune', but an expanded network has fresh weights; choose expand='warm', "
             "or no expansion (expand_budget=None, --expand_budget=none)"
         )
+    if config.tensorize:
+        if config.patience:
+            raise ConfigError(
+                f"tensorize is {config.tensorize!r} and patience {config.patience}: which cycle is "
+                "the best is known only after the last; tensorize its network by "
+                "morph.tensorize_plan, or set patience=0"
+            )
+        for kind in tensor_kinds(config).values():
+            if kind not in KINDS:
+                raise ConfigError(f"tensorize: there is no {kind!r}{near(kind, KINDS)}")
     if config.expand_budget is None and config.cycles > 1:
         raise ConfigError(
             f"cycles is {config.cycles}, but without expansion (expand_budget is None) the first "
@@ -228,6 +249,8 @@ def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
         ConfigError: naming the setting. BudgetError: if a budget is out of reach.
     """
     steps = {"seed_steps": config.seed_steps, "retrain_steps": config.retrain_steps}
+    if config.tensorize:
+        steps["tensorize_steps"] = config.tensorize_steps
     for name, value in {**steps, "shrink_steps": config.shrink_steps}.items():
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, found {value}")
@@ -242,6 +265,11 @@ def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
             f"expand_budget ({config.expand_budget}) must be at least the budget "
             f"({config.budget}): it is what the shrunk network is widened to"
         )
+    if config.tensorize and parse_budget(config.tensorize_budget, cost) >= cost.seed:
+        raise BudgetError(
+            f"tensorize_budget ({config.tensorize_budget}) must be below the seed's cost of "
+            f"{cost.show(cost.seed)}"
+        )
     if config.cycles < 1:
         raise ConfigError(f"cycles must be at least 1, found {config.cycles}")
     if config.round_to < 1:
@@ -252,6 +280,12 @@ def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     check_feasible(regularizer, budget, floors, config.round_to)
+
+
+def tensor_kinds(config: CycleConfig) -> dict[str, str]:
+    """The format for each pattern of kernels."""
+    named = config.tensorize if "=" in config.tensorize else f"*={config.tensorize}"
+    return parse(named, "tensorize", str)
 
 
 def make_regularizer(

@@ -1,6 +1,6 @@
 """The main road: train the seed, shrink to a budget, expand, retrain; and again.
 
-    (uniform baseline ->) seed -> [shrink -> trim -> expand -> retrain] x cycles
+    (uniform baseline ->) seed -> [shrink -> trim -> expand -> retrain] x cycles (-> tensorize)
 
 A run is a list of phases. Whatever a phase needs is recomputed from its number, its step and the
 last checkpoint, so that a run that was stopped goes on as if it had not been.
@@ -44,6 +44,7 @@ from morph.config import (
     configured_optimizer,
     names_of,
     target_cost,
+    tensor_kinds,
 )
 from morph.data import (
     Batch,
@@ -77,6 +78,7 @@ from morph.pricing import Prices
 from morph.progress import Carried, Outcome, carried_from_json, drop_records, progress_json
 from morph.shrinking import Shrinking, begin, trimmed
 from morph.starts import fresh, told_apart
+from morph.tensorize.plan import tensorize_plan
 from morph.train import (
     Evaluator,
     Step,
@@ -86,11 +88,9 @@ from morph.train import (
     make_step,
 )
 from regularizers.channels.graph import trace_channels
-from regularizers.costs.flops import flops
-from regularizers.costs.size import model_size
 from regularizers.proximal import proximal
 
-NAMES = {"seed": "seed", "uniform": "uniform"}
+NAMES = {"seed": "seed", "uniform": "uniform", "tensorize": "tensorized and fine-tuned"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,11 +206,7 @@ class Cycle:
             graph=self._seed_graph,
             variables=self._seed_variables,
             x=self._x,
-            costs={
-                "cost": partial(target_cost, self.config),
-                "flops": flops,
-                "parameters": model_size,
-            },
+            target=partial(target_cost, self.config),
         )
         check_config(self.config, self._seed_cost, self._seed_graph)
         self._mesh = data_mesh() if self.mesh is None else self.mesh
@@ -435,7 +431,33 @@ class Cycle:
             carried = self._compare(carried, variables)
         if phase.kind == "uniform":
             variables = fresh(self.network, self._key(self._number(phase) + 1), self._x)
+        following = self.phases[self._number(phase) + 1 :][:1]
+        if following and following[0].kind == "tensorize":
+            return self._tensorize(trainer, variables, carried)
         return carried, variables
+
+    def _tensorize(
+        self, trainer: Trainer, variables: Variables, carried: Carried
+    ) -> tuple[Carried, Variables]:
+        """Replaces kernels by tensor networks, and measures what that leaves."""
+        c, architecture = self.config, carried.architecture
+        variables = local(variables)
+        graph = trace_channels(trainer.network.predict, variables, self._x)
+        now = self._prices.at(architecture)["cost"]
+        plan = tensorize_plan(
+            graph,
+            variables,
+            kind=tensor_kinds(c),
+            budget=parse_budget(c.tensorize_budget, self._seed_cost) / now,
+            cost=partial(target_cost, c),
+        )
+        architecture = architecture.tensorized(plan.kernels)
+        cores = plan.factorize(variables)
+        network = self.network.resized(architecture)
+        logits = self._evaluator.logits(jax.jit(network.predict), cores)
+        outcome = self._measure("tensorized", trainer.phase, architecture, logits, carried.steps)
+        carried = replace(carried, architecture=architecture, outcomes=(*carried.outcomes, outcome))
+        return carried, cores
 
     def _retrained(self, phase: Phase) -> str:
         how = "fine-tuned" if phase.warm else "retrained"

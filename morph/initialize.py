@@ -89,7 +89,8 @@ def init(init_fn: Callable[..., Any], architecture: Architecture, key: Any, *arg
         *args: what the initialiser takes besides, e.g. an input.
 
     Returns:
-        Variables of the architecture's shapes.
+        Variables of the architecture's shapes; factorized kernels as cores, whose product has the
+        variance that the kernel was drawn with.
 
     Raises:
         ArchitectureError: if `init_fn` does not give the variables of the architecture's seed, or
@@ -101,7 +102,7 @@ def init(init_fn: Callable[..., Any], architecture: Architecture, key: Any, *arg
     drawn = _resized(init_fn, architecture, key, args)
     laws = infer_laws(init_fn, architecture, args)
     paths, leaves, treedef = flat_paths(drawn)
-    scaled = []
+    scaled: list[Any] = []
     for path, leaf in zip(paths, leaves, strict=True):
         variable = architecture.variables[path]
         fan = FANS.get(laws[path])
@@ -110,6 +111,9 @@ def init(init_fn: Callable[..., Any], architecture: Architecture, key: Any, *arg
                 fan(variable, architecture.shape(path)), 1e-9
             )
             leaf = leaf * jnp.asarray(math.sqrt(ratio), leaf.dtype)
+        if path in architecture.factorized:
+            own_key = jax.random.fold_in(key, len(scaled))
+            leaf = architecture.factorized[path].draw(leaf, own_key)
         scaled.append(leaf)
     return jax.tree.unflatten(treedef, scaled)
 

@@ -9,7 +9,7 @@ from morph.config import CycleConfig
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training: `seed`, `shrink`, `retrain` or `uniform`."""
+    """One stretch of training: `seed`, `shrink`, `retrain`, `tensorize` or `uniform`."""
 
     kind: str
     cycle: int
@@ -31,4 +31,5 @@ def phases_of(config: CycleConfig) -> tuple[Phase, ...]:
         warm = c.final == "finetune" if i == c.cycles - 1 else c.expand == "warm"
         cycles.append(Phase("shrink", i, c.shrink_steps, warm=True))
         cycles.append(Phase("retrain", i, c.retrain_steps, warm=warm))
-    return (*baseline, Phase("seed", 0, c.seed_steps), *cycles)
+    last = [Phase("tensorize", 0, c.tensorize_steps, warm=True)] if c.tensorize else []
+    return (*baseline, Phase("seed", 0, c.seed_steps), *cycles, *last)

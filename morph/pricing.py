@@ -10,6 +10,8 @@ from morph.architecture import Architecture, names_in
 from morph.network import Network
 from regularizers.channels.graph import ChannelGraph, trace_channels
 from regularizers.costs.cost import Cost
+from regularizers.costs.flops import flops
+from regularizers.costs.size import model_size
 
 Price = Callable[[Mapping[str, int]], float]  # of the widths of the seed's groups
 
@@ -26,15 +28,21 @@ class Prices:
         graph: its channel graph.
         variables: its variables, abstract.
         x: an input.
-        costs: by name, from a graph to a cost.
+        target: from a graph to what is paid for: the price `cost`. The others are `flops` and
+            `parameters`.
     """
 
     network: Network
     graph: ChannelGraph
     variables: Any
     x: Any
-    costs: Mapping[str, Callable[[ChannelGraph], Cost]]
+    target: Callable[[ChannelGraph], Cost]
     _known: dict[tuple[str, ...], dict[str, Price]] = field(default_factory=dict)
+
+    @property
+    def costs(self) -> Mapping[str, Callable[[ChannelGraph], Cost]]:
+        """All that is priced, by name."""
+        return {"cost": self.target, "flops": flops, "parameters": model_size}
 
     def of(self, architecture: Architecture) -> dict[str, Price]:
         """Every cost, for the blocks that an architecture has."""
@@ -45,6 +53,13 @@ class Prices:
 
     def at(self, architecture: Architecture) -> dict[str, float]:
         """What an architecture costs."""
+        if architecture.factorized:
+            graph = trace_channels(
+                self.network.resized(architecture).predict,
+                architecture.abstract(self.variables),
+                self.x,
+            )
+            return {name: cost(graph).seed for name, cost in self.costs.items()}
         return {name: price(architecture.widths) for name, price in self.of(architecture).items()}
 
     @property

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ from morph.expand import expand
 from morph.initialize import COMPILE_QUICKLY, FANS, infer_laws
 from morph.listener import Listener, Silence
 from morph.network import Network, Variables
+from morph.pricing import Prices
 from morph.progress import Outcome
 from morph.shrink import shrink
 from morph.train import (
@@ -44,8 +45,6 @@ from morph.train import (
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph, trace_channels
 from regularizers.costs.cost import Cost
-from regularizers.costs.flops import flops
-from regularizers.costs.size import model_size
 from regularizers.objective import NetworkRegularizer
 from regularizers.proximal import ProximalState, proximal
 
@@ -309,14 +308,14 @@ class Sweep:
 
     def outcome(self, name: str, trained: Trained, steps: int) -> Outcome:
         """What came out, priced; `steps` are those that its weights have seen."""
-        widths = trained.architecture.widths
+        price = self._prices.at(trained.architecture)
         return Outcome(
             name=name,
             accuracy=trained.accuracy,
-            cost=float(self.cost(widths)),
-            flops=float(self._flops(widths)),
-            parameters=int(self._size(widths)),
-            widths=widths,
+            cost=price["cost"],
+            flops=price["flops"],
+            parameters=int(price["parameters"]),
+            widths=trained.architecture.widths,
             steps=steps,
             width_multiplier=trained.architecture.width_multiplier,
         )
@@ -435,12 +434,14 @@ class Sweep:
         return Architecture.of_seed(self.graph)
 
     @cached_property
-    def _flops(self) -> Cost:
-        return flops(self.graph)
-
-    @cached_property
-    def _size(self) -> Cost:
-        return model_size(self.graph)
+    def _prices(self) -> Prices:
+        return Prices(
+            network=self.network,
+            graph=self.graph,
+            variables=jax.eval_shape(self.network.init, self._key(0, SEED), self._x),
+            x=self._x,
+            target=partial(target_cost, self.config),
+        )
 
     @cached_property
     def _x(self) -> Any:

@@ -15,6 +15,7 @@ from morph.resize.evaluate import Plan, evaluate
 from morph.resize.lacking import Lacking
 from morph.resize.silence import find_silence
 from morph.resize.sizes import Sizes, thaw
+from morph.tensorize.tensorized import tensorized
 from regularizers.channels import jaxprs
 from regularizers.channels.calls import Call, abstract, bind_call, flat_paths
 from regularizers.channels.dead import find_dead
@@ -36,6 +37,9 @@ def compact(
     call (any batch size, train or eval mode) and evaluates it again at the new widths. It composes
     with `jit`, `grad` and `vmap`; derivative rules and remat survive; an output that carries a
     group, e.g. updated batch statistics, comes out resized. Calls of the same shapes share a trace.
+
+    If kernels of the architecture are factorized they are contracted core by core, as
+    `morph.tensorized` does.
 
     Args:
         fn: the function that the architecture was inferred from, or another one of the same
@@ -71,7 +75,7 @@ def compact(
         results = evaluate(plan, plan.body, [*given, *call.arrays])
         return without(jax.tree.unflatten(out_tree, results), dropped)
 
-    return small_fn
+    return tensorized(small_fn) if architecture.factorized else small_fn
 
 
 def _plan(

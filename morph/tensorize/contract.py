@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax.numpy as jnp
+import opt_einsum
 import tensornetwork as tn
 
 Labels = tuple[str, ...]
@@ -16,10 +18,12 @@ Labels = tuple[str, ...]
 def contract(tensors: Sequence[Any], labels: Sequence[Labels], out: Labels) -> Any:
     """The sum over all labels that are not in `out`, of the product of the tensors.
 
-    The pairwise order is the one of the fewest multiplications (`tensornetwork.contractors.auto`,
-    which asks `opt_einsum`), with the axes of a batch among the edges: under `vmap` the path would
-    be chosen without them. Labels that more than two tensors share, as CP's rank, are no edge of a
-    tensor network; `jnp.einsum` contracts those, along the same library's path.
+    The pairwise order is the one of the fewest multiplications (`opt_einsum`), with the axes of a
+    batch among the edges: under `vmap` the path would be chosen without them. The path is asked for
+    here and not by `tensornetwork.contractors.auto`, which keeps nodes in sets: from run to run it
+    multiplies in another order, and rounds otherwise. Labels that more than two tensors share, as
+    CP's rank, are no edge of a tensor network; `jnp.einsum` contracts those, along the same
+    library's path.
 
     Args:
         tensors: arrays of JAX.
@@ -48,7 +52,23 @@ def contract(tensors: Sequence[Any], labels: Sequence[Labels], out: Labels) -> A
     for edges in ends.values():
         if len(edges) == 2:
             tn.connect(*edges)
-    return tn.contractors.auto(nodes, output_edge_order=[ends[label][0] for label in out]).tensor
+    sizes = sizes_of([tensor.shape for tensor in tensors], labels)
+    for a, b in _path(tuple(labels), out, tuple(sizes.items())):
+        node = tn.contract_between(nodes[a], nodes[b], allow_outer_product=True)
+        nodes = [*(other for k, other in enumerate(nodes) if k not in (a, b)), node]
+    return nodes[0].reorder_edges([ends[label][0] for label in out]).tensor
+
+
+@lru_cache(maxsize=4096)
+def _path(
+    labels: tuple[Labels, ...], out: Labels, sizes: tuple[tuple[str, int], ...]
+) -> list[tuple[int, int]]:
+    """The order of pairs. Labels become numbers, whose sets are in the same order in every run."""
+    number = {label: k for k, (label, _) in enumerate(sizes)}
+    inputs = [frozenset(number[label] for label in own) for own in labels]
+    lengths = {number[label]: size for label, size in sizes}
+    path = opt_einsum.paths.auto(inputs, frozenset(number[label] for label in out), lengths)
+    return [(a, b) for a, b in path]
 
 
 def sizes_of(shapes: Sequence[Sequence[int]], labels: Sequence[Labels]) -> Mapping[str, int]:

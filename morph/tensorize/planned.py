@@ -137,13 +137,22 @@ class PlannedKernel:
         used = {label for own in (*format.labels, *format.axes) for label in own}
         if used != set(sizes) or any(n < 1 for n in sizes.values()):
             raise ValueError(f"{path!r} does not give every label a size of at least 1")
+        cored = {label for own in format.labels for label in own}
+        open_ = [label for axis in format.axes for label in axis]
+        if not cored.issuperset(open_) or len(set(open_)) < len(open_):
+            raise ValueError(f"{path!r} has axes of no core's label, or two of one")
+        if len(data["roles"]) != len(format.axes):
+            raise ValueError(f"{path!r} has {len(format.axes)} axes, but roles {data['roles']!r}")
         found = cls(
             path=path,
             roles=data["roles"],
             format=format,
             sizes=sizes,
-            error=float(data["error"]),
-            costs={name: (c["seed"], c["now"]) for name, c in data["costs"].items()},
+            error=_finite(path, data["error"]),
+            costs={
+                name: (_finite(path, c["seed"]), _finite(path, c["now"]))
+                for name, c in data["costs"].items()
+            },
             notes=tuple(data["notes"]),
         )
         said = (tuple(data["shape"]), dict(data["ranks"]), data["parameters"])
@@ -153,6 +162,12 @@ class PlannedKernel:
                 f"{(found.shape, found.ranks, found.parameters[1])}"
             )
         return found
+
+
+def _finite(path: str, number: Any) -> float:
+    if not math.isfinite(number):
+        raise ValueError(f"{path!r} has a number that is not finite")
+    return float(number)
 
 
 def decompose(kernel: Any, roles: str, kind: str, **how: Any) -> Factorization:
