@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import opt_einsum
 import tensornetwork as tn
+from tensornetwork.backends.jax.jax_backend import JaxBackend
 
 Labels = tuple[str, ...]
 
@@ -37,14 +39,14 @@ def contract(tensors: Sequence[Any], labels: Sequence[Labels], out: Labels) -> A
     """
     counts = Counter(label for own in (*labels, out) for label in own)
     if len(tensors) == 1:
-        return jnp.transpose(tensors[0], [labels[0].index(label) for label in out])
+        return _moved(tensors[0], [labels[0].index(label) for label in out])
     if any(count != 2 for count in counts.values()):
         number = {label: i for i, label in enumerate(counts)}
         operands: list[Any] = []
         for tensor, own in zip(tensors, labels, strict=True):
             operands += [tensor, [number[label] for label in own]]
         return jnp.einsum(*operands, [number[label] for label in out], optimize="optimal")
-    nodes = [tn.Node(jnp.asarray(tensor), backend="jax") for tensor in tensors]
+    nodes = [tn.Node(jnp.asarray(tensor), backend=_BACKEND) for tensor in tensors]
     ends: dict[str, list[tn.Edge]] = {}
     for node, own in zip(nodes, labels, strict=True):
         for edge, label in zip(node.edges, own, strict=True):
@@ -56,7 +58,51 @@ def contract(tensors: Sequence[Any], labels: Sequence[Labels], out: Labels) -> A
     for a, b in _path(tuple(labels), out, tuple(sizes.items())):
         node = tn.contract_between(nodes[a], nodes[b], allow_outer_product=True)
         nodes = [*(other for k, other in enumerate(nodes) if k not in (a, b)), node]
-    return nodes[0].reorder_edges([ends[label][0] for label in out]).tensor
+    edges = nodes[0].edges
+    return _moved(nodes[0].tensor, [edges.index(ends[label][0]) for label in out])
+
+
+class _Fused(JaxBackend):
+    """JAX, with products of matrices: axes that stay neighbours are one axis while they move.
+
+    XLA moves the many short axes of a tensor network one by one, and can need several times as long
+    for that as for the product.
+    """
+
+    def tensordot(self, a: Any, b: Any, axes: Sequence[Sequence[int]]) -> Any:
+        """`jnp.tensordot` over pairs of axes."""
+        pairs = sorted(zip(*axes, strict=True), key=lambda pair: pair[int(b.size > a.size)])
+        matrices, kept = [], []
+        for side, tensor in enumerate((a, b)):
+            summed = [pair[side] for pair in pairs]
+            rest = [k for k in range(tensor.ndim) if k not in summed]
+            kept.append([tensor.shape[k] for k in rest])
+            last = [*rest, *summed] == list(range(tensor.ndim))
+            first = not last and [*summed, *rest] == list(range(tensor.ndim))
+            if not first:
+                tensor = _moved(tensor, [*rest, *summed])
+            shape = (math.prod(kept[-1]), math.prod(tensor.shape) // max(1, math.prod(kept[-1])))
+            matrices.append((tensor.reshape(shape[::-1] if first else shape), 0 if first else 1))
+        (left, i), (right, j) = matrices
+        out = jax.lax.dot_general(left, right, (((i,), (j,)), ((), ())))
+        return out.reshape([*kept[0], *kept[1]])
+
+
+def _moved(tensor: Any, order: Sequence[int]) -> Any:
+    """A transpose of runs of axes."""
+    runs: list[list[int]] = []
+    for k in order:
+        if runs and runs[-1][-1] + 1 == k:
+            runs[-1].append(k)
+        else:
+            runs.append([k])
+    places = sorted(runs)
+    fused = tensor.reshape([math.prod(tensor.shape[k] for k in run) for run in places])
+    moved = jnp.transpose(fused, [places.index(run) for run in runs])
+    return moved.reshape([tensor.shape[k] for k in order])
+
+
+_BACKEND = _Fused()
 
 
 @lru_cache(maxsize=4096)
