@@ -30,6 +30,7 @@ from morph.expand import expand
 from morph.initialize import COMPILE_QUICKLY, FANS, infer_laws
 from morph.listener import Listener, Silence
 from morph.network import Network, Variables
+from morph.phases import rate_of
 from morph.progress import Outcome
 from morph.shrink import shrink
 from morph.train import (
@@ -106,7 +107,7 @@ class Sweep:
         test: test examples, whole.
         config: how every run learns, but for its `budget` and `seed`.
         loss: `(logits, y) -> scalar`.
-        optimizer: `(peak learning rate, steps, config) -> optax transformation`.
+        optimizer: `(learning rate by the step of a stage, config) -> optax transformation`.
         listener: hears how it goes: losses are means over the runs.
         look_every: steps between two looks.
 
@@ -124,7 +125,7 @@ class Sweep:
     test: Batch
     config: CycleConfig
     loss: Loss = cross_entropy
-    optimizer: Callable[[float, int, CycleConfig], optax.GradientTransformation] = (
+    optimizer: Callable[[optax.Schedule, CycleConfig], optax.GradientTransformation] = (
         configured_optimizer
     )
     listener: Listener = field(default_factory=Silence)
@@ -162,7 +163,7 @@ class Sweep:
         regularizer = NetworkRegularizer(
             self.graph, self.cost, c.penalty, threshold=0.0, relative_to=reference
         )
-        optimizer = self.optimizer(c.shrink_learning_rate, c.shrink_steps, c)
+        optimizer = self.optimizer(self._rate(SHRINK), c)
         return Pulling(
             regularizer=regularizer,
             strengths=jax.jit(regularizer.strengths),
@@ -259,9 +260,7 @@ class Sweep:
         self, architectures: Sequence[Architecture], seeds: Sequence[int]
     ) -> list[Trained]:
         c = self.config
-        tx = proximal(
-            self.optimizer(c.learning_rate, c.retrain_steps, c), self.regularizer, strength=0.0
-        )
+        tx = proximal(self.optimizer(self._rate(RETRAIN), c), self.regularizer, strength=0.0)
         states = []
         for architecture, seed in zip(architectures, seeds, strict=True):
             keep = self._kept(architecture)
@@ -295,7 +294,7 @@ class Sweep:
         elif variables is None:
             initialise = jax.jit(network.init, compiler_options=COMPILE_QUICKLY)
             variables = initialise(self._key(seed, RETRAIN), self._x)
-        tx = self.optimizer(c.learning_rate, c.retrain_steps, c)
+        tx = self.optimizer(self._rate(RETRAIN), c)
         states = _stacked([TrainState.of(network, variables, tx)])
         states, records = self._run(states, RETRAIN, [seed], c.retrain_steps)
         variables = _unstacked(states, 1)[0].variables
@@ -398,6 +397,11 @@ class Sweep:
     def _controller(self, pulling: Pulling, budget: float) -> Controller:
         steps = self.config.shrink_steps
         schedule = Schedule(
+    def _rate(self, stage: int) -> optax.Schedule:
+        """The learning rate of a stage; every retraining begins from scratch."""
+        own = replace(self.config, baseline=False, cycles=1, final="scratch")
+        return rate_of(own, stage)
+
             budget_ratio=budget, start=steps // 20, end=int(steps * (1.0 - self.config.settle))
         )
         return Controller(
@@ -468,7 +472,7 @@ class Sweep:
 
     @cached_property
     def _seed_tx(self) -> optax.GradientTransformation:
-        return self.optimizer(self.config.learning_rate, self.config.seed_steps, self.config)
+        return self.optimizer(self._rate(SEED), self.config)
 
     @cached_property
     def _step(self) -> Callable[..., tuple[TrainState, Any]]:
