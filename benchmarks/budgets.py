@@ -112,7 +112,8 @@ def shrunk(seed: Seed, cost: Cost, steps: int, chosen: Mapping[str, float]) -> l
         ) -> TrainState:
             nonlocal strength
             strengths = jax.device_get(measure(state.params))
-            found = controller.look(done, strengths, strength)
+            saliency = jax.device_get(state.opt_state.saliency)
+            found = controller.look(done, strengths, strength, saliency)
             strength = found.strength
             along.append(found.cost_ratio / found.target_ratio)
             return state.replace(opt_state=found.obeyed(state.opt_state))
@@ -124,7 +125,9 @@ def shrunk(seed: Seed, cost: Cost, steps: int, chosen: Mapping[str, float]) -> l
         except BudgetError as error:
             row |= {"aimed": aimed, "note": str(error), "fails": True}
             continue
-        worth = regularizer.worth(jax.device_get(measure(state.params)))
+        worth = regularizer.worth(
+            *jax.device_get((measure(state.params), state.opt_state.saliency))
+        )
         keep = strongest_within(cost, worth, aimed, fill=True)
         widths = {name: int(kept.sum()) for name, kept in keep.items()}
         landed = float(cost(widths)) / aimed

@@ -19,7 +19,7 @@ from morph.train import PRECISIONS
 from regularizers.channels.graph import ChannelGraph, near
 from regularizers.costs.cost import Cost
 from regularizers.costs.named import cost_named
-from regularizers.objective import NetworkRegularizer
+from regularizers.objective import FRESH, NetworkRegularizer
 from regularizers.patterns import matched, parse
 
 
@@ -278,6 +278,7 @@ def make_regularizer(
         cost,
         penalty,
         threshold=0.0,
+        relative_to=FRESH,
         strengths=strengths,
         blocks=config.blocks and not has_gates,
     )

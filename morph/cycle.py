@@ -405,7 +405,8 @@ class Cycle:
         self, trainer: Trainer, shrinking: Shrinking, step: int, strengths: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
         """Lets the controller look and decide; what it saw, with costs over the seed's."""
-        look = shrinking.controller.look(step, strengths, shrinking.strength)
+        saliency = jax.device_get(trainer.state.opt_state.saliency)
+        look = shrinking.controller.look(step, strengths, shrinking.strength, saliency)
         trainer.obey(look)
         scale = shrinking.regularizer.seed_cost / self._seed_cost()
         return {
@@ -465,7 +466,8 @@ class Cycle:
             variables = folded(shrinking.graph, variables)
             predict = jax.jit(network.predict)
         params, budget = trainer.state.params, self._budget
-        trim = trimmed(c, shrinking, network.predict, params, variables, budget, self._x)
+        saliency = jax.device_get(trainer.state.opt_state.saliency)
+        trim = trimmed(c, shrinking, network.predict, params, saliency, variables, budget, self._x)
         shrunk = carried.architecture.then(trim.step)
         dense_logits = self._evaluator.logits(predict, trim.masked)
         small_network = self.network.resized(shrunk)

@@ -195,24 +195,27 @@ class Sweep:
             [TrainState.of(self.network, trained[member.seed], pulling.tx) for member in members]
         )
 
+        def seen_of(states: TrainState) -> list[list[Any]]:
+            both = pulling.strengths_of_all(states.params), states.opt_state.saliency
+            return [_unstacked(one, len(members)) for one in jax.device_get(both)]
+
         def look(states: TrainState, step: int) -> tuple[TrainState, list[Look]]:
-            seen = jax.device_get(pulling.strengths_of_all(states.params))
+            seen, saliency = seen_of(states)
             looks = []
             for i, controller in enumerate(controllers):
-                own = {name: s[i] for name, s in seen.items()}
-                looks.append(controller.look(step, own, force[i]))
+                looks.append(controller.look(step, seen[i], force[i], saliency[i]))
                 force[i] = looks[i].strength
             return states.replace(opt_state=_obeyed(states.opt_state, looks)), looks
 
         states, _ = look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]
         states, records = self._run(states, SHRINK, seeds, c.shrink_steps, look)
-        seen = jax.device_get(pulling.strengths_of_all(states.params))
+        seen, saliency = seen_of(states)
         shrunk = []
         for i, one in enumerate(_unstacked(states, len(members))):
             keep = strongest_within(
                 self.cost,
-                pulling.regularizer.worth({name: s[i] for name, s in seen.items()}),
+                pulling.regularizer.worth(seen[i], saliency[i]),
                 members[i].budget * self.cost(),
                 min_width=c.min_width,
                 fill=True,
@@ -394,14 +397,14 @@ class Sweep:
             scaled.append(leaf)
         return jax.tree.unflatten(treedef, scaled)
 
-    def _controller(self, pulling: Pulling, budget: float) -> Controller:
-        steps = self.config.shrink_steps
-        schedule = Schedule(
     def _rate(self, stage: int) -> optax.Schedule:
         """The learning rate of a stage; every retraining begins from scratch."""
         own = replace(self.config, baseline=False, cycles=1, final="scratch")
         return rate_of(own, stage)
 
+    def _controller(self, pulling: Pulling, budget: float) -> Controller:
+        steps = self.config.shrink_steps
+        schedule = Schedule(
             budget_ratio=budget, start=steps // 20, end=int(steps * (1.0 - self.config.settle))
         )
         return Controller(
