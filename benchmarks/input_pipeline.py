@@ -67,7 +67,7 @@ def trainer(
 ) -> Callable[[], Any]:
     """A function that trains one chunk and keeps its state."""
     copied = jax.tree.map(jnp.copy, variables)
-    held = [TrainState.of(network, copied, make_optimizer("momentum", 0.05, 10_000))]
+    held = [TrainState.of(network, copied, make_optimizer("momentum", 0.05))]
     key = jax.random.key(0, impl="rbg")
 
     def run() -> Any:

@@ -5,8 +5,10 @@
 Every child is `python -m experiments.run` on digits. It gets SIGKILL at moments that are spread
 evenly over the records of the whole run, so that all phases have their share, each after a random
 delay that may fall into a step, a checkpoint, a compilation or the end of a phase; then the same
-command goes on. Up to `--each` kills hit one run. Compared bit by bit: metrics.jsonl,
-architecture.json, shrunk.json, and the variables of both networks. About 15 s for each kill.
+command goes on. At most two intervals may be lost: one, and another while the checkpoint before was
+still being written (`beyond` counts the kills that lost more). Up to `--each` kills hit one run.
+Compared bit by bit: metrics.jsonl, architecture.json, shrunk.json, and the variables of both
+networks. About 15 s for each kill.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from morph.checkpoint import load_variables
 
 FILES = ("metrics.jsonl", "architecture.json", "shrunk.json")
 VARIABLES = ("variables", "shrunk_variables")
-INTERVAL = 20  # steps between checkpoints
+INTERVAL, RECORD = 20, 10  # steps between checkpoints, and between records
 LONGEST_DELAY_S = 0.5
 
 
@@ -118,6 +120,7 @@ def killed(
                 "saved_phase": kept[0],
                 "saved_step": kept[1],
                 "records_lost": len(between),
+                "beyond": len(between) > 2 * INTERVAL // RECORD,
             }
         )
     if start(args.network, workdir, log).wait() != 0:
@@ -156,6 +159,9 @@ def main() -> None:
         "kills": len(rows),
         "identical": sum(row["identical"] for row in rows),
         "corrupt": sum(not row["identical"] for row in rows),
+        "most_records_lost": max(row["records_lost"] for row in rows),
+        "records_in_an_interval": INTERVAL // RECORD,
+        "beyond": sum(row["beyond"] for row in rows),
     }
     report(rows, args.out, **facts)
     print(facts)

@@ -62,7 +62,7 @@ def seconds_of(sweep: Sweep, budgets: Sequence[float]) -> dict[str, float]:
 def step_of(sweep: Sweep, runs: int, steps: int = 10) -> Callable[[], Any]:
     """A function that takes a chunk of plain steps of several runs."""
     variables = sweep.network.init(jax.random.key(0), sweep.train.x[:1])
-    tx = sweep.optimizer(0.1, 1000, sweep.config)
+    tx = sweep.optimizer(lambda step: 0.1, sweep.config)
     one = TrainState.of(sweep.network, variables, tx)
     held = [jax.tree.map(lambda leaf: np.stack([leaf] * runs), one)]
     index = np.tile(np.arange(128), (runs, steps, 1))

@@ -46,7 +46,10 @@ HELP: Mapping[str, str] = {
     "metrics": f"Measured on the test set, the larger the better: some of {', '.join(METRICS)}, "
     "separated by commas.",
     "optimizer": "With linear warm-up and cosine decay of the learning rate.",
-    "warmup_steps": "Warm-up of every phase; a tenth of it, at most 500, if not given.",
+    "schedule": "The learning rate warms up and decays in every phase; or once in a run, over all "
+    "phases that go on from each other's weights.",
+    "warmup_steps": "Warm-up of the learning rate; a tenth of its steps, at most 500, if not "
+    "given.",
     "clip_norm": "The largest global norm of a gradient; 0 for any.",
     "ema_decay": "Of an exponential moving average of the weights, which is then what is tested "
     "and saved; 0 for none.",

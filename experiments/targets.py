@@ -36,7 +36,7 @@ from morph.budget import Controller, Schedule, check_feasible
 from morph.checkpoint import WorkdirError, claim_workdir, load_variables, save_variables
 from morph.data import Batch, chunk_ends, chunks
 from morph.network import Network, Variables
-from morph.optimizers import make_optimizer
+from morph.optimizers import make_optimizer, rate_schedule
 from morph.shrink import shrink
 from morph.train import (
     Evaluator,
@@ -139,7 +139,8 @@ class Study:
         kept = Path(options.workdir) / "seed"
         if kept.exists():
             return load_variables(kept, variables)
-        tx = make_optimizer("momentum", options.learning_rate, options.seed_steps)
+        rate = rate_schedule(options.learning_rate, options.seed_steps)
+        tx = make_optimizer("momentum", rate)
         state = TrainState.of(self.network, variables, tx)
         trained = self._run(state, options.seed_steps, "seed").variables
         save_variables(kept, trained)
@@ -166,9 +167,8 @@ class Study:
         )
         controller = Controller(regularizer=regularizer, schedule=schedule)
         strength = controller.initial_strength(jax.device_get(measure(variables["params"])))
-        tx = proximal(
-            make_optimizer("momentum", options.learning_rate, steps), regularizer, strength
-        )
+        rate = rate_schedule(options.learning_rate, steps)
+        tx = proximal(make_optimizer("momentum", rate), regularizer, strength)
         copied = jax.tree.map(jnp.array, variables)  # the step donates what it is given
         state = TrainState.of(self.network, copied, tx)
 

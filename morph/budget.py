@@ -188,13 +188,20 @@ class Controller:
     def _alive(worth: Mapping[str, np.ndarray]) -> dict[str, int]:
         return {name: max(1, int((s > 0).sum())) for name, s in worth.items()}
 
-    def look(self, step: int, strengths: Mapping[str, Any], strength: float) -> Look:
+    def look(
+        self,
+        step: int,
+        strengths: Mapping[str, Any],
+        strength: float,
+        saliency: Mapping[str, Any] | None = None,
+    ) -> Look:
         """One look at the network.
 
         Args:
             step: the step of the schedule.
             strengths: the strength of every channel now.
             strength: the strength that the last look returned.
+            saliency: what channels compete by; their strengths if None.
 
         Raises:
             BudgetError: if the strength runs away: it is `MOST_PULL` times what would remove every
@@ -208,7 +215,7 @@ class Controller:
                     f"the strengths of {name!r} are not finite at step {step}: training has "
                     "diverged. Try a smaller learning rate; the last checkpoint is kept."
                 )
-        here = self.regularizer.worth(strengths)
+        here = self.regularizer.worth(strengths, saliency)
         ratio, target = float(cost(self._alive(here))) / seed_cost, self.schedule(step)
         is_last = target <= self.schedule.budget_ratio
         keep = strongest_within(

@@ -21,7 +21,7 @@ from morph.train import PRECISIONS
 from regularizers.channels.graph import ChannelGraph, near
 from regularizers.costs.cost import Cost
 from regularizers.costs.named import cost_named
-from regularizers.objective import NetworkRegularizer
+from regularizers.objective import FRESH, NetworkRegularizer
 from regularizers.patterns import matched, parse
 
 
@@ -50,7 +50,9 @@ class CycleConfig:
         metrics: names of `losses.METRICS`, separated by commas.
         optimizer: one of `optimizers.OPTIMIZERS`.
         batch_size, learning_rate, weight_decay: of all phases.
-        warmup_steps: of every phase; a tenth of it, at most 500, if None.
+        schedule: the learning rate warms up and decays in every `phase`; or once in a `run`, over
+            all phases that go on from each other's weights, at `learning_rate`.
+        warmup_steps: of the learning rate; a tenth of its steps, at most 500, if None.
         clip_norm: the largest global norm of a gradient; 0 for any.
         ema_decay: of an exponential moving average of the weights, which is what is evaluated and
             kept; 0 for none.
@@ -61,7 +63,7 @@ class CycleConfig:
             to 1; the baseline has no teacher.
         distill_temperature: that softens them.
         shrink_learning_rate: the peak in phases that start from trained weights: shrinking and
-            fine-tuning.
+            fine-tuning; where they have a schedule of their own.
         blocks: residual blocks and towers may go as a whole (not with gates).
         min_width: no group gets narrower.
         floors: least widths per pattern, `"Conv_0=8,Block_*=4"`, beside `min_width`.
@@ -97,6 +99,7 @@ class CycleConfig:
     label_smoothing: float = 0.0
     metrics: str = "accuracy"
     optimizer: str = "momentum"
+    schedule: str = "phase"
     warmup_steps: int | None = None
     clip_norm: float = 0.0
     ema_decay: float = 0.0
@@ -134,12 +137,14 @@ def target_cost(config: CycleConfig, graph: ChannelGraph) -> Cost:
 
 STARTS = ("scratch", "warm")  # of an expanded network
 FINALS = ("scratch", "finetune")
+SCHEDULES = ("phase", "run")  # what the learning rate decays over
 
 # What a setting may be.
 CHOICES: Mapping[str, Collection[str]] = {
     "loss": LOSSES,
     "metrics": METRICS,
     "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
     "augment": AUGMENTATIONS,
     "precision": PRECISIONS,
     "expand": STARTS,
@@ -172,23 +177,15 @@ def names_of(setting: str) -> list[str]:
     return [name.strip() for name in setting.split(",") if name.strip()]
 
 
-def configured_optimizer(
-    peak: float, steps: int, config: CycleConfig
-) -> optax.GradientTransformation:
-    """The optimizer that a configuration names, for a phase.
+def configured_optimizer(rate: optax.Schedule, config: CycleConfig) -> optax.GradientTransformation:
+    """The optimizer that a configuration names.
 
     Args:
-        peak: the learning rate after the warm-up.
-        steps: of the phase.
+        rate: the learning rate at every step of a phase.
         config: names it.
     """
     return make_optimizer(
-        config.optimizer,
-        peak,
-        steps,
-        weight_decay=config.weight_decay,
-        warmup_steps=config.warmup_steps,
-        clip_norm=config.clip_norm,
+        config.optimizer, rate, weight_decay=config.weight_decay, clip_norm=config.clip_norm
     )
 
 
@@ -315,6 +312,7 @@ def make_regularizer(
         cost,
         penalty,
         threshold=0.0,
+        relative_to=FRESH,
         strengths=strengths,
         blocks=config.blocks and not has_gates,
     )

@@ -73,7 +73,7 @@ from morph.mesh import (
 )
 from morph.network import Network, Variables
 from morph.patience import BEST, best_of, copy_kept, is_over
-from morph.phases import Phase, phases_of
+from morph.phases import Phase, phases_of, rate_of
 from morph.pricing import Prices
 from morph.progress import Carried, Outcome, carried_from_json, drop_records, progress_json
 from morph.shrinking import Shrinking, begin, trimmed
@@ -147,7 +147,7 @@ class Cycle:
             here instead of by name should be told apart in `identity`.
         metrics: `{name: (logits, y) -> scalar}` of whole sets, the larger the better; those that
             `config` names if None. The first is what `config.patience` goes by.
-        optimizer: `(peak learning rate, steps, config) -> optax transformation`.
+        optimizer: `(learning rate by the step of a phase, config) -> optax transformation`.
         augment: `(key, x) -> x` on a training batch, compiled into the step; those that `config`
             names if None.
         listener: hears how it goes.
@@ -165,7 +165,7 @@ class Cycle:
     identity: Mapping[str, Any] = field(default_factory=dict)
     loss: Loss | None = None
     metrics: Mapping[str, Metric] | None = None
-    optimizer: Callable[[float, int, CycleConfig], optax.GradientTransformation] = (
+    optimizer: Callable[[optax.Schedule, CycleConfig], optax.GradientTransformation] = (
         configured_optimizer
     )
     augment: Augmentation | None = None
@@ -323,8 +323,7 @@ class Cycle:
         network = self.network.resized(architecture)
         if variables is None:  # the first phase; all others get theirs from the one before
             variables = fresh(network, self._key(i), self._x)
-        peak = c.shrink_learning_rate if phase.warm else c.learning_rate
-        tx = self.optimizer(peak, phase.steps, c)
+        tx = self.optimizer(rate_of(c, i), c)
         shrinking: Shrinking | None = None
         if phase.kind == "shrink":
             graph = trace_channels(network.predict, variables, self._x)
@@ -402,7 +401,8 @@ class Cycle:
         self, trainer: Trainer, shrinking: Shrinking, step: int, strengths: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
         """Lets the controller look and decide; what it saw, with costs over the seed's."""
-        look = shrinking.controller.look(step, strengths, shrinking.strength)
+        saliency = jax.device_get(trainer.state.opt_state.saliency)
+        look = shrinking.controller.look(step, strengths, shrinking.strength, saliency)
         trainer.obey(look)
         scale = shrinking.regularizer.seed_cost / self._seed_cost()
         return {
@@ -488,7 +488,8 @@ class Cycle:
             variables = folded(shrinking.graph, variables)
             predict = jax.jit(network.predict)
         params, budget = trainer.state.params, self._budget
-        trim = trimmed(c, shrinking, network.predict, params, variables, budget, self._x)
+        saliency = jax.device_get(trainer.state.opt_state.saliency)
+        trim = trimmed(c, shrinking, network.predict, params, saliency, variables, budget, self._x)
         shrunk = carried.architecture.then(trim.step)
         dense_logits = self._evaluator.logits(predict, trim.masked)
         small_network = self.network.resized(shrunk)

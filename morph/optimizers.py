@@ -1,4 +1,4 @@
-"""Optimizers by name: one schedule, weight decay on kernels, clipping."""
+"""Optimizers by name: one schedule of the learning rate, weight decay on kernels, clipping."""
 
 from __future__ import annotations
 
@@ -38,27 +38,37 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 }
 
 
-def make_optimizer(
-    name: str,
-    peak: float,
-    steps: int,
-    *,
-    weight_decay: float = 1e-4,
-    warmup_steps: int | None = None,
-    clip_norm: float = 0.0,
-) -> optax.GradientTransformation:
-    """An optimizer with linear warm-up and cosine decay to zero.
+def rate_schedule(
+    peak: float, steps: int, *, warmup_steps: int | None = None, start: int = 0
+) -> optax.Schedule:
+    """Linear warm-up and cosine decay to zero.
 
     Args:
-        name: one of `OPTIMIZERS`.
         peak: learning rate after the warm-up.
-        steps: of the phase.
-        weight_decay: of kernels; an L2 penalty, or decoupled where the optimizer is known for it
-            (adamw, lamb, lion).
+        steps: until it is zero.
         warmup_steps: a tenth of the steps, at most 500, if None.
-        clip_norm: the largest global norm of a gradient; 0 for any.
+        start: the step that counts as the first.
+
+    Example:
+        >>> float(rate_schedule(0.1, 100, start=10)(0)), float(rate_schedule(0.1, 100)(10))
+        (0.1..., 0.1...)
     """
     ramp = min(steps // 10, 500) if warmup_steps is None else min(warmup_steps, steps - 1)
     schedule = optax.warmup_cosine_decay_schedule(0.0, peak, ramp, max(steps, ramp + 1))
-    optimizer = OPTIMIZERS[name](schedule, weight_decay)
+    return lambda step: schedule(step + start)
+
+
+def make_optimizer(
+    name: str, rate: optax.ScalarOrSchedule, *, weight_decay: float = 1e-4, clip_norm: float = 0.0
+) -> optax.GradientTransformation:
+    """An optimizer by name.
+
+    Args:
+        name: one of `OPTIMIZERS`.
+        rate: the learning rate.
+        weight_decay: of kernels; an L2 penalty, or decoupled where the optimizer is known for it
+            (adamw, lamb, lion).
+        clip_norm: the largest global norm of a gradient; 0 for any.
+    """
+    optimizer = OPTIMIZERS[name](rate, weight_decay)
     return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer) if clip_norm else optimizer

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from morph.architecture import Architecture
+from morph.architecture import Architecture, names_in
 from morph.budget import Controller, Schedule
 from morph.config import CycleConfig, make_floors, make_regularizer, target_cost
 from morph.gates import with_gates
@@ -99,6 +99,7 @@ def trimmed(
     shrinking: Shrinking,
     predict: Callable[..., Any],
     params: Any,
+    saliency: Mapping[str, np.ndarray],
     variables: Variables,
     budget: float,
     x: Any,
@@ -110,6 +111,7 @@ def trimmed(
         shrinking: of the phase.
         predict: the network at its start, without gates.
         params: what strengths are measured of.
+        saliency: of the channels.
         variables: what is kept, without gates.
         budget: in the unit of the target's cost.
         x: an input.
@@ -117,14 +119,18 @@ def trimmed(
     graph, regularizer = shrinking.graph, shrinking.regularizer
     removed = regularizer.silent_blocks(params)
     if not removed:
-        worth = regularizer.worth(shrinking.measure(params))
+        worth = regularizer.worth(shrinking.measure(params), saliency)
         step = shrink(graph, _keep(config, graph, regularizer, worth, budget))
     else:
         first = shrink(graph, {}, removed=removed)
         left = first.take(graph.mask({**variables, "params": params}, {}, removed))
         rest = trace_channels(compact(predict, first), left, x)
         own = make_regularizer(config, rest, target_cost(config, rest))
-        worth = own.worth(jax.device_get(jax.jit(own.strengths)(left["params"])))
+        names = names_in(first, Architecture.of_seed(rest))
+        worth = own.worth(
+            jax.device_get(jax.jit(own.strengths)(left["params"])),
+            {g.group: saliency[names.get(g.group, g.group)] for g in own.groups},
+        )
         step = first.then(shrink(rest, _keep(config, rest, own, worth, budget)))
     alive = {
         name: np.isin(np.arange(group.seed_width), group.parents)

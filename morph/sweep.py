@@ -30,6 +30,7 @@ from morph.expand import expand
 from morph.initialize import COMPILE_QUICKLY, FANS, infer_laws
 from morph.listener import Listener, Silence
 from morph.network import Network, Variables
+from morph.phases import rate_of
 from morph.pricing import Prices
 from morph.progress import Outcome
 from morph.shrink import shrink
@@ -105,7 +106,7 @@ class Sweep:
         test: test examples, whole.
         config: how every run learns, but for its `budget` and `seed`.
         loss: `(logits, y) -> scalar`.
-        optimizer: `(peak learning rate, steps, config) -> optax transformation`.
+        optimizer: `(learning rate by the step of a stage, config) -> optax transformation`.
         listener: hears how it goes: losses are means over the runs.
         look_every: steps between two looks.
 
@@ -123,7 +124,7 @@ class Sweep:
     test: Batch
     config: CycleConfig
     loss: Loss = cross_entropy
-    optimizer: Callable[[float, int, CycleConfig], optax.GradientTransformation] = (
+    optimizer: Callable[[optax.Schedule, CycleConfig], optax.GradientTransformation] = (
         configured_optimizer
     )
     listener: Listener = field(default_factory=Silence)
@@ -161,7 +162,7 @@ class Sweep:
         regularizer = NetworkRegularizer(
             self.graph, self.cost, c.penalty, threshold=0.0, relative_to=reference
         )
-        optimizer = self.optimizer(c.shrink_learning_rate, c.shrink_steps, c)
+        optimizer = self.optimizer(self._rate(SHRINK), c)
         return Pulling(
             regularizer=regularizer,
             strengths=jax.jit(regularizer.strengths),
@@ -193,24 +194,27 @@ class Sweep:
             [TrainState.of(self.network, trained[member.seed], pulling.tx) for member in members]
         )
 
+        def seen_of(states: TrainState) -> list[list[Any]]:
+            both = pulling.strengths_of_all(states.params), states.opt_state.saliency
+            return [_unstacked(one, len(members)) for one in jax.device_get(both)]
+
         def look(states: TrainState, step: int) -> tuple[TrainState, list[Look]]:
-            seen = jax.device_get(pulling.strengths_of_all(states.params))
+            seen, saliency = seen_of(states)
             looks = []
             for i, controller in enumerate(controllers):
-                own = {name: s[i] for name, s in seen.items()}
-                looks.append(controller.look(step, own, force[i]))
+                looks.append(controller.look(step, seen[i], force[i], saliency[i]))
                 force[i] = looks[i].strength
             return states.replace(opt_state=_obeyed(states.opt_state, looks)), looks
 
         states, _ = look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]
         states, records = self._run(states, SHRINK, seeds, c.shrink_steps, look)
-        seen = jax.device_get(pulling.strengths_of_all(states.params))
+        seen, saliency = seen_of(states)
         shrunk = []
         for i, one in enumerate(_unstacked(states, len(members))):
             keep = strongest_within(
                 self.cost,
-                pulling.regularizer.worth({name: s[i] for name, s in seen.items()}),
+                pulling.regularizer.worth(seen[i], saliency[i]),
                 members[i].budget * self.cost(),
                 min_width=c.min_width,
                 fill=True,
@@ -258,9 +262,7 @@ class Sweep:
         self, architectures: Sequence[Architecture], seeds: Sequence[int]
     ) -> list[Trained]:
         c = self.config
-        tx = proximal(
-            self.optimizer(c.learning_rate, c.retrain_steps, c), self.regularizer, strength=0.0
-        )
+        tx = proximal(self.optimizer(self._rate(RETRAIN), c), self.regularizer, strength=0.0)
         states = []
         for architecture, seed in zip(architectures, seeds, strict=True):
             keep = self._kept(architecture)
@@ -294,7 +296,7 @@ class Sweep:
         elif variables is None:
             initialise = jax.jit(network.init, compiler_options=COMPILE_QUICKLY)
             variables = initialise(self._key(seed, RETRAIN), self._x)
-        tx = self.optimizer(c.learning_rate, c.retrain_steps, c)
+        tx = self.optimizer(self._rate(RETRAIN), c)
         states = _stacked([TrainState.of(network, variables, tx)])
         states, records = self._run(states, RETRAIN, [seed], c.retrain_steps)
         variables = _unstacked(states, 1)[0].variables
@@ -394,6 +396,11 @@ class Sweep:
             scaled.append(leaf)
         return jax.tree.unflatten(treedef, scaled)
 
+    def _rate(self, stage: int) -> optax.Schedule:
+        """The learning rate of a stage; every retraining begins from scratch."""
+        own = replace(self.config, baseline=False, cycles=1, final="scratch")
+        return rate_of(own, stage)
+
     def _controller(self, pulling: Pulling, budget: float) -> Controller:
         steps = self.config.shrink_steps
         schedule = Schedule(
@@ -469,7 +476,7 @@ class Sweep:
 
     @cached_property
     def _seed_tx(self) -> optax.GradientTransformation:
-        return self.optimizer(self.config.learning_rate, self.config.seed_steps, self.config)
+        return self.optimizer(self._rate(SEED), self.config)
 
     @cached_property
     def _step(self) -> Callable[..., tuple[TrainState, Any]]:

@@ -31,6 +31,9 @@ from regularizers.penalties import COMBINATIONS, PENALTIES, Strength
 from regularizers.protection import AJAR, FLOOR, PRESSURE
 from regularizers.slices import Slices, scaled, slices_of
 
+LEAST = 1e-30  # what a channel that is alive is worth at least
+FRESH = "fresh"  # units of strength: those of a freshly drawn layer
+
 
 class NetworkRegularizer:
     """Measures the strength of every channel and pulls it to zero by what it costs.
@@ -46,10 +49,10 @@ class NetworkRegularizer:
         threshold: a channel is alive while its strength is above it. Use 0 with `proximal`.
         inexact: also pull on groups whose dead channels would not be exactly zero.
         relative_to: measure every strength in units of its group's mean in these variables, e.g.
-            the seed's. Weights of a wide layer are smaller than those of a narrow one, and not
-            worth less for it. Where penalties differ and nothing is given, strengths are in units
-            of a freshly drawn layer's (1 for gates and gamma, 1/sqrt(fan-in) for a kernel), so that
-            they can compete.
+            the seed's, or, if `"fresh"`, of a freshly drawn layer (1 for gates and gamma,
+            1/sqrt(fan-in) for a kernel). Weights of a wide layer are smaller than those of a narrow
+            one, and not worth less for it. Where penalties differ, also because a group falls back
+            to another, and nothing is given, it is `"fresh"`, so that they can compete.
         strengths: multipliers of the strength (lambda) per pattern: `{"Dense_*": 0.1}`; 1 where
             none matches, and 0 leaves a group alone.
         blocks: also pull on blocks (`ChannelGraph.blocks`). While one weakens its channels count
@@ -82,10 +85,11 @@ class NetworkRegularizer:
         known: Sequence[tuple[str, Collection[str]]] = [
             *((name, PENALTIES) for name in asked.values()),
             (combine, COMBINATIONS),
+            *([(relative_to, (FRESH,))] if isinstance(relative_to, str) else []),
         ]
         for name, table in known:
             if name not in table:
-                raise ValueError(f"unknown penalty or combination {name!r}{near(name, table)}")
+                raise ValueError(f"unknown option {name!r}{near(name, table)}")
         if not 0.0 <= l1_share <= 1.0:
             raise ValueError(f"l1_share must be between 0 and 1, found {l1_share}")
         self.graph = graph
@@ -111,9 +115,11 @@ class NetworkRegularizer:
                 + (" Some have a strength of 0." if pulled else "")
             )
         self.blocks: tuple[BlockStrength, ...] = ()
-        self.is_mixed = len(set(asked.values())) > 1 and relative_to is None
+        if relative_to is None and len({g.penalty for g in self.groups}) > 1:
+            relative_to = FRESH
+        self.is_fresh = isinstance(relative_to, str)
         self.scale: dict[str, float] = {}
-        if relative_to is not None:
+        if relative_to is not None and not self.is_fresh:
             means = {name: float(s.mean()) for name, s in self.strengths(relative_to).items()}
             self.scale = {name: 1.0 / mean for name, mean in means.items() if mean > 0.0}
         if blocks:
@@ -184,26 +190,57 @@ class NetworkRegularizer:
             * self.combine(
                 [
                     source.strength(leaves[source.path], g.width, self.l1_share)
-                    / (source.fresh if self.is_mixed else 1.0)
+                    / (source.fresh if self.is_fresh else 1.0)
                     for source in g.measured
                 ]
             )
             for g in self.groups
         }
 
-    def worth(self, strengths: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """What is compared where channels compete: strength over multiplier, 0 for dead channels.
+    def worth(
+        self, strengths: Mapping[str, Any], saliency: Mapping[str, Any] | None = None
+    ) -> dict[str, np.ndarray]:
+        """What is compared where channels compete: over its multiplier, 0 for dead channels.
 
         A channel of half the multiplier is pulled half as hard, and so is worth twice as much.
+
+        Args:
+            strengths: of all channels; they tell which are dead.
+            saliency: what is compared; the strengths if not given, all zero, or not of all groups.
         """
+        values = strengths
+        if saliency and set(strengths) <= set(saliency) and any(map(np.any, saliency.values())):
+            values = saliency
         return {
             name: np.where(
                 np.asarray(s) > self.thresholds[name],
-                np.asarray(s) / self.multipliers.get(name, 1.0),
+                np.maximum(np.asarray(values[name]), LEAST) / self.multipliers.get(name, 1.0),
                 0.0,
             )
             for name, s in strengths.items()
         }
+
+    def slopes(self, variables: Any, gradients: Any) -> dict[str, Float[Array, " width"]]:
+        """The derivative of the loss by a factor on every channel, by group; none of gates.
+
+        Args:
+            variables: the traced variables, or only their `params`.
+            gradients: of the loss, likewise.
+        """
+        widths = {g.group: g.width for g in self.groups if g.pulled}
+        paths, leaves, _ = flat_paths(variables)
+
+        def multiplied(factors: Mapping[str, Any]) -> list[Any]:
+            every = {g.group: factors.get(g.group, jnp.ones(g.width)) for g in self.groups}
+            return [
+                scaled(self.graph, path, leaf, self._slices, every)
+                for path, leaf in zip(map(self._full, paths), leaves, strict=True)
+            ]
+
+        ones = {name: jnp.ones(width) for name, width in widths.items()}
+        _, pull_back = jax.vjp(multiplied, ones)
+        (slopes,) = pull_back(jax.tree.leaves(gradients))
+        return dict(slopes)
 
     @property
     def gated(self) -> tuple[str, ...]:
@@ -363,7 +400,7 @@ class NetworkRegularizer:
 
     def _unit(self, g: Strength) -> float:
         """The strength of a channel of a freshly drawn layer; of a gate that is surely open."""
-        fresh = 1.0 if self.is_mixed else max(source.fresh for source in g.measured)
+        fresh = 1.0 if self.is_fresh else max(source.fresh for source in g.measured)
         return fresh * self.scale.get(g.group, 1.0)
 
     @cached_property

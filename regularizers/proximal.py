@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from regularizers.objective import NetworkRegularizer
 
+MEMORY = 0.97  # of the average of squared derivatives, per step
+
 
 class ProximalState(NamedTuple):
     """The state of the wrapped optimizer, and what a budget controller may set between steps.
@@ -23,6 +25,8 @@ class ProximalState(NamedTuple):
         strength: the strength in force; kept up by the schedule if one was given.
         protected: channels that are not pulled to zero, by group.
         held: channels that stay zero, by group.
+        saliency: of every channel, by group: the average square of the loss's derivative by a
+            factor on it (Molchanov et al. 2019, with gates), over the last steps; none of gates.
     """
 
     inner: Any
@@ -30,6 +34,7 @@ class ProximalState(NamedTuple):
     strength: Float[Array, ""]
     protected: dict[str, Bool[Array, " width"]]
     held: dict[str, Bool[Array, " width"]]
+    saliency: dict[str, Float[Array, " width"]]
 
 
 def proximal(
@@ -65,6 +70,7 @@ def proximal(
             jnp.asarray(first, jnp.float32),
             none,
             jax.tree.map(jnp.copy, none),
+            {g.group: jnp.zeros(g.width) for g in regularizer.groups if g.pulled},
         )
 
     def update(
@@ -81,7 +87,14 @@ def proximal(
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
         updates = jax.tree.map(lambda q, p: q - p, pulled, params)
         now = jnp.asarray(now, jnp.float32)
-        return updates, ProximalState(inner, state.steps + 1, now, state.protected, state.held)
+        slopes = regularizer.slopes(params, gradients)
+        saliency = {
+            name: MEMORY * old + (1.0 - MEMORY) * jnp.square(slopes[name])
+            for name, old in state.saliency.items()
+        }
+        return updates, ProximalState(
+            inner, state.steps + 1, now, state.protected, state.held, saliency
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -189,9 +189,9 @@ def test_settings_without_sense_are_refused(tmp_path, data):
 
 
 def test_a_diverging_loss_ends_the_run_and_says_where(tmp_path, data):
-    def explode(peak, steps, config):
-        del steps, config
-        return optax.sgd(peak * 1e30)
+    def explode(rate, config):
+        del config
+        return optax.sgd(lambda step: rate(step) * 1e30)
 
     with pytest.raises(TrainingDivergedError, match=r"at step 10 of phase 'seed'"):
         make(tmp_path, data, replace(CONFIG, baseline=False), optimizer=explode).run()

@@ -1,6 +1,7 @@
 """Compiled steps and what they may be asked for; data; evaluation; losses that are no numbers."""
 
 import itertools
+from dataclasses import replace
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 import morph
 from morph.augment import AUGMENTATIONS, augmented, mixup
+from morph.config import CycleConfig
 from morph.data import (
     Batch,
     DataError,
@@ -23,7 +25,8 @@ from morph.data import (
 )
 from morph.losses import LOSSES, METRICS, Teacher, cross_entropy, loss_named
 from morph.network import Network
-from morph.optimizers import OPTIMIZERS, make_optimizer
+from morph.optimizers import OPTIMIZERS, make_optimizer, rate_schedule
+from morph.phases import phases_of, rate_of
 from morph.train import (
     Evaluator,
     TrainingDivergedError,
@@ -70,7 +73,9 @@ def train(dense, variables, data, chunk, *, step=None, tx=None, **state):
     """The state and the losses after a chunk; the variables stay whole."""
     step = step or make_step()
     copied, state = jax.tree.map(jnp.array, (variables, state))
-    state = TrainState.of(dense, copied, tx or make_optimizer("momentum", 0.1, 10), **state)
+    state = TrainState.of(
+        dense, copied, tx or make_optimizer("momentum", rate_schedule(0.1, 10)), **state
+    )
     resident = None if isinstance(chunk, Batch) else Batch(*map(jnp.asarray, data))
     return step(state, resident, chunk, KEY)
 
@@ -207,7 +212,7 @@ def test_every_optimizer_follows_the_gradient_and_decays_kernels_only(name):
     params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
     moved = {}
     for decay in (0.0, 0.5):
-        tx = make_optimizer(name, 0.1, 10, weight_decay=decay, warmup_steps=0)
+        tx = make_optimizer(name, 0.1, weight_decay=decay)
         gradient = jax.tree.map(lambda leaf: 0.1 * jnp.ones_like(leaf), params)
         updates, _ = tx.update(gradient, tx.init(params), params)
         moved[decay] = updates
@@ -219,13 +224,42 @@ def test_every_optimizer_follows_the_gradient_and_decays_kernels_only(name):
 
 def test_gradients_are_clipped_and_the_rate_warms_up():
     params = {"kernel": jnp.zeros((3, 4))}
-    tx = make_optimizer("sgd", 1.0, 10, weight_decay=0.0, warmup_steps=4, clip_norm=0.5)
+    rate = rate_schedule(1.0, 10, warmup_steps=4)
+    tx = make_optimizer("sgd", rate, weight_decay=0.0, clip_norm=0.5)
     state, sizes = tx.init(params), []
     for _ in range(6):
         updates, state = tx.update({"kernel": jnp.full((3, 4), 100.0)}, state, params)
         sizes.append(float(jnp.linalg.norm(updates["kernel"])))
     np.testing.assert_allclose(sizes[:5], 0.5 * np.asarray([0, 0.25, 0.5, 0.75, 1]), atol=1e-6)
     assert sizes[5] < sizes[4]
+
+
+def test_a_schedule_of_the_run_goes_on_over_the_phases_that_share_weights():
+    warm = CycleConfig(
+        schedule="run",
+        expand="warm",
+        final="finetune",
+        cycles=2,
+        baseline=True,
+        seed_steps=7,
+        shrink_steps=5,
+        retrain_steps=4,
+    )
+
+    def rates(config):
+        phases = enumerate(phases_of(config))
+        return [[float(rate_of(config, i)(n)) for n in range(phase.steps)] for i, phase in phases]
+
+    def one(peak, steps):
+        return [float(rate_schedule(peak, steps)(n)) for n in range(steps)]
+
+    uniform, *chain = rates(warm)
+    assert uniform == one(warm.learning_rate, 4)
+    assert list(itertools.chain(*chain)) == one(warm.learning_rate, 7 + 2 * (5 + 4))
+    *_, shrink, retrain = rates(replace(warm, final="scratch"))
+    assert retrain == one(warm.learning_rate, 4)
+    assert shrink[-1] == one(warm.learning_rate, 7 + 5 + 4 + 5)[-1]
+    assert rates(replace(warm, schedule="phase"))[2] == one(warm.shrink_learning_rate, 5)
 
 
 # ---- Losses and metrics

@@ -216,10 +216,11 @@ def test_inexact_groups_are_left_alone_unless_asked_for():
     [
         (
             {"penalty": "gama"},
-            "unknown penalty or combination 'gama'; did you mean 'gamma' or 'gates'?",
+            "unknown option 'gama'; did you mean 'gamma' or 'gates'?",
         ),
-        ({"penalty": "xyz"}, "unknown penalty or combination 'xyz'; known are 'group_lasso'"),
-        ({"combine": "maxx"}, "unknown penalty or combination 'maxx'; did you mean 'max'"),
+        ({"penalty": "xyz"}, "unknown option 'xyz'; known are 'group_lasso'"),
+        ({"combine": "maxx"}, "unknown option 'maxx'; did you mean 'max'"),
+        ({"relative_to": "frsh"}, "unknown option 'frsh'; did you mean 'fresh'"),
         ({"l1_share": 1.5}, "l1_share must be between 0 and 1, found 1.5"),
         ({"l1_share": -0.5}, "l1_share must be between 0 and 1, found -0.5"),
     ],
@@ -254,6 +255,33 @@ def test_strengths_relative_to_their_groups_means(dense_net):
     pulled = relative.strengths(relative.shrink_step(variables, step))["a"]
     expected = np.maximum(np.asarray(after["a"]) - 0.5 * float(after["a"].max()), 0.0)
     np.testing.assert_allclose(pulled, expected, rtol=1e-4, atol=1e-6)
+
+
+class FallsBack(nn.Module):
+    """A hidden layer with a scale to measure, and one without."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(6, use_bias=False)(x))
+        x = nn.relu(nn.Dense(5, use_bias=False)(nn.relu(x)))
+        return nn.Dense(2)(x)
+
+
+def test_strengths_in_units_of_fresh_layers(dense_net):
+    variables, graph = dense_net
+    plain = reg.NetworkRegularizer(graph, reg.flops(graph)).strengths(variables)
+    fresh = reg.NetworkRegularizer(graph, reg.flops(graph), relative_to="fresh")
+    for name, fan_in in (("a", 4), ("b", 6)):
+        expected = plain[name] * np.sqrt(fan_in)
+        np.testing.assert_allclose(fresh.strengths(variables)[name], expected, rtol=1e-5)
+    # Where a layer has no scale, its kernel competes with the scales of others.
+    model, x = FallsBack(), jnp.zeros((1, 4))
+    variables = model.init(jax.random.key(0), x)
+    graph = reg.trace_channels(model.apply, variables, x)
+    gamma = reg.NetworkRegularizer(graph, reg.flops(graph), "gamma").strengths(variables)
+    kernel = np.asarray(variables["params"]["Dense_1"]["kernel"], np.float64)
+    np.testing.assert_allclose(gamma["Dense_0"], 1.0)
+    np.testing.assert_allclose(gamma["Dense_1"], root_mean_square(kernel) * 6**0.5, rtol=1e-5)
 
 
 def test_a_cost_of_nothing_is_refused():
@@ -305,6 +333,13 @@ def test_a_penalty_and_a_strength_per_pattern(conv_net):
         np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-6)
     # Pulled a quarter as hard, worth four times as much where channels compete.
     np.testing.assert_allclose(mixed.worth(s)["conv_1"], 4.0 * np.asarray(s["conv_1"]), rtol=1e-6)
+    saliency = {name: np.arange(1.0, 1.0 + len(each)) for name, each in s.items()}
+    told = mixed.worth({**s, "conv_0": np.zeros(6)}, saliency)
+    assert told["conv_0"].tolist() == [0.0] * 6
+    assert told["conv_1"].tolist() == (4.0 * saliency["conv_1"]).tolist()
+    silent = {name: np.zeros(len(each)) for name, each in s.items()}
+    for lacking in (None, {}, {"conv_0": saliency["conv_0"]}, silent):
+        np.testing.assert_array_equal(mixed.worth(s, lacking)["conv_0"], s["conv_0"])
     one = reg.NetworkRegularizer(graph, cost, strengths={"conv_1": 0.0})
     assert [g.group for g in one.groups] == ["conv_0"]
 
@@ -314,7 +349,7 @@ def test_a_penalty_and_a_strength_per_pattern(conv_net):
     [
         ({"penalty": {"conv_2": "gamma"}}, "penalty: 'conv_2' matches no .*did you mean 'conv_"),
         ({"penalty": {"conv_0": "gamma"}}, "no pattern of 'conv_0' matches the group 'conv_1'"),
-        ({"penalty": {"*": "gama"}}, "unknown penalty or combination 'gama'"),
+        ({"penalty": {"*": "gama"}}, "unknown option 'gama'"),
         ({"strengths": {"dense": 1.0}}, "strengths: 'dense' matches no channel group"),
         ({"strengths": {"*": -1.0}}, r"that of '\*' must be a number of at least 0, found -1"),
         ({"strengths": {"*": 0.0}}, "Some have a strength of 0"),

@@ -262,3 +262,43 @@ def test_parameters_that_do_not_fit_are_refused(graph, variables):
     params = {name: p for name, p in variables["params"].items() if name != "norm_0"}
     with pytest.raises(ValueError, match="'params/norm_0/scale' is missing"):
         tx.update(params, tx.init(params), params)
+
+
+@pytest.mark.parametrize("penalty", ["gamma", "group_lasso"])
+def test_saliency_is_the_square_of_the_slope_along_each_channel(graph, variables, penalty):
+    regularizer = regularizer_of(graph, penalty)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape),
+        variables["params"],
+    )
+
+    def loss(params):
+        logits, _ = MODEL.apply(
+            {**variables, "params": params}, X, train=True, mutable=["batch_stats"]
+        )
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
+
+    tx = reg.proximal(optax.sgd(0.1), regularizer, 0.0)
+    state = tx.init(params)
+    assert not any(s.any() for s in state.saliency.values())
+    gradient = jax.grad(loss)(params)
+    _, once = tx.update(gradient, state, params)
+    _, twice = tx.update(gradient, once, params)
+    slope = jax.jit(lambda along: jax.jvp(loss, (params,), (along,))[1])
+    for name, width in (("conv_0", 11), ("conv_1", 7)):
+        i = name[-1]
+        pulled = {f"norm_{i}": ("scale", "bias")}
+        if penalty == "group_lasso":
+            pulled[name] = ("kernel",)
+        slopes = []
+        for c in range(width):  # the derivative along all that is pulled with the channel
+            along = jax.tree.map(jnp.zeros_like, params)
+            for module, leaves in pulled.items():
+                for leaf in leaves:
+                    own = params[module][leaf]
+                    along[module][leaf] = jnp.where(jnp.arange(width) == c, own, 0.0)
+            slopes.append(slope(along))
+        square = np.square(np.asarray(slopes))
+        np.testing.assert_allclose(once.saliency[name], 0.03 * square, rtol=1e-4, atol=1e-10)
+        share = 1.0 - 0.97**2
+        np.testing.assert_allclose(twice.saliency[name], share * square, rtol=1e-4, atol=1e-10)
