@@ -28,8 +28,9 @@ from experiments import plots
 from experiments.display import duration, humanize
 from experiments.plots import Point
 from experiments.report.charts import tradeoff_chart
-from experiments.report.page import page_of, table
+from experiments.report.page import page_of
 from experiments.report.runs import Run, RunError, read_run
+from experiments.report.tables import table
 
 _PAGES, _PICTURES = (".html",), (".png", ".svg", ".pdf")
 MISSING = "–"

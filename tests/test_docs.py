@@ -9,7 +9,10 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("inference", "pinned", "custom_primitives", "costs", "edge_tpu", "calibrate", "training")
+PAGES = (
+    "inference", "pinned", "custom_primitives", "costs", "edge_tpu", "calibrate", "training",
+    "tensorize",
+)  # fmt: skip
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from experiments.plots import Point, pareto_front
+from experiments.report.tables import esc
 
 _WIDTH = 880
 _NAME_WIDTH = 250
@@ -58,8 +58,8 @@ def bar_chart(bars: Sequence[Bar], alt: str) -> str:
         top, tall = k * row + 3, row - 6
         middle = top + tall / 2
         mark = "removed" if bar.removed else "wider" if bar.now > bar.seed else "now"
-        parts.append(f'<g class="{mark}"><title>{_esc(bar.name)}: {_esc(bar.label)}</title>')
-        parts.append(_text(_NAME_WIDTH - 10, middle + 4, tail(bar.name), "name"))
+        parts.append(f'<g class="{mark}"><title>{esc(bar.name)}: {esc(bar.label)}</title>')
+        parts.append(text(_NAME_WIDTH - 10, middle + 4, tail(bar.name), "name"))
         if bar.removed:
             length = min(_NAME_WIDTH - 16, 6.4 * min(len(bar.name), _NAME_LENGTH))
             left = _NAME_WIDTH - 10 - length
@@ -72,9 +72,9 @@ def bar_chart(bars: Sequence[Bar], alt: str) -> str:
             diamond = f"M{x - 4:.1f} {middle:.1f}l4-4 4 4-4 4z"
             parts.append(f'<path class="between" d="{diamond}"/>')
         right = _NAME_WIDTH + max(bar.seed, bar.now, bar.between or 0.0) * scale
-        parts.append(_text(right + 9, middle + 4, bar.label, "label"))
+        parts.append(text(right + 9, middle + 4, bar.label, "label"))
         parts.append("</g>")
-    return _svg(parts, _WIDTH, len(bars) * row + 6, alt, "bars")
+    return svg(parts, _WIDTH, len(bars) * row + 6, alt, "bars")
 
 
 def line_chart(
@@ -94,9 +94,9 @@ def line_chart(
     parts = list(_shades(phases, across, top, height - bottom))
     for value in ticks:
         parts.append(f'<path class="grid" d="M{_LEFT} {up(value):.1f}H{_WIDTH - _RIGHT}"/>')
-        parts.append(_text(_LEFT - 8, up(value) + 4, _number(value, percent), "tick end"))
+        parts.append(text(_LEFT - 8, up(value) + 4, _number(value, percent), "tick end"))
     for value in nice_ticks(phases[0][1], phases[-1][2], 6):
-        parts.append(_text(across(value), height - 6, f"{value:g}", "tick middle"))
+        parts.append(text(across(value), height - 6, f"{value:g}", "tick middle"))
     for k, curve in enumerate(curves):
         path = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in curve.points)
         style = f"line s{k + 1}" + (" dashed" if curve.dashed else "")
@@ -106,7 +106,7 @@ def line_chart(
                 f'<circle class="dot s{k + 1}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.5"/>'
                 for x, y in curve.points
             ]
-    return _svg(parts, _WIDTH, height, alt, "lines") + (_legend(curves) if len(curves) > 1 else "")
+    return svg(parts, _WIDTH, height, alt, "lines") + (_legend(curves) if len(curves) > 1 else "")
 
 
 def tradeoff_chart(points: Sequence[Point], alt: str) -> str:
@@ -121,10 +121,10 @@ def tradeoff_chart(points: Sequence[Point], alt: str) -> str:
     parts = []
     for value in ticks:
         parts.append(f'<path class="grid" d="M{_LEFT} {up(value):.1f}H{_WIDTH - _RIGHT}"/>')
-        parts.append(_text(_LEFT - 8, up(value) + 4, _number(value, True), "tick end"))
+        parts.append(text(_LEFT - 8, up(value) + 4, _number(value, True), "tick end"))
     for value in nice_ticks(0.0, most, 6):
-        parts.append(_text(across(value), height - 24, _number(value, True), "tick middle"))
-    parts.append(_text((_LEFT + _WIDTH) / 2, height - 5, "cost, share of the seed", "tick middle"))
+        parts.append(text(across(value), height - 24, _number(value, True), "tick middle"))
+    parts.append(text((_LEFT + _WIDTH) / 2, height - 5, "cost, share of the seed", "tick middle"))
     front = pareto_front(points)
     steps = "".join(f"H{across(p.cost):.1f}V{up(p.accuracy):.1f}" for p in front[1:])
     start = f"M{across(front[0].cost):.1f} {up(front[0].accuracy):.1f}"
@@ -147,10 +147,40 @@ def tradeoff_chart(points: Sequence[Point], alt: str) -> str:
                 told += f", standard deviation {p.spread:.2%} of {p.runs} runs"
             parts.append(
                 f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
-                f"<title>{_esc(told)}</title></circle>"
+                f"<title>{esc(told)}</title></circle>"
             )
     legend = _legend([Curve(label=name, points=()) for name in names], front=True)
-    return _svg(parts, _WIDTH, height, alt, "tradeoff") + legend
+    return svg(parts, _WIDTH, height, alt, "tradeoff") + legend
+
+
+def svg(
+    parts: Sequence[str],
+    width: float,
+    height: float,
+    alt: str,
+    kind: str,
+    corner: tuple[float, float] = (0.0, 0.0),
+) -> str:
+    """A drawing.
+
+    Args:
+        parts: SVG.
+        width: of what is seen of it.
+        height: likewise.
+        alt: the same in words.
+        kind: its class.
+        corner: the left and the top of what is seen.
+    """
+    left, top = corner
+    return (
+        f'<svg class="{kind}" role="img" viewBox="{left:.0f} {top:.0f} {width:.0f} {height:.0f}">'
+        f"<title>{esc(alt)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def text(x: float, y: float, words: str, kind: str) -> str:
+    """Words in a drawing; `kind` is their class."""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{esc(words)}</text>'
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
@@ -204,13 +234,13 @@ def _shades(
         if dark:
             yield _rect(left, top, width, bottom - top, "shade")
         if width > 6.2 * len(name):
-            yield _text(left + width / 2, top - 8, name, "tick middle")
+            yield text(left + width / 2, top - 8, name, "tick middle")
 
 
 def _legend(curves: Iterable[Curve], front: bool = False) -> str:
     items = [
         f'<li><i class="s{k % _SERIES + 1}{" dashed" if curve.dashed else ""}"></i>'
-        f"{_esc(curve.label)}</li>"
+        f"{esc(curve.label)}</li>"
         for k, curve in enumerate(curves)
     ]
     items += ['<li><i class="front"></i>Pareto front</li>'] if front else []
@@ -223,23 +253,8 @@ def _number(value: float, percent: bool) -> str:
     return f"{value:g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.0e}"
 
 
-def _svg(parts: Sequence[str], width: float, height: float, alt: str, kind: str) -> str:
-    return (
-        f'<svg class="{kind}" role="img" viewBox="0 0 {width:.0f} {height:.0f}">'
-        f"<title>{_esc(alt)}</title>{''.join(parts)}</svg>"
-    )
-
-
 def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
     return (
         f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
         f'height="{height:.1f}" rx="1.5"/>'
     )
-
-
-def _text(x: float, y: float, words: str, kind: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{_esc(words)}</text>'
-
-
-def _esc(words: str) -> str:
-    return html.escape(words, quote=True)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import html
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Any
 from experiments.display import duration, humanize
 from experiments.plots import timeline
 from experiments.report.charts import Bar, Curve, bar_chart, line_chart, tradeoff_chart
+from experiments.report.networks import networks_section
 from experiments.report.runs import Run, read_run
 from experiments.report.style import STYLE
+from experiments.report.tables import esc, percent, table
 from morph.architecture import Architecture
 from regularizers.channels import axes as ax
 
@@ -76,39 +77,6 @@ def page_of(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{esc(title)}</h1>\n"
         f"{lead}\n</header>\n{body}\n</main>\n</body>\n</html>\n"
     )
-
-
-def esc(words: Any) -> str:
-    """Text as HTML."""
-    return html.escape(str(words), quote=True)
-
-
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], marks: Any = ()) -> str:
-    """A table whose first column names the rows; the other columns stand to the right.
-
-    Args:
-        caption: plain text.
-        head: of the columns.
-        rows: plain text, one cell per column.
-        marks: the class of every row, if rows differ.
-    """
-    marks = list(marks) or [""] * len(rows)
-    heads = "".join(f'<th scope="col">{esc(cell)}</th>' for cell in head)
-    lines = "\n".join(
-        f'<tr class="{mark}"><th scope="row">{esc(row[0])}</th>'
-        + "".join(f"<td>{esc(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row, mark in zip(rows, marks, strict=True)
-    )
-    return (
-        f'<div class="scroll"><table><caption>{esc(caption)}</caption>\n'
-        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>"
-    )
-
-
-def percent(value: float | None) -> str:
-    """A share in words."""
-    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def quality(outcome: Mapping[str, Any]) -> tuple[str, str]:
@@ -187,6 +155,8 @@ def _sections(run: Run) -> Iterator[tuple[str, str]]:
     if architecture is not None:
         yield "Widths", _widths(architecture, run.shrunk)
         yield "Cost per layer", _layer_costs(architecture)
+        if architecture.factorized:
+            yield "Tensor networks", networks_section(architecture.factorized, run.target)
         if architecture.removed:
             yield "Removed blocks", _removed(architecture)
     if run.records:

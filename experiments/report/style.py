@@ -57,6 +57,21 @@ svg .s1 { stroke: var(--c5); } svg .s2 { stroke: var(--c1); } svg .s3 { stroke: 
 svg .s4 { stroke: var(--c2); } svg .s5 { stroke: var(--c4); }
 svg .dot { fill: var(--paper); stroke-width: 2; }
 svg.lines .s1 { stroke: var(--c1); } svg.lines .s2 { stroke: var(--muted); }
+.networks { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(400px, 100%), 1fr));
+  gap: 18px 32px; margin: 14px 0 6px; grid-auto-flow: dense; }
+.network { margin: 0; break-inside: avoid; } .network.wide { grid-column: 1 / -1; }
+figcaption { font-size: 13px; display: flex; flex-wrap: wrap; justify-content: space-between;
+  gap: 0 12px; padding-bottom: 4px; border-bottom: 1px solid var(--faint); }
+figcaption b { font-weight: 600; } figcaption span { color: var(--muted); }
+svg .box { fill: var(--card); stroke: var(--ink); stroke-width: 1.3; }
+svg .core text { fill: var(--ink); }
+svg .bond path { stroke: var(--ink); stroke-linecap: round; } svg .copy { fill: var(--ink); }
+svg .size { paint-order: stroke; stroke: var(--paper); stroke-width: 6px; stroke-linejoin: round; }
+svg .bond text { fill: var(--ink); font-weight: 600; }
+svg .input path { stroke: var(--c1); } svg .input text { fill: var(--c1); }
+svg .output path { stroke: var(--c3); } svg .output text { fill: var(--c3); }
+svg .window path { stroke: var(--c2); } svg .window text { fill: var(--c2); }
+svg .plate { fill: none; stroke: var(--muted); stroke-dasharray: 4 4; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 0;
   margin: 8px 0 0; font-size: 13px; color: var(--muted); }
 .legend i { display: inline-block; width: 20px; height: 0; border-top: 3px solid;
@@ -72,5 +87,7 @@ svg.lines + .legend .s1 { color: var(--c1); } svg.lines + .legend .s2 { color: v
 .legend .wider { height: 11px; border: 0; background: var(--c2); }
 .legend .between { width: 9px; height: 9px; border: 1.2px solid var(--ink);
   transform: rotate(45deg); }
+.networks-key .input { color: var(--c1); } .networks-key .output { color: var(--c3); }
+.networks-key .window { color: var(--c2); } .networks-key .bond { color: var(--ink); }
 @media print { body { font-size: 12px; } section { break-inside: avoid; } }
 """

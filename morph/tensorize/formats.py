@@ -104,7 +104,7 @@ def tt(
     Args:
         shape: of the kernel.
         roles: of its axes.
-        cores: how many, besides the window's.
+        cores: how many, besides the window's; fewer where there are not as many factors.
         factors: for each axis its factors; of all input axes together as many as of all output
             axes. As equal as they come if not given.
 
@@ -153,9 +153,12 @@ def _factors(shape: Sequence[int], roles: str, cores: int) -> list[tuple[int, ..
         raise ValueError(f"a tensor train has at least one core, asked for {cores}")
     found: dict[int, tuple[int, ...]] = {k: (n,) for k, n in enumerate(shape)}
     axes = {role: [k for k, own in enumerate(roles) if own == role] for role in "io"}
-    cores = max(cores, *map(len, axes.values()))
-    for own in axes.values():
-        found.update(zip(own, split_axes([shape[k] for k in own], cores), strict=True))
+    least = max(min(cores, 2), *map(len, axes.values()))
+    for count in range(max(cores, least), least - 1, -1):
+        for own in axes.values():
+            found.update(zip(own, split_axes([shape[k] for k in own], count), strict=True))
+        if any(min(min(found[k]) for k in own) > 1 for own in axes.values()):
+            break  # else a core would be a single row of ranks
     return [found[k] for k in range(len(shape))]
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 
@@ -10,7 +11,11 @@ from experiments.plots import Point, pareto_front
 from experiments.report import RunError, read_run, write_report
 from experiments.report.__main__ import main
 from experiments.report.charts import Bar, bar_chart, nice_ticks, tradeoff_chart
+from experiments.report.networks import network_chart, networks_section
 from morph.removed import Removed
+from morph.tensorize.factorized import STACK
+from morph.tensorize.formats import FORMATS
+from morph.tensorize.planned import PlannedKernel
 
 VOID = {"meta"}
 
@@ -100,6 +105,91 @@ def test_a_sweep_has_its_curve(make_run):
     assert "90.00 % ± 1.00 % 3" in text
     assert "Pareto front" in text
     assert "standard deviation 1.00% of 3 runs" in text
+
+
+def tensorized(kind, shape, roles, rank=3, stack=0, **how):
+    format, sizes = FORMATS[kind](shape, roles, **how)
+    sizes = {label: min(n, rank) if label in format.bonds else n for label, n in sizes.items()}
+    if stack:
+        format, sizes, roles = format.stacked(0), {**sizes, STACK: stack}, f"b{roles}"
+    return PlannedKernel(
+        path="", roles=roles, format=format, sizes=sizes, error=0.125, costs={"flops": (4e4, 2e4)}
+    )
+
+
+def test_tensor_networks_are_drawn_and_told(make_run):
+    place = make_run("networks")
+    architecture = read_run(place).architecture
+    path = "params/Dense_0/kernel"
+    kernel = tensorized("tt", architecture.shape(path), "io", cores=2)
+    kernel = replace(kernel, path=path, notes=("r1: <cut>",))
+    architecture.tensorized({path: kernel}).save(place / "architecture.json")
+    page = page_at(write_report(place))
+    factors = " × ".join("·".join(map(str, own)) for own in kernel.factors)
+    for words in (
+        "Tensor networks",
+        f"Dense_0 tt {factors} 3 12.5 %",
+        "40.0 kFLOP 20.0 kFLOP",
+        "Dense_0: r1: <cut>.",
+        "input output bond, its dimension",  # no window
+        "a tt network for",
+    ):
+        assert words in page.text, words
+    assert page.tags.count("figure") == 1
+
+
+CHARTED = [
+    ("svd", (784, 300), "io", {}),
+    ("svd", (3, 3, 6, 5), "ssio", {"stack": 7}),
+    ("tucker2", (3, 3, 64, 128), "ssio", {"rank": 200}),
+    ("tucker", (3, 5, 5, 64, 128), "sssio", {"stack": 1000}),
+    ("cp", (64, 8, 16), "ioo", {}),
+    ("cp", (3, 3, 64, 128), "ssio", {}),
+    ("tt", (4096, 4096), "io", {"cores": 8}),
+    ("tt", (3, 3, 64, 128), "ssio", {"cores": 3}),
+    ("tt", (17, 13), "io", {"cores": 1}),
+]
+
+
+ANCHORS = ("begin", "middle", "end")
+
+
+@pytest.mark.parametrize(("kind", "shape", "roles", "how"), CHARTED)
+def test_no_parts_of_a_network_cover_each_other(kind, shape, roles, how):
+    kernel = tensorized(kind, shape, roles, **how)
+    svg = ElementTree.fromstring(network_chart(kernel, "a network"))
+    left, top, width, height = map(float, svg.attrib["viewBox"].split())
+    numbers = [text for text in svg.iter("text") if text.text.isdigit()]
+    sizes = [n for label, n in kernel.sizes.items() if label != STACK]
+    assert sorted(int(text.text) for text in numbers) == sorted(sizes)
+    places = [
+        (float(rect.get("x")), float(rect.get("y")), float(rect.get("width")), 32.0)
+        for rect in svg.iter("rect")
+        if rect.get("class") == "box"
+    ]
+    assert len(places) == len(kernel.format.names)
+    for text in numbers:
+        long = 8.0 * len(text.text)  # no digit of 12 px is wider
+        shift = next(k for k, kind in enumerate(ANCHORS) if kind in text.get("class").split()) / 2
+        places.append(
+            (float(text.get("x")) - shift * long, float(text.get("y")) - 10.0, long, 12.0)
+        )
+    for k, (x, y, across, down) in enumerate(places):
+        assert left <= x <= x + across <= left + width
+        assert top <= y <= y + down <= top + height
+        for x1, y1, across1, down1 in places[:k]:
+            beside = x + across <= x1 or x1 + across1 <= x
+            assert beside or y + down <= y1 or y1 + down1 <= y, (x, y, x1, y1)
+
+
+def test_many_networks_are_folded_away():
+    kernel = tensorized("svd", (6, 5), "io")
+    for count, folded in ((12, 0), (15, 1)):
+        kernels = {f"params/a_{k}/kernel": kernel for k in range(count)}
+        page = Page(networks_section(kernels, ("size", "")))
+        assert page.tags.count("figure") == count
+        assert page.tags.count("details") == folded
+        assert ("3 more" in page.text) == bool(folded)
 
 
 def test_charts_bear_extremes():
