@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -111,7 +112,8 @@ def report(rows: list[dict[str, Any]], out: str | None, **facts: Any) -> None:
     if out:
         device = jax.devices()[0].device_kind
         versions = {name: version(name) for name in ("jax", "flax", "numpy")}
-        table = {"device": device, "versions": versions, **facts, "rows": rows}
+        command = shlex.join(["python", *sys.argv])
+        table = {"command": command, "device": device, "versions": versions, **facts, "rows": rows}
         Path(out).write_text(json.dumps(table, indent=2) + "\n")
 
 
