@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import report
+from timing import report, write
 
 from experiments import datasets, networks
 from morph.budget import Controller, Schedule, check_feasible
@@ -39,12 +39,12 @@ from regularizers.proximal import proximal
 # not depend on widths, and is nearly all of what a network costs there whose weights fit its cache:
 # 84 % of resnet8's at width 8, 4 % at width 12.
 SEEDS = {"resnet8": 0.5, "inception": 0.5, "mlp": 1.0, "vit": 0.5}
-WIDER = {"edge_tpu": {"resnet8": 8.0, "inception": 4.0, "mlp": 16.0, "vit": 6.0}}
+WIDER = {"edge_tpu": {"resnet8": 12.0, "inception": 16.0, "mlp": 24.0, "vit": 16.0}}
 COSTS = ("flops", "size", "activation_peak", "edge_tpu", "here")
 BUDGETS = (0.75, 0.5, 0.25, 0.1)
-LOOK_EVERY = 10
+LOOK_EVERY = 5
 SETTLE = 0.3
-BATCH = 32
+BATCH, BATCH_OF_WIDE = 32, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ class Seed:
     variables: Variables
     graph: ChannelGraph
     data: Batch
+    batch_size: int
 
 
 def trained(name: str, width: float, steps: int) -> Seed:
@@ -66,18 +67,29 @@ def trained(name: str, width: float, steps: int) -> Seed:
     network = linen_network(model) if isinstance(model, nn.Module) else nnx_network(model)
     x = data.x[:1]
     variables = network.init(jax.random.key(0), x)
-    state = TrainState.of(network, variables, make_optimizer("adam", 3e-3, steps))
-    state, _ = run(state, data, steps)
-    graph = trace_channels(network.predict, state.variables, x)
-    return Seed(network=network, variables=state.variables, graph=graph, data=data)
+    state = TrainState.of(network, variables, make_optimizer("adam", rate_schedule(3e-3, steps)))
+    batch_size = BATCH if width <= 1.0 else BATCH_OF_WIDE
+    state, _ = run(state, data, batch_size, steps)
+    return Seed(
+        network=network,
+        variables=state.variables,
+        graph=trace_channels(network.predict, state.variables, x),
+        data=data,
+        batch_size=batch_size,
+    )
 
 
 def run(
-    state: TrainState, data: Batch, steps: int, each: Any = None, step: Any = None
+    state: TrainState,
+    data: Batch,
+    batch_size: int,
+    steps: int,
+    each: Any = None,
+    step: Any = None,
 ) -> tuple[TrainState, Any]:
     """Trains; `each(done, state)` may change the state every `LOOK_EVERY` steps."""
     step = step or make_step(looped=False)  # convolutions in a loop are slow on a CPU
-    stream = batches(len(data.x), BATCH, seed=0, start=0)
+    stream = batches(len(data.x), batch_size, seed=0, start=0)
     key = jax.random.key(1)
     for done in range(LOOK_EVERY, steps + 1, LOOK_EVERY):
         chunk = np.stack([next(stream) for _ in range(LOOK_EVERY)])
@@ -121,7 +133,7 @@ def shrunk(seed: Seed, cost: Cost, steps: int, chosen: Mapping[str, float]) -> l
         own = jax.tree.map(jnp.copy, seed.variables)  # the step donates it
         state = look(0, TrainState.of(seed.network, own, tx))
         try:
-            state, step = run(state, seed.data, steps, look, step)
+            state, step = run(state, seed.data, seed.batch_size, steps, look, step)
         except BudgetError as error:
             row |= {"aimed": aimed, "note": str(error), "fails": True}
             continue
@@ -160,8 +172,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="*", default=list(SEEDS))
     parser.add_argument("--costs", nargs="*", default=list(COSTS))
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--seed_steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--seed_steps", type=int, default=40)
     parser.add_argument("--out", help="write the table as JSON to this path")
     flags = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -173,12 +185,15 @@ def main() -> None:
                 seeds[width] = trained(name, width, flags.seed_steps)
             cost = cost_named(seeds[width].graph, target)
             chosen = {"network": name, "width": width, "cost": target, "seed": cost.seed}
-            found = shrunk(seeds[width], cost, flags.steps, chosen)
+            steps = flags.steps if width <= 1.0 else flags.steps // 2
+            found = shrunk(seeds[width], cost, steps, chosen)
             for row in found:
                 shown = {k: f"{row[k]:.4g}" for k in ("landed", "least", "step") if k in row}
                 fails = "FAILS" if row.get("fails") else ""
                 print(name, target, row["budget"], shown, row.get("note", ""), fails, flush=True)
             rows += found
+            if flags.out:  # what is there counts if it is stopped
+                write(rows, flags.out)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     report([{name: row.get(name, "") for name in columns} for row in rows], flags.out)
     failing = sum(bool(row.get("fails")) for row in rows)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -109,10 +110,16 @@ def report(rows: list[dict[str, Any]], out: str | None, **facts: Any) -> None:
     for line in texts:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
     if out:
-        device = jax.devices()[0].device_kind
-        versions = {name: version(name) for name in ("jax", "flax", "numpy")}
-        table = {"device": device, "versions": versions, **facts, "rows": rows}
-        Path(out).write_text(json.dumps(table, indent=2) + "\n")
+        write(rows, out, **facts)
+
+
+def write(rows: list[dict[str, Any]], out: str, **facts: Any) -> None:
+    """Writes rows as JSON, after the command, the device, versions and other facts."""
+    device = jax.devices()[0].device_kind
+    versions = {name: version(name) for name in ("jax", "flax", "numpy")}
+    command = shlex.join(["python", *sys.argv])
+    table = {"command": command, "device": device, "versions": versions, **facts, "rows": rows}
+    Path(out).write_text(json.dumps(table, indent=2) + "\n")
 
 
 def _text(value: Any) -> str:

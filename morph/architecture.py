@@ -378,13 +378,20 @@ class Architecture:
             index = self._positions(variable.axes[k])
             leaf = leaf.take(index, axis=i)
             clones = np.bincount(index)[index]
-            takes_in = k in variable.consumes and (
-                k not in variable.produces or variable.kind == "kernel"
-            )
-            if takes_in and clones.max(initial=1) > 1:
+            if _takes_in(variable, k) and clones.max(initial=1) > 1:
                 ones = [-1 if j == i else 1 for j in range(len(axes))]
                 leaf = leaf / clones.reshape(ones).astype(leaf.dtype)
         return leaf if sharding is None else jax.device_put(leaf, sharding)
+
+    def clones(self, path: str) -> dict[int, np.ndarray]:
+        """The axes of a variable that consume clones: what each position is a clone of."""
+        variable = self.variables[path]
+        found = {k: self._positions(axis) for k, axis in enumerate(variable.axes)}
+        return {
+            k: origin
+            for k, origin in found.items()
+            if _takes_in(variable, k) and np.bincount(origin).max(initial=1) > 1
+        }
 
     def _positions(self, axis: Axis) -> np.ndarray:
         known = self._known_positions
@@ -725,6 +732,12 @@ def _alike(own: Axis, axis: Axis) -> Iterator[tuple[str, str]]:
             if len(parts) == len(others):
                 for part, other in zip(parts, others, strict=True):
                     yield from _alike(other, part)
+
+
+def _takes_in(variable: Variable, k: int) -> bool:
+    """Whether an axis of a variable consumes channels, which clones have to share."""
+    is_own = k in variable.produces and variable.kind != "kernel"
+    return k in variable.consumes and not is_own
 
 
 def _one_device(leaf: Any) -> Any:

@@ -512,7 +512,7 @@ class Cycle:
             price = self._prices.of(shrunk)["cost"]
             step = widening(graph, shrunk, price, self._expand_budget, c.round_to, warm=warm)
             wide = shrunk.then(step)
-            start = told_apart(step.take(trim.small), key) if warm else start
+            start = told_apart(step, step.take(trim.small), key) if warm else start
         if not warm:
             start = fresh(self.network.resized(wide), key, self._x)
         return replace(carried, architecture=wide), start

@@ -10,6 +10,7 @@ import morph
 import regularizers as reg
 from experiments import networks
 from morph.expand import multiplied, width_multiplier
+from morph.starts import told_apart
 
 
 def traced(name):
@@ -211,9 +212,16 @@ def test_a_warm_expansion_keeps_the_function():
     cost = reg.flops(graph)
     wide = morph.expand(morph.Architecture.of_seed(graph), cost, 3.5 * cost(), warm=True)
     assert all(w > graph.widths[name] for name, w in wide.widths.items())
-    np.testing.assert_allclose(
-        morph.compact(model.apply, wide)(wide.take(variables), x),
-        model.apply(variables, x),
-        rtol=1e-5,
-        atol=1e-6,
+    alike = wide.take(variables)
+    apart = told_apart(wide, alike, jax.random.key(2))
+    run = jax.jit(morph.compact(model.apply, wide))
+    for widened in (alike, apart):
+        np.testing.assert_allclose(run(widened, x), model.apply(variables, x), rtol=1e-5, atol=1e-6)
+    # What clones give differs, and what makes them does not: only then do their gradients differ.
+    for name in ("Conv_1", "Conv_2", "Dense_0", "Dense_1"):
+        one, other = (each["params"][name] for each in (alike, apart))
+        assert np.abs(one["kernel"] / other["kernel"] - 1.0).max() > 0.1
+        np.testing.assert_array_equal(one["bias"], other["bias"])
+    np.testing.assert_array_equal(
+        alike["params"]["Conv_0"]["kernel"], apart["params"]["Conv_0"]["kernel"]
     )
