@@ -41,7 +41,9 @@ def layer(kind: str, shape: Any, roles: str, options: Any, rank: int) -> Factori
     format, sizes = FORMATS[kind](shape, roles, **options)
     sizes = {n: min(size, rank) if n in format.bonds else size for n, size in sizes.items()}
     cores = [rng.standard_normal(core, np.float32) for core in format.core_shapes(sizes)]
-    return Factorized(cores=tuple(jnp.asarray(core) / core.size**0.5 for core in cores), format=format)
+    return Factorized(
+        cores=tuple(jnp.asarray(core) / core.size**0.5 for core in cores), format=format
+    )
 
 
 def apply(kernel: Any, x: Any) -> Any:

@@ -154,9 +154,9 @@ def _factors(shape: Sequence[int], roles: str, cores: int) -> list[tuple[int, ..
     found: dict[int, tuple[int, ...]] = {k: (n,) for k, n in enumerate(shape)}
     axes = {role: [k for k, own in enumerate(roles) if own == role] for role in "io"}
     least = max(min(cores, 2), *map(len, axes.values()))
-    for count in range(max(cores, least), least - 1, -1):
+    for many in range(max(cores, least), least - 1, -1):
         for own in axes.values():
-            found.update(zip(own, split_axes([shape[k] for k in own], count), strict=True))
+            found.update(zip(own, split_axes([shape[k] for k in own], many), strict=True))
         if any(min(min(found[k]) for k in own) > 1 for own in axes.values()):
             break  # else a core would be a single row of ranks
     return [found[k] for k in range(len(shape))]
