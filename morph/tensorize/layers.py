@@ -7,7 +7,7 @@ evaluates factorized kernels: what it would meet is what a factorized one will m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -97,6 +97,7 @@ def run(
     values: Sequence[Any],
     watch: Watch,
     reasons: dict[str, str] | None = None,
+    changed: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """The outputs of a traced function, with every use of a kernel watched.
 
@@ -105,12 +106,15 @@ def run(
         values: its variables and inputs, flat.
         watch: told of every use.
         reasons: filled with why kernels have to be made dense.
+        changed: other values of variables, by path, read where they are used: `watch` may add to
+            them, for all that comes after it.
     """
     paths = list(graph.variables)
+    least = 2 if changed is None else 1
     ranks = [len(variable.shape) for variable in graph.variables.values()]
     forms = [
         _one_core(i, value)
-        if jnp.issubdtype(value.dtype, jnp.inexact) and value.ndim > 1
+        if jnp.issubdtype(value.dtype, jnp.inexact) and value.ndim >= least
         else value
         for i, value in enumerate(values[: len(paths)])
     ]
@@ -119,7 +123,7 @@ def run(
         for side, form in enumerate(operands):
             if not isinstance(form, Factorized):
                 continue
-            variable = int(form.format.labels[0][0].split(":")[0])
+            variable = _variable(form)
             roles = ROLES.get(eqn.primitive, _no_roles)(eqn, side, form)
             if roles:
                 letters = (roles.get(f"{variable}:{k}", "b") for k in range(ranks[variable]))
@@ -129,7 +133,13 @@ def run(
                 where = jaxprs.source_line([eqn.source_info])
                 what = "a grouped convolution" if _has_groups(eqn) else eqn.primitive.name
                 reasons[paths[variable]] = f"used by {what}" + (f" [{where}]" if where else "")
-        return jaxprs.rebind(eqn, list(map(dense, operands)))
+        return jaxprs.rebind(eqn, [dense(now(value)) for value in operands])
+
+    def now(value: Any) -> Any:
+        path = paths[_variable(value)] if isinstance(value, Factorized) else ""
+        if not changed or path not in changed:
+            return value
+        return replace(value, cores=(jnp.asarray(changed[path], value.dtype),))
 
     closed = ClosedJaxpr(graph.jaxpr, graph.body.consts)
     return evaluate(closed, [*forms, *values[len(paths) :]], meet)
@@ -141,6 +151,11 @@ def _one_core(i: int, value: Any) -> Factorized:
         kind="dense", names=("kernel",), labels=(labels,), axes=tuple((n,) for n in labels)
     )
     return Factorized(cores=(value,), format=format)
+
+
+def _variable(form: Factorized) -> int:
+    """Which variable it is."""
+    return int(form.format.labels[0][0].split(":")[0])
 
 
 def _no_roles(eqn: JaxprEqn, side: int, form: Factorized) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from morph.tensorize.planned import decompose
 from morph.tensorize.ranks import attainable
 from morph.tensorize.spectra import Spectrum, bond_spectra
 
+Rung: TypeAlias = tuple[dict[str, int], float]  # ranks, and the relative error
+
 RUNGS = 48  # of a ladder, about
-LEAST_ERROR, MOST_ERROR = 1e-3, 0.98  # relative, at its ends
+LEAST_ERROR, MOST_ERROR = 1e-3, 0.98  # relative, of every bond, at its ends
 CP_RUNGS = 6  # every one is an ALS
 CP_ITERATIONS = 10
 
@@ -35,24 +37,23 @@ def log_loss(error: float) -> float:
 
 def rank_ladder(
     format: Format, sizes: Mapping[str, int], spectra: Mapping[str, Spectrum]
-) -> list[tuple[dict[str, int], float]]:
-    """Ranks that lose alike at every bond, and the relative error that they have at most.
+) -> list[Rung]:
+    """Ranks that lose alike at every bond, and an estimate of the relative error.
 
-    For `svd` the error is exact. The ladder falls from large ranks to ones.
+    As if every bond kept its share of what the others leave: exact for `svd`, and close to the
+    bound, the root of the sum of squares, where little is lost. Unlike the bound it tells ranks
+    apart that lose much. The ladder falls from large ranks to ones.
     """
     found: dict[tuple[tuple[str, int], ...], float] = {}
     norms = [s.norm for s in spectra.values()]
     if not norms or not norms[0]:
         return [(dict.fromkeys(format.bonds, 1), 0.0)]
-    share = 1.0 / math.sqrt(len(spectra))
-    for error in np.geomspace(LEAST_ERROR, MOST_ERROR, RUNGS):
-        wanted = {bond: s.least_rank(float(error) * share * s.norm) for bond, s in spectra.items()}
+    for error in (*np.geomspace(LEAST_ERROR, MOST_ERROR, RUNGS), 1.0):
+        wanted = {bond: s.least_rank(float(error) * s.norm) for bond, s in spectra.items()}
         ranks = attainable(format, sizes, wanted)
-        lost = math.hypot(*(s.tails[ranks[bond]] / s.norm for bond, s in spectra.items()))
-        found[tuple(ranks.items())] = min(lost, 1.0)
-    found[tuple(dict.fromkeys(format.bonds, 1).items())] = min(
-        1.0, math.hypot(*(s.tails[1] / s.norm for s in spectra.values()))
-    )
+        lost = [s.tails[ranks[bond]] / s.norm for bond, s in spectra.items()]
+        kept = math.prod(1.0 - min(1.0, own) ** 2 for own in lost)
+        found[tuple(ranks.items())] = math.sqrt(1.0 - kept)
     return [(dict(ranks), error) for ranks, error in found.items()]
 
 
@@ -64,7 +65,7 @@ def ladder(
     cores: int = CORES,
     factors: Sequence[Sequence[int]] | None = None,
     path: str = "",
-) -> list[tuple[dict[str, int], float]]:
+) -> list[Rung]:
     """`rank_ladder` of a kernel, by its own spectra; CP, which has none, is fitted.
 
     Of a stack (role `b`) it is that of the kernel which loses most.
@@ -96,11 +97,11 @@ def ladder(
 
 def priced(
     kind: str,
-    rungs: Sequence[tuple[dict[str, int], float]],
+    rungs: Sequence[Rung],
+    loss: Callable[[float], float],
     cost: Callable[[Mapping[str, int]], float],
 ) -> list[Option]:
-    """A ladder with its costs."""
+    """A ladder with its losses, of the errors, and costs."""
     return [
-        Option(kind=kind, ranks=ranks, cost=cost(ranks), loss=log_loss(error))
-        for ranks, error in rungs
+        Option(kind=kind, ranks=ranks, cost=cost(ranks), loss=loss(error)) for ranks, error in rungs
     ]

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from morph.amounts import parse_budget
-from morph.expand import BudgetError
-from morph.tensorize.allocate import Option, allocate
+from morph.tensorize.budget import (
+    Costing,
+    by_layer,
+    core_layer,
+    cost_of,
+    factorized_graph,
+    ranks_within,
+)
 from morph.tensorize.decompose import Factorization
-from morph.tensorize.evaluate import evaluate
-from morph.tensorize.factorized import STACK, Factorized
+from morph.tensorize.factorized import Factorized
+from morph.tensorize.fit import FITTED, RESPONSES, Calibration, calibrate, response_ladder
 from morph.tensorize.formats import CORES, FORMATS
 from morph.tensorize.layers import Kernel, kernels_of
-from morph.tensorize.options import ladder, priced
+from morph.tensorize.options import Rung, ladder, log_loss
 from morph.tensorize.planned import PlannedKernel, decompose
-from morph.tensorize.tensorized import contracted
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.graph import ChannelGraph, layer_name, near, trace_channels
-from regularizers.channels.jaxprs import ClosedJaxpr, dtype_of, shape_of
-from regularizers.costs.cost import Cost
-from regularizers.costs.named import cost_named
+from regularizers.channels.graph import ChannelGraph, layer_name, near
 
 AUTO, DENSE = "auto", "dense"
-ROUNDS = 6  # of allocation, until the cost of the whole network is close to the budget
-CLOSE = 0.01  # below the budget
-Costing = str | Callable[[ChannelGraph], Cost]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Made:
+    """What a plan found for a kernel.
+
+    Attributes:
+        kernel: as it was.
+        value: factorized.
+        biases: by path, variables that were changed with it: as they were, and as they are.
+    """
+
+    kernel: Any
+    value: Factorized
+    biases: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def is_of(self, leaves: Mapping[str, Any], path: str) -> bool:
+        """Whether the variables are those that it was found for."""
+        pairs = [(self.kernel, leaves[path])]
+        pairs += [(was, leaves.get(bias)) for bias, (was, _) in self.biases.items()]
+        return all(was is leaf or np.array_equal(was, leaf) for was, leaf in pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,60 +62,69 @@ class TensorizePlan:
         left: why the others stay dense, by path.
         cost: of the network, (dense, factorized); None where no cost was asked for.
         cost_name: its name and unit.
+        responses: by path, the relative error of what a layer answers on the calibration batch,
+            before its bias and nonlinearity; none without a calibration batch.
     """
 
     kernels: Mapping[str, PlannedKernel]
     left: Mapping[str, str] = field(default_factory=dict)
     cost: tuple[float, float] | None = None
     cost_name: str = ""
-    _made: Mapping[str, tuple[Any, Factorized]] = field(default_factory=dict, repr=False)
+    responses: Mapping[str, float] = field(default_factory=dict)
+    _made: Mapping[str, Made] = field(default_factory=dict, repr=False)
 
     def factorize(self, variables: Any) -> Any:
         """The variables with factorized kernels.
 
-        The kernels that the plan was made for are as it found them; others, e.g. of the same
-        network trained on, are decomposed at its ranks.
+        The kernels that the plan was made for are as it found them, and so are biases that were
+        fitted with them. Others, e.g. of the same network trained on, are decomposed at its ranks,
+        without data.
 
         Raises:
             ValueError: if a kernel is missing, has another shape, or is not finite.
         """
-
-        def made(kernel: Any, planned: PlannedKernel) -> Factorized:
-            known = self._made.get(planned.path)
-            if known is not None and (known[0] is kernel or np.array_equal(known[0], kernel)):
-                return known[1]
-            return planned.decompose(kernel)
-
-        return self._replaced(variables, made)
+        leaves, rebuild = self._leaves(variables)
+        found = dict(leaves)
+        for path, planned in self.kernels.items():
+            known = self._made.get(path)
+            if known is not None and known.is_of(leaves, path):
+                found[path] = known.value
+                found |= {bias: now for bias, (_, now) in known.biases.items()}
+            else:
+                found[path] = planned.decompose(leaves[path])
+        return rebuild(found)
 
     def draw(self, variables: Any, key: Any) -> Any:
         """Freshly initialised variables, with fresh cores of the same variance for the kernels."""
-        keys = dict(
-            zip(self.kernels, jax.random.split(key, max(1, len(self.kernels))), strict=False)
-        )
-        return self._replaced(
-            variables, lambda leaf, planned: planned.draw(leaf, keys[planned.path])
-        )
+        leaves, rebuild = self._leaves(variables)
+        keys = jax.random.split(key, max(1, len(self.kernels)))
+        drawn = {
+            path: planned.draw(leaves[path], own)
+            for (path, planned), own in zip(self.kernels.items(), keys, strict=False)
+        }
+        return rebuild({**leaves, **drawn})
 
-    def _replaced(self, variables: Any, made: Callable[[Any, PlannedKernel], Factorized]) -> Any:
+    def _leaves(self, variables: Any) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]:
+        """The variables by path, and what makes their tree of others."""
         paths, leaves, treedef = flat_paths(variables)
         for path in self.kernels:
             if path not in paths:
                 raise ValueError(f"the variables have no {path!r}{near(path, paths)}")
-        leaves = [
-            made(leaf, self.kernels[path]) if path in self.kernels else leaf
-            for path, leaf in zip(paths, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(treedef, leaves)
+        by_path = dict(zip(paths, leaves, strict=True))
+        return by_path, lambda found: jax.tree.unflatten(treedef, list(found.values()))
 
     def __str__(self) -> str:
-        lines = [f"{'kernel':<40} {'kind':<8} {'ranks':<22} {'error':>7} {'parameters':>21}"]
+        answers = f" {'answers':>7}" if self.responses else ""
+        lines = [
+            f"{'kernel':<40} {'kind':<8} {'ranks':<22} {'error':>7} {'parameters':>21}{answers}"
+        ]
         for kernel in self.kernels.values():
             before, after = kernel.parameters
             ranks = " ".join(map(str, kernel.ranks.values()))
             lines.append(
                 f"{kernel.path.removeprefix('params/'):<40} {kernel.format.kind:<8} {ranks:<22} "
                 f"{kernel.error:>7.4f} {before:>10,} {after:>10,}"
+                + (f" {self.responses[kernel.path]:>7.4f}" if kernel.path in self.responses else "")
             )
             lines += [f"    {note}" for note in kernel.notes]
         lines += [
@@ -120,6 +148,9 @@ def tensorize_plan(
     cost: Costing = "flops",
     cores: int = CORES,
     factors: Mapping[str, Sequence[Sequence[int]]] | None = None,
+    calibration: Sequence[Any] | None = None,
+    response: str = "asymmetric",
+    evaluate: Callable[[Any], float] | None = None,
 ) -> TensorizePlan:
     """Decides which kernels of a network become tensor networks, and how large.
 
@@ -141,10 +172,22 @@ def tensorize_plan(
         cost: a name (`flops`, `size`, `edge_tpu`, ...) or a function of a graph, e.g. `reg.flops`.
         cores: of tensor trains.
         factors: of tensor trains, by path: the factors of each axis.
+        calibration: the inputs of the function, as arrays of the shapes that it was traced with.
+            Then it counts what layers answer on this batch, not what their kernels lose: `error`
+            and `energy` of kind `svd` are of the answers; `budget` weighs their errors by what each
+            does to the network's outputs; the cores of kind `svd` are fitted, and the bias that
+            follows a layer (or the running mean of a batch norm) of any kind. Kernels inside of
+            loops and tables that are looked up see no data.
+        response: what is fitted: `linear`, each layer's answers to the original inputs;
+            `asymmetric`, the original answers to the inputs that the network as factorized so far
+            gives it, layer after layer; `relu`, the same behind the relu where one follows
+            straight (Zhang et al. 2015). Only read with a calibration batch.
+        evaluate: a loss of factorized variables, e.g. on held-out samples. The plan is made without
+            data and, given a calibration batch, with each `response`; the one of least loss stays.
 
     Raises:
         ValueError: if not exactly one of the four is given, a kind is unknown, a pattern matches
-            nothing, or a kernel is not finite.
+            nothing, a kernel is not finite, or the calibration batch does not fit.
         BudgetError: if the budget is below what the least ranks cost.
 
     Example:
@@ -152,6 +195,15 @@ def tensorize_plan(
         >>> plan = morph.tensorize_plan(graph, variables, budget=0.5)           # doctest: +SKIP
         >>> cores, fn = plan.factorize(variables), morph.tensorized(model.apply)  # doctest: +SKIP
     """
+    if evaluate is not None:
+        make = partial(
+            tensorize_plan, graph, variables, kind=kind, rank=rank, energy=energy, error=error,
+            budget=budget, cost=cost, cores=cores, factors=factors,
+        )  # fmt: skip
+        ways = RESPONSES if calibration is not None else ()
+        plans = [make(), *(make(calibration=calibration, response=way) for way in ways)]
+        losses = [evaluate(plan.factorize(variables)) for plan in plans]
+        return plans[int(np.nanargmin(losses))]
     told = {"rank": rank, "energy": energy, "error": error, "budget": budget}
     given = [name for name, value in told.items() if value is not None]
     if len(given) != 1:
@@ -159,60 +211,111 @@ def tensorize_plan(
             "give exactly one of rank, energy, error and budget, found "
             f"{' and '.join(given) or 'none of them'}"
         )
+    if response not in RESPONSES:
+        raise ValueError(f"response {response!r} is none of {', '.join(RESPONSES)}")
     leaves = dict(zip(graph.variables, graph.leaves(variables)[0], strict=True))
-    kinds, left = _kinds(kernels_of(graph), kind)
-    known = factors or {}
-    for path in known:
+    known = kernels_of(graph)
+    kinds, left = _kinds(known, kind)
+    for path in factors or {}:
         if kinds.get(path, ("", ""))[1] != "tt":
             raise ValueError(f"factors: {path!r} is no kernel of kind tt{near(path, kinds)}")
+    data = None
+    if calibration is not None:
+        data = calibrate(graph, leaves, calibration, {path: known[path] for path in kinds})
+    seen = data.layers if data else {}
 
     def shaping(path: str) -> dict[str, Any]:
         tt = kinds[path][1] == "tt"
-        return {"path": path, **({"cores": cores, "factors": known.get(path)} if tt else {})}
+        return {
+            "path": path,
+            **({"cores": cores, "factors": (factors or {}).get(path)} if tt else {}),
+        }
 
-    if budget is None:
-        chosen: Mapping[str, Mapping[str, Any]] = {
-            path: {"ranks": rank, "energy": energy, "error": error} for path in kinds
-        }
-    else:
-        ladders = {
-            path: ladder(leaves[path], roles, own, **shaping(path))
-            for path, (roles, own) in kinds.items()
-        }
-        options = _allocated(graph, kinds, ladders, budget, cost, cores, known)
+    def rungs(path: str) -> list[Rung]:
+        roles, own = kinds[path]
+        if path in seen:
+            return response_ladder(seen[path], leaves[path], own, **shaping(path))
+        return ladder(leaves[path], roles, own, **shaping(path))
+
+    def cut(path: str, ranks: Mapping[str, int]) -> Factorized:
+        roles, own = kinds[path]
+        return decompose(leaves[path], roles, own, **shaping(path), ranks=ranks).value
+
+    chosen: dict[str, dict[str, Any]] = {}
+    if budget is not None:
+        ladders = {path: rungs(path) for path in kinds}
+        blind = dict.fromkeys(kinds, log_loss)
+        loss_of = data.losses(ladders, cut) if data else blind
+        options = ranks_within(graph, kinds, ladders, loss_of, budget, cost, cores, factors or {})
         chosen = {path: {"ranks": option.ranks} for path, option in options.items()}
         left |= {
             path: "dense costs least for what it keeps" for path in kinds if path not in chosen
         }
-    made: dict[str, tuple[Any, Factorized]] = {}
-    kernels: dict[str, PlannedKernel] = {}
+    else:
+        asked = {"ranks": rank, "energy": energy, "error": error}
+        for path, (_, own) in kinds.items():
+            by_answers = own == FITTED and path in seen and rank is None
+            chosen[path] = {"ranks": seen[path].least_rank(energy, error)} if by_answers else asked
+    found: dict[str, Factorization] = {}
     for path, how in chosen.items():
         roles, own = kinds[path]
-        found = decompose(leaves[path], roles, own, **shaping(path), **how)
-        if found.value.parameters >= leaves[path].size:
+        one = decompose(leaves[path], roles, own, **shaping(path), **how)
+        if one.value.parameters < leaves[path].size:
+            found[path] = one
+        else:
             left[path] = (
-                f"{own} at ranks {found.value.ranks} holds {found.value.parameters:,} numbers, "
+                f"{own} at ranks {one.value.ranks} holds {one.value.parameters:,} numbers, "
                 f"dense {leaves[path].size:,}"
             )
-            continue
-        made[path] = leaves[path], found.value
-        kernels[path] = _planned(path, roles, found)
-    plan = TensorizePlan(kernels=kernels, left=left, _made=made)
-    return with_costs(plan, graph, cost)
+    return with_costs(_plan(found, left, leaves, kinds, data, response), graph, cost)
+
+
+def _plan(
+    found: Mapping[str, Factorization],
+    left: Mapping[str, str],
+    leaves: Mapping[str, Any],
+    kinds: Mapping[str, tuple[str, str]],
+    data: Calibration | None,
+    response: str,
+) -> TensorizePlan:
+    """The plan of decomposed kernels, fitted to data where there are any."""
+    fits = data.fit({path: one.value for path, one in found.items()}, response) if data else {}
+    made = {}
+    for path, one in found.items():
+        fit = fits.get(path)
+        biases = {bias: (leaves[bias], now) for bias, now in fit.biases.items()} if fit else {}
+        value = fit.value if fit else one.value
+        made[path] = Made(kernel=leaves[path], value=value, biases=biases)
+    return TensorizePlan(
+        kernels={
+            path: PlannedKernel(
+                path=path,
+                roles=kinds[path][0],
+                format=one.value.format,
+                sizes=dict(one.value.sizes),
+                error=fits[path].kernel_error if path in fits else one.error,
+                notes=one.notes,
+            )
+            for path, one in found.items()
+        },
+        left=left,
+        responses={path: fit.error for path, fit in fits.items()},
+        _made=made,
+    )
 
 
 def with_costs(plan: TensorizePlan, graph: ChannelGraph, cost: Costing) -> TensorizePlan:
     """The plan with what the network and every layer cost, dense and factorized."""
-    before = _cost(graph, cost)
-    after = _cost(factorized_graph(graph, plan.kernels), cost)
-    dense, now = _by_layer(before), _by_layer(after)
+    before = cost_of(graph, cost)
+    after = cost_of(factorized_graph(graph, plan.kernels), cost)
+    dense, now = by_layer(before), by_layer(after)
     kernels = {
         path: replace(
             kernel,
             costs={
                 before.name: (
                     dense.get(layer_name(path), 0.0),
-                    now.get(layer_name(path), 0.0) + now.get(_core_layer(path), 0.0),
+                    sum(now.get(layer, 0.0) for layer in {layer_name(path), core_layer(path)}),
                 )
             },
         )
@@ -223,49 +326,6 @@ def with_costs(plan: TensorizePlan, graph: ChannelGraph, cost: Costing) -> Tenso
         kernels=kernels,
         cost=(before.seed, after.seed),
         cost_name=f"{before.name} [{before.unit}]",
-    )
-
-
-def factorized_graph(graph: ChannelGraph, kernels: Mapping[str, PlannedKernel]) -> ChannelGraph:
-    """The channel graph of the same function with factorized kernels; bonds are groups of it."""
-    closed = ClosedJaxpr(graph.jaxpr, graph.body.consts)
-    variables = {
-        path: kernels[path].struct(variable.dtype)
-        if path in kernels
-        else jax.ShapeDtypeStruct(variable.shape, variable.dtype)
-        for path, variable in graph.variables.items()
-    }
-    inputs = [
-        jax.ShapeDtypeStruct(shape_of(v), dtype_of(v)) for v in graph.jaxpr.invars[len(variables) :]
-    ]
-
-    def fn(variables: Mapping[str, Any], *inputs: Any) -> list[Any]:
-        return evaluate(
-            closed, [*(variables[path] for path in graph.variables), *inputs], contracted
-        )
-
-    return trace_channels(fn, variables, *inputs)
-
-
-def _cost(graph: ChannelGraph, cost: Costing) -> Cost:
-    return cost_named(graph, cost) if isinstance(cost, str) else cost(graph)
-
-
-def _by_layer(cost: Cost, widths: Mapping[str, int] | None = None) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for line in cost.table(widths):
-        found[line.layer] = found.get(line.layer, 0.0) + line.cost
-    return found
-
-
-def _planned(path: str, roles: str, found: Factorization) -> PlannedKernel:
-    return PlannedKernel(
-        path=path,
-        roles=roles,
-        format=found.value.format,
-        sizes=dict(found.value.sizes),
-        error=found.error,
-        notes=found.notes,
     )
 
 
@@ -310,124 +370,3 @@ def _matches(path: str, pattern: str) -> bool:
     parts = path.removeprefix("params/").split("/")
     names = [path, *("/".join(parts[:stop]) for stop in range(1, len(parts) + 1))]
     return any(name == pattern or fnmatchcase(name, pattern) for name in names)
-
-
-def _allocated(
-    graph: ChannelGraph,
-    kinds: Mapping[str, tuple[str, str]],
-    ladders: Mapping[str, Sequence[tuple[dict[str, int], float]]],
-    budget: float | str,
-    costing: Costing,
-    cores: int,
-    factors: Mapping[str, Sequence[Sequence[int]]],
-) -> dict[str, Option]:
-    """The ranks for a budget; kernels that are not in it stay dense.
-
-    What a layer costs at some ranks is read off one graph, in which the bonds are channel groups.
-    That is not the whole truth: parts may not add up (latency, peaks of memory), and at other ranks
-    another order of contraction can be cheaper. So the whole is priced too, and the parts get less
-    or more until it fits.
-    """
-    seed = _cost(graph, costing)
-    most = parse_budget(budget, seed)
-    if most >= seed.seed:
-        return {}
-
-    def shells(ranks: Mapping[str, Mapping[str, int]]) -> dict[str, PlannedKernel]:
-        return {
-            path: _shell(graph, path, *kinds[path], own, cores, factors.get(path))
-            for path, own in ranks.items()
-        }
-
-    middle: dict[str, PlannedKernel] = {}
-    for path, rungs in ladders.items():
-        for ranks, _ in rungs:  # the first that halves the kernel, or the last
-            middle |= shells({path: ranks})
-            dense_size, size = middle[path].parameters
-            if 2 * size <= dense_size:
-                break
-    whole = factorized_graph(graph, middle)
-    ceiling = _cost(whole, costing)
-    booked, rest = _by_layer(seed), _by_layer(ceiling)
-    dense, options = {}, {}
-    for path, rungs in ladders.items():
-        layer, own = layer_name(path), _core_layer(path)
-        together = [other for other in kinds if layer_name(other) == layer]
-        share = _size(graph, [path]) / _size(graph, together)
-        dense[path] = share * (booked.get(layer, 0.0) - rest.get(layer, 0.0))
-        groups = {bond: _group(whole, middle[path], bond) for bond in middle[path].ranks}
-        if own in rest and all(groups.values()):
-            price = _price(ceiling.of_layers(own), groups)
-            options[path] = priced(kinds[path][1], rungs, price)
-    fixed = seed.seed - sum(dense.values())
-    least = fixed + sum(
-        min([dense[path], *(option.cost for option in options.get(path, ()))]) for path in dense
-    )
-    if least > most:
-        raise BudgetError(
-            f"a budget of {seed.show(most)} is out of reach: with every kernel at its least ranks "
-            f"the network costs {seed.show(least)} (now {seed.show(seed.seed)}, of which "
-            f"{seed.show(fixed)} in what is not factorized). Raise the budget, shrink the network "
-            "first, or let more kernels be factorized."
-        )
-    target, best, best_total = most, None, 0.0
-    for _ in range(ROUNDS):
-        chosen = allocate(dense, options, max(target, least) - fixed)
-        picked = {path: option for path, option in chosen.items() if option is not None}
-        now = factorized_graph(graph, shells({path: o.ranks for path, o in picked.items()}))
-        total = _cost(now, costing).seed
-        if best_total < total <= most * (1.0 + 1e-9):
-            best, best_total = picked, total
-        if (1.0 - CLOSE) * most <= total <= most * (1.0 + 1e-9):
-            break
-        target -= 1.02 * (total - most)
-    if best is None:
-        raise BudgetError(
-            f"no ranks were found at which {seed.name} is at most {seed.show(most)}; the last "
-            f"tried cost {seed.show(total)}. Raise the budget."
-        )
-    return best
-
-
-def _size(graph: ChannelGraph, paths: Sequence[str]) -> int:
-    """How many numbers some variables hold."""
-    return sum(math.prod(graph.variables[path].shape) for path in paths)
-
-
-def _core_layer(path: str) -> str:
-    """What the layer of a kernel's cores is called."""
-    return layer_name(f"{path}/core")
-
-
-def _price(cost: Cost, groups: Mapping[str, str]) -> Callable[[Mapping[str, int]], float]:
-    return lambda ranks: float(cost({groups[bond]: rank for bond, rank in ranks.items()}))
-
-
-def _group(graph: ChannelGraph, kernel: PlannedKernel, bond: str) -> str:
-    """The channel group that a bond is; "" if it is none, since inference fixed it."""
-    for name, labels in zip(kernel.format.names, kernel.format.labels, strict=True):
-        if bond in labels:
-            axis = graph.variables[f"{kernel.path}/{name}"].axes[labels.index(bond)]
-            return axis if isinstance(axis, str) else ""
-    raise AssertionError(f"no core has {bond!r}")
-
-
-def _shell(
-    graph: ChannelGraph,
-    path: str,
-    roles: str,
-    kind: str,
-    ranks: Mapping[str, int],
-    cores: int,
-    factors: Sequence[Sequence[int]] | None,
-) -> PlannedKernel:
-    """A planned kernel before anything is decomposed."""
-    shape = graph.variables[path].shape
-    own = [n for n, role in zip(shape, roles, strict=True) if role != "b"]
-    options = {"cores": cores, "factors": factors} if kind == "tt" else {}
-    format, sizes = FORMATS[kind](own, roles.replace("b", ""), **options)
-    sizes = {**sizes, **ranks}
-    if "b" in roles:
-        axis = roles.index("b")
-        format, sizes = format.stacked(axis), {STACK: shape[axis], **sizes}
-    return PlannedKernel(path=path, roles=roles, format=format, sizes=sizes, error=0.0)

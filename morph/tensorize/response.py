@@ -139,11 +139,12 @@ class Regression:
             raise ValueError(f"the rank is 1 to {len(self.right)}, found {rank}.")
         left, right = self.left[:, :rank], self.right[:rank]
         bias = self.target_mean - self.input_mean @ left @ right
-        return (*_balanced(left, right), bias)
+        return (*balanced(left, right), bias)
 
     def least_rank(self, error: float) -> int:
-        """The least rank whose relative error (of norms) is at most this."""
-        return max(1, int(np.argmax(self.errors <= error**2 * self.total)))
+        """The least rank whose relative error (of norms) is at most this, or the largest."""
+        larger = np.count_nonzero(self.errors > error**2 * self.total)
+        return int(np.clip(larger, 1, len(self.right)))
 
 
 def reduced_rank(
@@ -243,6 +244,7 @@ def reduced_rank_relu(
     targets: ArrayLike,
     rank: int,
     *,
+    bias: bool = True,
     kernel: ArrayLike | None = None,
     ridge: float = 1e-3,
     ties: Sequence[float] = TIES,
@@ -261,6 +263,7 @@ def reduced_rank_relu(
         inputs: X, [samples, inputs].
         targets: Y, [samples, outputs], before the relu.
         rank: of the factors.
+        bias: whether there is one; zeros otherwise.
         kernel: [inputs, outputs], the original one; see `reduced_rank`.
         ridge: see `reduced_rank`.
         ties: lambda of each iteration, growing.
@@ -278,7 +281,7 @@ def reduced_rank_relu(
     most = min(x.shape[1], y.shape[1])
     if not 1 <= rank <= most:
         raise ValueError(f"the rank is 1 to {most}, found {rank}.")
-    aim, mean = np.maximum(y, 0.0), x.mean(0)
+    aim, mean = np.maximum(y, 0.0), x.mean(0) * bias
     x = x - mean
     powers = x.T @ x
     prior = np.zeros((x.shape[1], y.shape[1]))
@@ -289,7 +292,7 @@ def reduced_rank_relu(
     inverse = _inverse(powers)
 
     def fit(responses: Array) -> tuple[float, Array, tuple[Array, Array, Array]]:
-        center = responses.mean(0)
+        center = responses.mean(0) * bias
         left, right, _ = _leading(inverse, x.T @ (responses - center) + prior, rank)
         answers = x @ left @ right + center
         error = float(np.sum((aim - np.maximum(answers, 0.0)) ** 2))
@@ -301,9 +304,9 @@ def reduced_rank_relu(
         now, answers, found = fit(free_responses(y, answers, tie))
         if now < error:
             error, best = now, found
-    left, right, bias = best
-    left, right = _balanced(left, right)
-    return Relu(left=left, right=right, bias=bias, error=error, linear_error=linear_error)
+    left, right, shift = best
+    left, right = balanced(left, right)
+    return Relu(left=left, right=right, bias=shift, error=error, linear_error=linear_error)
 
 
 def free_responses(targets: ArrayLike, answers: ArrayLike, tie: float) -> Array:
@@ -340,8 +343,9 @@ def _samples(inputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
     return x, y
 
 
-def _balanced(left: Array, right: Array) -> tuple[Array, Array]:
-    """The factors as large as each other, component by component; `right` has rows of norm 1."""
-    norms = np.linalg.norm(left, axis=0)
-    scales = np.where(norms > 0.0, np.sqrt(norms), 1.0)
-    return left / scales, right * scales[:, None]
+def balanced(left: Array, right: Array) -> tuple[Array, Array]:
+    """The factors as large as each other, component by component."""
+    lefts, rights = np.linalg.norm(left, axis=0), np.linalg.norm(right, axis=1)
+    both = (lefts > 0.0) & (rights > 0.0)
+    scales = np.sqrt(np.divide(rights, lefts, out=np.ones_like(lefts), where=both))
+    return left * scales, right / scales[:, None]

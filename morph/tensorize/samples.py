@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from morph.tensorize.layers import KernelUse, run
@@ -19,63 +18,92 @@ SAMPLES = 8192  # of every use of a kernel, at most; drawn at random
 
 def inputs_of(
     graph: ChannelGraph,
-    variables: Sequence[Any],
-    inputs: Sequence[Any],
-    paths: Collection[str],
+    values: Sequence[Any],
+    roles: Mapping[str, str],
     *,
     most: int = SAMPLES,
 ) -> dict[str, np.ndarray]:
     """The rows that kernels multiply, by path.
 
+    Kernels that a loop takes one by one, or that a batch has one each of, are left out; so are
+    lookups, and other uses in which a kernel's axes have other roles.
+
     Args:
         graph: of the function; it is run once, at the traced shapes.
-        variables: its leaves, in order.
-        inputs: its other arrays, of the traced shapes.
-        paths: of the kernels.
-        most: rows of each use; of the same places whatever the variables are.
+        values: its variables and inputs, flat.
+        roles: of the kernels, by path.
+        most: rows of each use; of the same places whatever the values are.
 
     Returns:
-        For each [samples, inputs]: the columns are the kernel's axes of roles `s` and `i`, in its
-        own order.
+        For each float32 [samples, inputs]: the columns are the kernel's axes of roles `s` and `i`,
+        in its own order.
     """
     found: dict[str, list[np.ndarray]] = {}
 
     def watch(path: str, use: KernelUse, operands: Sequence[Any]) -> None:
-        if path in paths and use.eqn.primitive is not p.gather_p:
-            rows = rows_of(use, operands[1 - use.side])
-            rng = np.random.default_rng(len(found.setdefault(path, [])))
-            chosen = np.sort(rng.permutation(len(rows))[:most])
-            found[path].append(np.asarray(rows[chosen], np.float64))
+        if use.roles == roles.get(path) and is_seen(use, operands):
+            rows = found.setdefault(path, [])
+            rows.append(rows_of(use, operands, most=most, seed=len(rows)))
 
-    run(graph, [*variables, *inputs], watch)
+    run(graph, values, watch)
     return {path: np.concatenate(rows) for path, rows in found.items()}
 
 
-def rows_of(use: KernelUse, x: Any) -> Any:
-    """What one product or convolution multiplies a kernel's columns with, [samples, inputs]."""
-    form = use.form
-    axes, sizes = form.format.axes, form.sizes
+def is_seen(use: KernelUse, operands: Sequence[Any]) -> bool:
+    """Whether there are numbers that a kernel is multiplied with, and one kernel for all."""
+    traced = isinstance(operands[1 - use.side], jax.core.Tracer)  # inside of a loop
+    return not (traced or "b" in use.roles or use.eqn.primitive is p.gather_p)
+
+
+def rows_of(
+    use: KernelUse, operands: Sequence[Any], *, most: int = SAMPLES, seed: int = 0
+) -> np.ndarray:
+    """What one product or convolution multiplies a kernel's columns with; see `inputs_of`.
+
+    Args:
+        use: of the kernel.
+        operands: of the equation.
+        most: rows, drawn at random.
+        seed: of the draw.
+    """
+    x, form = operands[1 - use.side], use.form
+    axes, sizes, params = form.format.axes, form.sizes, use.eqn.params
     if use.eqn.primitive is p.dot_general_p:
-        (contracted, _batch) = use.eqn.params["dimension_numbers"]
+        contracted, _ = params["dimension_numbers"]
         dims = contracted[1 - use.side]
-        x = jnp.moveaxis(x, dims, range(x.ndim - len(dims), x.ndim))
+        x = np.moveaxis(np.asarray(x), dims, range(x.ndim - len(dims), x.ndim))
         labels = [label for k in contracted[use.side] for label in axes[k]]
     else:
-        params = use.eqn.params
         numbers = params["dimension_numbers"]
-        x = jax.lax.conv_general_dilated_patches(
-            x,
-            [form.shape[k] for k in numbers.rhs_spec[2:]],
-            params["window_strides"],
-            params["padding"],
-            params["lhs_dilation"],
-            params["rhs_dilation"],
-            dimension_numbers=numbers,
-            precision=jax.lax.Precision.HIGHEST,
-        )
-        x = jnp.moveaxis(x, numbers.out_spec[1], -1)
+        x = _patches(x, [form.shape[k] for k in numbers.rhs_spec[2:]], params)
         labels = [label for k in numbers.rhs_spec[1:] for label in axes[k]]
-    x = x.reshape([-1, *(sizes[label] for label in labels)])
+    lengths = [sizes[label] for label in labels]
+    x = x.reshape([-1, *lengths])
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(x))[:most])
+    x = x[chosen].astype(np.float32)
     order = sorted(range(len(labels)), key=lambda k: int(labels[k].split(":")[1]))
-    x = jnp.transpose(x, [0, *(1 + k for k in order)])
-    return x.reshape([len(x), math.prod(x.shape[1:])])
+    return x.transpose([0, *(1 + k for k in order)]).reshape([len(x), math.prod(lengths)])
+
+
+def _patches(x: Any, window: Sequence[int], params: Mapping[str, Any]) -> np.ndarray:
+    """What each place of the result sees, [N, ..., C * window]."""
+    numbers = params["dimension_numbers"]
+    moved = any(map(any, params["padding"])) or any(n > 1 for n in params["lhs_dilation"])
+    if all(n == 1 for n in window) and not moved:
+        batch, feature, *spatial = numbers.lhs_spec
+        pixels = np.transpose(np.asarray(x), [batch, *spatial, feature])
+        pixels = pixels[:, *(slice(None, None, stride) for stride in params["window_strides"])]
+        batch, feature, *spatial = numbers.out_spec  # as the axes of the result are, but C last
+        order = [batch, *spatial]
+        return np.transpose(pixels, [*(order.index(k) for k in sorted(order)), len(order)])
+    patches = jax.lax.conv_general_dilated_patches(
+        x,
+        window,
+        params["window_strides"],
+        params["padding"],
+        params["lhs_dilation"],
+        params["rhs_dilation"],
+        dimension_numbers=numbers,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return np.moveaxis(np.asarray(patches), numbers.out_spec[1], -1)

@@ -11,7 +11,7 @@ import pytest
 import morph
 import regularizers as reg
 from morph.tensorize.allocate import Option, allocate
-from morph.tensorize.plan import factorized_graph
+from morph.tensorize.budget import factorized_graph
 
 
 class Net(nn.Module):
