@@ -115,7 +115,9 @@ def strongest_within(
     cut = ranking[:low][::-1]
     for now in (cuts, replace(cuts, living=False))[: 1 + revive]:
         cut = now.taken_back(cut)
-        cut = now.exchanged(now.all_filled(cut) if fill else cut, ranking)
+        cut = now.all_filled(cut) if fill else cut
+        if now.living:  # no living channel goes to make room for dead ones
+            cut = now.exchanged(cut, ranking)
     keep = {name: np.ones(len(s), bool) for name, s in strengths.items()}
     for i in cut:
         name, channels = units[i]

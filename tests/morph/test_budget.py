@@ -50,6 +50,21 @@ def test_never_over_and_nothing_more_fits(cost):
             assert cost({"a": keep.sum() + 1}) > limit
 
 
+def test_no_living_channel_goes_to_make_room_for_dead_ones():
+    def fn(v, x):
+        return jax.nn.relu(jax.nn.relu(x @ v["a"]) @ v["b"]) @ v["c"]
+
+    variables = {"a": jnp.ones((M, N)), "b": jnp.ones((N, 7)), "c": jnp.ones((7, K))}
+    cost = reg.flops(reg.trace_channels(fn, variables, jnp.ones((1, M))))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        strengths = {n: rng.random(w) * (rng.random(w) < 0.6) for n, w in cost.groups.items()}
+        strengths = {name: np.maximum(s, 0.1 * (s == s.max())) for name, s in strengths.items()}
+        alive = float(cost({name: int((s > 0).sum()) for name, s in strengths.items()}))
+        keep = strongest_within(cost, strengths, rng.uniform(1.0, 1.2) * alive, fill=True)
+        assert all(keep[name][s > 0].all() for name, s in strengths.items())
+
+
 def test_dead_channels_are_cut_first_and_the_strongest_always_stays(cost):
     strengths = {"a": np.where(np.arange(N) == 6, 1.0, 0.0)}
     keep = strongest_within(cost, strengths, 2 * (M + K))["a"]
