@@ -55,7 +55,7 @@ def mpo(features: int, name: str, ranks: dict[str, int]) -> nn.Module:
 def main() -> None:
     """Trains both, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning_rate", type=float, nargs=2, default=(2e-3, 7e-4))
     parser.add_argument("--only", choices=("dense", "mpo"), help="for tuning")
