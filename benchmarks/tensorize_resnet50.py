@@ -1,16 +1,17 @@
 """Seconds to factorize every kernel of a ResNet-50 by Tucker-2 at EVBMF ranks, on the host.
 
-    python benchmarks/tensorize_resnet50.py
+    python benchmarks/tensorize_resnet50.py --out results/tensorize_resnet50.json
 
 Two networks of its shapes: random weights, of which nothing stands out of the noise (ranks 1), and
 weights of a third of the full rank plus noise, whose ranks are to be found.
 """
 
-import json
+import argparse
 import math
 import time
 
 import numpy as np
+from timing import report
 
 from morph.tensorize.decompose import factorize
 
@@ -45,29 +46,35 @@ def noisy(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def main() -> None:
-    """Prints the seconds of both networks as JSON."""
+    """Prints the seconds of both networks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", help="write the table as JSON to this path")
+    flags = parser.parse_args()
     generator = np.random.default_rng(0)
     shapes = kernels()
     networks = {
         "random": [generator.standard_normal(shape).astype(np.float32) for _, shape in shapes],
         "low_rank_and_noise": [noisy(generator, shape) for _, shape in shapes],
     }
-    report = {}
+    rows = []
     for name, weights in networks.items():
         start, cpu_start = time.perf_counter(), time.process_time()
         found = [
             factorize(weight, roles, "tucker2", "vbmf")
             for (roles, _), weight in zip(shapes, weights, strict=True)
         ]
-        report[name] = {
-            "kernels": len(found),
-            "seconds": round(time.perf_counter() - start, 1),
-            "cpu_seconds": round(time.process_time() - cpu_start, 1),
-            "parameters": sum(weight.size for weight in weights),
-            "factorized_parameters": sum(one.value.parameters for one in found),
-            "largest_error": round(max(one.error for one in found), 4),
-        }
-    print(json.dumps(report, indent=2))
+        rows.append(
+            {
+                "weights": name,
+                "kernels": len(found),
+                "seconds": round(time.perf_counter() - start, 1),
+                "cpu_seconds": round(time.process_time() - cpu_start, 1),
+                "parameters": sum(weight.size for weight in weights),
+                "factorized_parameters": sum(one.value.parameters for one in found),
+                "largest_error": round(max(one.error for one in found), 4),
+            }
+        )
+    report(rows, flags.out)
 
 
 if __name__ == "__main__":

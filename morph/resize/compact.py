@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from morph.architecture import Architecture
+from morph.compress.values import unpacked
 from morph.removed import without
 from morph.resize.evaluate import Plan, evaluate
 from morph.resize.lacking import Lacking
@@ -39,7 +40,7 @@ def compact(
     group, e.g. updated batch statistics, comes out resized. Calls of the same shapes share a trace.
 
     If kernels of the architecture are factorized they are contracted core by core, as
-    `morph.tensorized` does.
+    `morph.tensorized` does; compressed kernels are made dense.
 
     Args:
         fn: the function that the architecture was inferred from, or another one of the same
@@ -62,6 +63,7 @@ def compact(
 
     @functools.wraps(fn)
     def small_fn(variables: Any, *inputs: Any, **static: Any) -> Any:
+        variables = unpacked(variables)
         call = bind_call(fn, architecture.restored(variables), inputs, static)
         key = call.signature
         known = plans.get(key) if key is not None else None

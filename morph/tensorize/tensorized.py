@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from morph.compress.values import unpacked
 from morph.tensorize.evaluate import Meet, dense, evaluate
 from morph.tensorize.factorized import Factorized, is_factorized
 from morph.tensorize.measure import faster
@@ -22,13 +23,14 @@ MODES = ("factorized", "reconstructed", "auto")
 
 
 def tensorized(fn: Callable[..., Any], *, mode: str = "factorized") -> Callable[..., Any]:
-    """`fn` for variables in which factorized kernels stand where dense ones stood.
+    """`fn` for variables in which factorized or compressed kernels stand where dense ones stood.
 
     When called it traces `fn` abstractly with dense kernels, and evaluates it again: where a
     factorized kernel meets a product, a convolution or a lookup it is contracted core by core, in
     the order of the fewest multiplications; transposes, reshapes and casts on the way leave it
-    factorized; everywhere else, e.g. in a convolution with groups, it is made dense. The function
-    composes with `jit`, `grad`, `vmap` and `compact`. Loops and remat survive.
+    factorized; everywhere else, e.g. in a convolution with groups, it is made dense. Compressed
+    kernels and cores (`morph.compress.values`) are made dense first. The function composes with
+    `jit`, `grad`, `vmap` and `compact`. Loops and remat survive.
 
     Args:
         fn: any function `fn(variables, *inputs, **static)`.
@@ -54,6 +56,10 @@ def tensorized(fn: Callable[..., Any], *, mode: str = "factorized") -> Callable[
 
     @functools.wraps(fn)
     def factorized_fn(variables: Any, *inputs: Any, **static: Any) -> Any:
+        variables = unpacked(variables)
+        leaves = jax.tree.leaves(variables, is_leaf=is_factorized)
+        if not any(map(is_factorized, leaves)):
+            return fn(variables, *inputs, **static)
         shapes = jax.tree.map(_struct, variables, is_leaf=is_factorized)
         call = bind_call(fn, shapes, inputs, static)
         key = call.signature
@@ -66,7 +72,6 @@ def tensorized(fn: Callable[..., Any], *, mode: str = "factorized") -> Callable[
                 del traces[next(iter(traces))]  # the oldest
             traces[key] = known
         closed, out_tree = known
-        leaves = jax.tree.leaves(variables, is_leaf=is_factorized)
         return jax.tree.unflatten(out_tree, evaluate(closed, [*leaves, *call.arrays], meet))
 
     return factorized_fn

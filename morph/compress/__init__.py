@@ -1,0 +1,1 @@
+"""Compress: kernels of fewer bits, and files of them."""
