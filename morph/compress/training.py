@@ -1,0 +1,90 @@
+"""Training through compressed kernels."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from morph.augment import Augmentation
+from morph.compress.values import joined, partition, unpacked
+from morph.data import Batch, chunk_ends, chunks, resident
+from morph.losses import Loss, cross_entropy
+from morph.network import Network, Variables
+from morph.tensorize.tensorized import tensorized
+from morph.train import Evaluator, TrainState, check_finite, loops_well, make_step
+from regularizers.channels.graph import trace_channels
+
+FIXED = "compressed"  # the collection of masks and codes while a network trains
+CHUNK = 50  # steps in one call
+
+
+def evaluated(network: Network) -> Network:
+    """The network on variables that may be compressed or factorized."""
+    return Network(
+        init=network.init,
+        predict=tensorized(network.predict),
+        forward=tensorized(network.forward),
+    )
+
+
+def train(
+    network: Network,
+    variables: Variables,
+    data: Batch,
+    optimizer: optax.GradientTransformation,
+    *,
+    steps: int,
+    batch_size: int = 128,
+    seed: int = 0,
+    loss: Loss = cross_entropy,
+    augment: Augmentation | None = None,
+) -> tuple[Variables, optax.OptState]:
+    """Trains what the values of compressed kernels train, and all other parameters.
+
+    Args:
+        network: a network; of variables without compressed kernels, too.
+        variables: to start with; they stay as they are.
+        data: the training set, whole.
+        optimizer: of the floating-point arrays of `params`; codes and masks are None there.
+        steps: how many.
+        batch_size: examples per step; every epoch in another order.
+        seed: of the order and of the network's randomness.
+        loss: `(logits, y) -> scalar`.
+        augment: `(key, x) -> x`.
+
+    Returns:
+        The trained variables, and the optimizer's state.
+
+    Raises:
+        TrainingDivergedError: if the loss is not a number.
+    """
+    network = evaluated(network)
+    trained, fixed = partition(dict(variables)["params"])
+
+    def whole(split: Variables) -> Variables:
+        rest = {name: value for name, value in split.items() if name not in ("params", FIXED)}
+        return {"params": joined(split["params"], split[FIXED]), **rest}
+
+    own = Network(
+        init=network.init,
+        predict=lambda split, x: network.predict(whole(split), x),
+        forward=lambda split, x, key: network.forward(whole(split), x, key),
+    )
+    start = {**variables, "params": trained, FIXED: fixed}
+    state = TrainState.of(own, jax.tree.map(jnp.copy, start), optimizer)
+    graph = trace_channels(network.predict, unpacked(variables), data.x[:1])
+    step = make_step(loss, augment=augment, looped=loops_well(graph))
+    on_device, key, ends = resident(data), jax.random.key(seed), chunk_ends(0, steps, CHUNK)
+    stream = chunks(data, batch_size, ends, start=0, seed=seed)
+    for end, chunk in zip(ends, stream, strict=True):
+        state, losses = step(state, on_device, chunk, key)
+        check_finite(float(losses[-1]), step=int(end), phase="compress")
+    return whole(state.variables), state.opt_state
+
+
+def accuracy_of(network: Network, variables: Variables, data: Batch) -> float:
+    """The share of examples that a network of such variables classifies right."""
+    evaluator = Evaluator(data)
+    predict = jax.jit(evaluated(network).predict)
+    return evaluator.accuracy(evaluator.logits(predict, variables))
