@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +17,18 @@ import tensornetwork as tn
 from tensornetwork.backends.jax.jax_backend import JaxBackend
 
 Labels = tuple[str, ...]
+
+_by_einsum: ContextVar[bool] = ContextVar("by_einsum", default=False)
+
+
+@contextlib.contextmanager
+def by_einsum() -> Iterator[None]:
+    """Within it `jnp.einsum` contracts: a few small tensors it can multiply faster."""
+    token = _by_einsum.set(True)
+    try:
+        yield
+    finally:
+        _by_einsum.reset(token)
 
 
 def contract(tensors: Sequence[Any], labels: Sequence[Labels], out: Labels) -> Any:
@@ -40,8 +54,11 @@ def contract(tensors: Sequence[Any], labels: Sequence[Labels], out: Labels) -> A
     counts = Counter(label for own in (*labels, out) for label in own)
     if len(tensors) == 1:
         return _moved(tensors[0], [labels[0].index(label) for label in out])
-    if any(count != 2 for count in counts.values()):
-        number = {label: i for i, label in enumerate(counts)}
+    if _by_einsum.get() or any(count != 2 for count in counts.values()):
+        # Summed axes are multiplied in the order of their numbers: that of the kernel's, which
+        # are the last tensors, so that they need not move.
+        order = dict.fromkeys(label for own in (*labels[1:], *labels) for label in own)
+        number = {label: i for i, label in enumerate(order)}
         operands: list[Any] = []
         for tensor, own in zip(tensors, labels, strict=True):
             operands += [tensor, [number[label] for label in own]]

@@ -154,6 +154,10 @@ class Factorized:
         keys = map(jax.tree_util.DictKey, self.format.names)
         return list(zip(keys, self.cores, strict=True)), self.format
 
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Format]:
+        """The same without names: a call does this each time."""
+        return self.cores, self.format
+
     @classmethod
     def tree_unflatten(cls, format: Format, cores: Iterable[Any]) -> Factorized:
         """A factorized kernel of other cores."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,29 +23,26 @@ SECONDS = 0.2  # that a comparison may take, about, besides compiling
 ROUNDS = 5
 
 
-def faster(
-    ways: Mapping[str, Callable[[JaxprEqn, Sequence[Any]], Any]],
-    eqn: JaxprEqn,
-    operands: Sequence[Any],
-) -> str:
+Way: TypeAlias = tuple[Callable[[JaxprEqn, Sequence[Any]], Any], Sequence[Any]]
+
+
+def faster(ways: Mapping[str, Way], eqn: JaxprEqn) -> str:
     """The name of the fastest way to evaluate an equation on operands of these shapes.
 
     It is measured on random numbers, compiled, on JAX's default device, and kept: in this process,
     and in `morph/tensorize` of the user's cache for later ones, by device and versions.
 
     Args:
-        ways: by name.
+        ways: by name: an evaluation, and the operands that it takes: arrays and factorized
+            kernels; tracers and shapes do.
         eqn: the equation.
-        operands: arrays and factorized kernels; tracers give their shapes only.
     """
-    leaves, tree = jax.tree.flatten(list(operands))
-    structs = [abstract(leaf) for leaf in leaves]
-    shapes = [f"{struct.dtype}{list(struct.shape)}" for struct in structs]
-    key = f"{eqn.primitive.name} {dict(eqn.params)} {tree} {shapes}"
+    taken = {name: jax.tree.map(abstract, list(operands)) for name, (_, operands) in ways.items()}
+    key = f"{eqn.primitive.name} {dict(eqn.params)} {_text(taken)}"
     file = cache_path().parents[1] / "tensorize" / cache_path().name
     known = _known(file)
     if key not in known:
-        known[key] = min(seconds := _measure(ways, eqn, structs, tree), key=seconds.__getitem__)
+        known[key] = min(seconds := _measure(ways, eqn, taken), key=seconds.__getitem__)
         with contextlib.suppress(OSError):  # without a cache it is measured again next time
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps({**_read(file), **known}, indent=0) + "\n")
@@ -66,22 +63,32 @@ def _read(file: Path) -> dict[str, str]:
     return {}
 
 
-def _measure(
-    ways: Mapping[str, Callable[[JaxprEqn, Sequence[Any]], Any]],
-    eqn: JaxprEqn,
-    structs: Sequence[jax.ShapeDtypeStruct],
-    tree: Any,
-) -> dict[str, float]:
+def _text(taken: Mapping[str, Any]) -> str:
+    """What ways take, each form once."""
+    forms: dict[str, list[str]] = {}
+    for name, operands in taken.items():
+        leaves, tree = jax.tree.flatten(operands)
+        shapes = [f"{struct.dtype}{list(struct.shape)}" for struct in leaves]
+        forms.setdefault(f"{tree} {shapes}", []).append(name)
+    return "; ".join(f"{'|'.join(names)}: {form}" for form, names in forms.items())
+
+
+def _measure(ways: Mapping[str, Way], eqn: JaxprEqn, taken: Mapping[str, Any]) -> dict[str, float]:
     """Seconds of one call, by way."""
-    rng = np.random.default_rng(0)
     with jax.ensure_compile_time_eval():  # also where the caller is being traced
-        values = [jnp.asarray(_numbers(rng, struct)) for struct in structs]
-        runs = [
-            compiled(lambda *leaves, way=way: way(eqn, jax.tree.unflatten(tree, leaves)), *values)
-            for way in ways.values()
-        ]
-        medians = interleaved(runs, seconds=SECONDS, rounds=ROUNDS)
-    return dict(zip(ways, medians.min(axis=1).tolist(), strict=True))
+        runs = []
+        for name, (way, _) in ways.items():
+            leaves, tree = jax.tree.flatten(taken[name])
+            rng = np.random.default_rng(0)
+            values = [jnp.asarray(_numbers(rng, struct)) for struct in leaves]
+            runs.append(
+                compiled(
+                    lambda *leaves, way=way, tree=tree: way(eqn, jax.tree.unflatten(tree, leaves)),
+                    *values,
+                )
+            )
+        seconds = interleaved(runs, seconds=SECONDS, rounds=ROUNDS)
+    return dict(zip(ways, seconds.min(axis=1).tolist(), strict=True))
 
 
 def _numbers(rng: np.random.Generator, struct: jax.ShapeDtypeStruct) -> np.ndarray:

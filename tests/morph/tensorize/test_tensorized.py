@@ -12,6 +12,7 @@ import opt_einsum
 import pytest
 
 import morph
+from morph.tensorize.tensorized import settled
 import regularizers as reg
 from morph.tensorize import measure
 from morph.tensorize.factorized import Factorized, is_factorized
@@ -245,6 +246,29 @@ def test_auto_measures_once_and_keeps_it(tmp_path, monkeypatch):
     assert len(measured) == 1
     fn(variables, normal(6, 40))
     assert len(measured) == 2
+
+
+def test_settled_keeps_what_is_faster_factorized(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fastest = {"first": "einsum", "last": "dense"}
+
+    def measured(ways, eqn, taken):
+        assert set(ways) == {"factorized", "einsum", "reconstructed", "dense"}
+        which = {(40, 30): "first", (30, 20): "last"}[taken["dense"][1].shape]
+        return {name: float(name != fastest[which]) for name in ways}
+
+    monkeypatch.setattr(measure, "_measure", measured)
+    variables = {
+        "first": factorized("tt", (40, 30), "io"),
+        "last": factorized("svd", (20, 30), "io"),
+        "bias": normal(1, 20),
+    }
+    x = normal(5, 40)
+    fn = lambda v, x: x @ v["first"] @ v["last"].T + v["bias"]  # noqa: E731
+    found = settled(fn, variables, x)
+    assert_close(found["last"], variables["last"].dense())
+    assert found["first"].format == variables["first"].format
+    assert_close(morph.tensorized(fn)(found, x), morph.tensorized(fn)(variables, x))
 
 
 def test_reconstructed_is_the_same_function():
