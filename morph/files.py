@@ -20,10 +20,15 @@ class WorkdirError(RuntimeError):
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text file; whatever happens meanwhile, it is the old one or the new one, whole."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes a file; whatever happens meanwhile, it is the old one or the new one, whole."""
     target = Path(path)
     draft = target.with_name(target.name + ".part")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with draft.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(target)

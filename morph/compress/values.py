@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, UInt
 
 
@@ -43,8 +44,8 @@ class Pruned(Compressed):
         kept: which are.
     """
 
-    kernel: Float[Array, "*shape"]
-    kept: Bool[Array, "*shape"]
+    kernel: Float[Array | np.ndarray, "*shape"]
+    kept: Bool[Array | np.ndarray, "*shape"]
 
     def dense(self) -> Array:
         """The kernel with zeros."""
@@ -63,13 +64,13 @@ class Shared(Compressed):
         codes: for every weight 0, or k for the k-th value; `uint8` or `uint16`.
     """
 
-    centroids: Float[Array, " k"]
-    codes: UInt[Array, "*shape"]
+    centroids: Float[Array | np.ndarray, " k"]
+    codes: UInt[Array | np.ndarray, "*shape"]
 
     def dense(self) -> Array:
         """The kernel."""
         zero = jnp.zeros(1, self.centroids.dtype)
-        return jnp.concatenate([zero, self.centroids])[self.codes]
+        return jnp.concatenate([zero, jnp.asarray(self.centroids)])[self.codes]
 
 
 def is_compressed(leaf: Any) -> bool:

@@ -149,8 +149,12 @@ def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 def flat_paths(tree: Any) -> tuple[list[str], list[Any], Any]:
     """The leaves of a tree, their paths as text (`params/Dense_0/kernel`), and its structure."""
     entries, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    paths = ["/".join(_key(k) for k in path) for path, _ in entries]
-    return paths, [leaf for _, leaf in entries], treedef
+    return [joined_path(path) for path, _ in entries], [leaf for _, leaf in entries], treedef
+
+
+def joined_path(path: Sequence[Any]) -> str:
+    """The keys of a leaf as text (`params/Dense_0/kernel`)."""
+    return "/".join(map(_key, path))
 
 
 def _key(key: Any) -> str:

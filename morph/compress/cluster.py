@@ -1,0 +1,129 @@
+"""Weight sharing: kernels whose weights take few values (Han et al. 2016, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from morph.compress.values import Pruned, Shared, is_compressed
+from regularizers.channels.calls import joined_path
+from regularizers.channels.graph import near
+
+try:
+    import ckwrap
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "ckwrap is missing: pip install 'morph-jax[compress]' brings what weight sharing needs"
+    ) from error
+
+METHODS = ("kmeans", "linear")
+
+
+def clustered(
+    weights: Float[np.ndarray, " n"], count: int, *, method: str = "kmeans"
+) -> tuple[Float[np.ndarray, " k"], Int[np.ndarray, " n"]]:
+    """Weights in groups of about equal value.
+
+    Args:
+        weights: finite.
+        count: how many groups; fewer where there are fewer different weights.
+        method: `kmeans` has the least sum of squares there is, by dynamic programming (Wang and
+            Song 2011, Ckmeans.1d.dp); `linear` starts at equal distances between the least and the
+            largest weight and goes on as Lloyd does: what Han et al. found best of the starts that
+            they tried.
+
+    Returns:
+        The mean of every group, increasing, and the group of every weight.
+
+    Raises:
+        ValueError: if the method or the count is none, or a weight is not finite.
+
+    Example:
+        >>> clustered(np.array([1.0, 5.0, 1.5, 5.5]), 2)
+        (array([1.25, 5.25]), array([0, 1, 0, 1]))
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
+    if count < 1:
+        raise ValueError(f"weights need at least one cluster, found {count}")
+    values = np.asarray(weights, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("weights to be shared hold NaN or infinite values")
+    count = min(count, len(np.unique(values)))
+    if not count:
+        return np.zeros(0), np.zeros(0, np.int64)
+    groups = (_exact if method == "kmeans" else _lloyd)(values, count)
+    _, groups = np.unique(groups, return_inverse=True)  # without empty ones
+    means = np.bincount(groups, values) / np.bincount(groups)
+    order = np.argsort(means)
+    return means[order], np.argsort(order)[groups]
+
+
+def _exact(values: np.ndarray, count: int) -> np.ndarray:
+    return np.asarray(ckwrap.ckmeans(values, count).labels)
+
+
+def _lloyd(values: np.ndarray, count: int) -> np.ndarray:
+    centers = np.linspace(values.min(), values.max(), count)
+    groups: np.ndarray = np.zeros(0)
+    while True:
+        new = np.searchsorted((centers[1:] + centers[:-1]) / 2, values)
+        if np.array_equal(new, groups):
+            return groups
+        groups, sizes = new, np.bincount(new, minlength=count)
+        sums = np.bincount(groups, values, minlength=count)
+        centers = np.sort(np.where(sizes > 0, sums / np.maximum(sizes, 1), centers))
+
+
+def share(kernel: Any, count: int, *, method: str = "kmeans") -> Shared:
+    """A kernel of shared weights; zeros and what is pruned stay zero, beside the clusters.
+
+    Args:
+        kernel: an array or `Pruned`.
+        count: of clusters, besides zero.
+        method: see `clustered`.
+
+    Raises:
+        ValueError: as `clustered` does.
+    """
+    array = np.asarray(kernel.dense() if isinstance(kernel, Pruned) else kernel)
+    used = array != 0
+    means, groups = clustered(array[used], count, method=method)
+    codes = np.zeros(array.shape, np.uint8 if len(means) < 256 else np.uint16)
+    codes[used] = groups + 1
+    return Shared(centroids=jax.numpy.asarray(means, array.dtype), codes=jax.numpy.asarray(codes))
+
+
+def shared(params: Any, clusters: Mapping[str, int], *, method: str = "kmeans") -> Any:
+    """Parameters of which some are shared.
+
+    Args:
+        params: arrays and `Pruned` kernels.
+        clusters: how many of each parameter, by pattern of its path; the first that matches wins;
+            what matches none, and where it is 0, stays as it is.
+        method: see `clustered`.
+
+    Raises:
+        ValueError: as `clustered` does, with the path; or if a pattern matches nothing.
+
+    Example:
+        >>> shared(params, {"Conv_*/kernel": 256, "*/kernel": 32})  # doctest: +SKIP
+    """
+    entries, tree = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_compressed)
+    paths = [joined_path(path) for path, _ in entries]
+    for pattern in clusters:
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            raise ValueError(f"clusters: {pattern!r} matches no parameter{near(pattern, paths)}")
+    leaves = []
+    for path, (_, leaf) in zip(paths, entries, strict=True):
+        count = next((n for pattern, n in clusters.items() if fnmatchcase(path, pattern)), 0)
+        try:
+            leaves.append(share(leaf, count, method=method) if count else leaf)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    return jax.tree.unflatten(tree, leaves)
