@@ -33,8 +33,8 @@ import numpy as np
 from timing import report
 
 from experiments import datasets
+from experiments.models import network_of
 from experiments.plots import Point, plot_tradeoff
-from experiments.run import network_of
 from morph.architecture import Architecture
 from morph.augment import augmented
 from morph.config import CycleConfig, configured_optimizer, names_of

@@ -104,8 +104,9 @@ def report(rows: list[dict[str, Any]], out: str | None, **facts: Any) -> None:
 
     Values that are tables themselves are only written.
     """
-    shown = [name for name, value in rows[0].items() if not isinstance(value, dict)]
-    texts = [shown, *([_text(row[name]) for name in shown] for row in rows)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    shown = [name for name in names if not any(isinstance(row.get(name), dict) for row in rows)]
+    texts = [shown, *([_text(row.get(name, "")) for name in shown] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for line in texts:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))

@@ -9,7 +9,32 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 from rich.console import Console
 
+from experiments import datasets
+from morph.checkpoint import WorkdirError
+from morph.compress.coding.errors import ContainerError
 from morph.config import ConfigError
+from morph.data import DataError
+from morph.expand import BudgetError
+from morph.extras import MissingExtraError
+from morph.mesh import MeshError
+from morph.spec import ArchitectureError
+from morph.train import TrainingDivergedError
+
+# What a person can cause; everything else is a bug and shows its traceback.
+USER_ERRORS = (
+    ArchitectureError,
+    BudgetError,
+    ConfigError,
+    DataError,
+    ContainerError,
+    MeshError,
+    MissingExtraError,
+    datasets.DatasetError,
+    datasets.DatasetNotFoundError,
+    TrainingDivergedError,
+    WorkdirError,
+    OSError,
+)
 
 
 def launch(

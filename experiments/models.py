@@ -21,6 +21,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 import regularizers as reg
+from experiments import datasets
+from experiments.networks import build
+from morph.network import Network, linen_network, nnx_network
 from regularizers.channels.graph import near
 
 _DTYPES = (
@@ -277,3 +280,14 @@ def _user_line(error: BaseException) -> str:
 
 def _article(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def network_of(name: str, dataset: datasets.Dataset, width: float) -> Network:
+    """The seed network of that name for a data set, Linen or NNX alike."""
+    model = build(
+        name,
+        input_shape=dataset.train_images.shape[1:],
+        num_classes=dataset.num_classes,
+        width=width,
+    )
+    return linen_network(model) if isinstance(model, nn.Module) else nnx_network(model)

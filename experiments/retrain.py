@@ -37,12 +37,11 @@ from flax import nnx
 from rich.console import Console
 
 from experiments import datasets
-from experiments.command import launch
+from experiments.command import USER_ERRORS, launch
 from experiments.display import Display, Result, result_table
-from experiments.models import InspectError, find_attribute
+from experiments.models import InspectError, find_attribute, network_of
 from experiments.networks import SEED_NETWORKS
 from experiments.report import write_report
-from experiments.run import USER_ERRORS, network_of
 from morph.architecture import Architecture
 from morph.checkpoint import WorkdirError, load_variables, save_variables
 from morph.config import ConfigError, CycleConfig
@@ -57,12 +56,8 @@ _SETTINGS = {"retrain_steps": int, "batch_size": int, "learning_rate": float, "s
 _MOST_DIFFERENCES = 5  # that a message lists
 
 
-def define_flags() -> flags.FlagValues:
-    """The flags of this command, which shares names, and no values, with experiments.run."""
-    own = flags.FlagValues()
-    flags.DEFINE_multi_string(
-        "architecture", [], "The JSON file; several are chained.", flag_values=own
-    )
+def define_seed_flags(own: flags.FlagValues) -> None:
+    """The flags that name a seed network and its data, where a report does not."""
     flags.DEFINE_string("model", None, "package.module:attribute: the seed.", flag_values=own)
     flags.DEFINE_enum(
         "seed_network", None, list(SEED_NETWORKS), "Or one of the registry.", flag_values=own
@@ -73,6 +68,15 @@ def define_flags() -> flags.FlagValues:
         "dataset", None, list(datasets.DATASETS), "What to train on.", flag_values=own
     )
     flags.DEFINE_string("data_dir", None, "Where data sets are looked for first.", flag_values=own)
+
+
+def define_flags() -> flags.FlagValues:
+    """The flags of this command, which shares names, and no values, with experiments.run."""
+    own = flags.FlagValues()
+    flags.DEFINE_multi_string(
+        "architecture", [], "The JSON file; several are chained.", flag_values=own
+    )
+    define_seed_flags(own)
     flags.DEFINE_string("variables", None, "Start from these, saved.", flag_values=own)
     flags.DEFINE_string("workdir", "runs/retrain", "Where everything goes.", flag_values=own)
     flags.DEFINE_integer("retrain_steps", None, "Training steps; 0 only tests.", 0, flag_values=own)

@@ -23,34 +23,32 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 from absl import app, flags, logging
 
-from experiments import datasets, plots
+from experiments import compress, datasets, plots
 from experiments import flags as settings
+from experiments.command import USER_ERRORS
 from experiments.display import Display, Result, result_table, width_table
 from experiments.flags import config_of, define_settings
-from experiments.networks import SEED_NETWORKS, build
+from experiments.models import network_of
+from experiments.networks import SEED_NETWORKS
 from experiments.report import write_report
 from experiments.tensorboard import Listeners, TensorBoard
-from morph.checkpoint import Interrupted, WorkdirError
-from morph.config import ConfigError
+from morph.checkpoint import Interrupted
 from morph.cycle import Cycle
 from morph.cycle import Result as CycleResult
-from morph.data import Batch, DataError
-from morph.expand import BudgetError
+from morph.data import Batch
 from morph.files import write_text
 from morph.listener import Listener
-from morph.mesh import MeshError, connect, is_first
-from morph.network import Network, linen_network, nnx_network
-from morph.spec import ArchitectureError
+from morph.mesh import connect, is_first
 from morph.tensorize.diagram import to_dot
-from morph.train import TrainingDivergedError
 from regularizers.costs.cost import SEEDS
 
 define_settings()
 flags.adopt_module_key_flags(settings)
+compress.define_compression(flags.FLAGS, compress=None)
+flags.adopt_module_key_flags(compress)
 SEED_NETWORK = flags.DEFINE_enum(
     "seed_network", "resnet8", list(SEED_NETWORKS), "The network whose structure is learned."
 )
@@ -76,31 +74,6 @@ COORDINATOR = flags.DEFINE_string(
 )
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0.", 0)
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.", 1)
-
-# What a person can cause; everything else is a bug and shows its traceback.
-USER_ERRORS = (
-    ArchitectureError,
-    BudgetError,
-    ConfigError,
-    DataError,
-    MeshError,
-    datasets.DatasetError,
-    datasets.DatasetNotFoundError,
-    TrainingDivergedError,
-    WorkdirError,
-    OSError,
-)
-
-
-def network_of(name: str, dataset: datasets.Dataset, width: float) -> Network:
-    """The seed network of that name for a data set, Linen or NNX alike."""
-    model = build(
-        name,
-        input_shape=dataset.train_images.shape[1:],
-        num_classes=dataset.num_classes,
-        width=width,
-    )
-    return linen_network(model) if isinstance(model, nn.Module) else nnx_network(model)
 
 
 def run(command: str) -> None:
@@ -137,6 +110,8 @@ def run(command: str) -> None:
     seconds = time.monotonic() - started
     save_results(workdir, result, command, seconds)
     show(display, workdir, result)
+    if flags.FLAGS["compress"].value:
+        compress.compress(workdir, flags.FLAGS, command, display.console)
     page = write_report(workdir)
     display.console.print(
         f"\nDone in {seconds:.0f} s. Look at {page}, read {workdir}/architecture.json",

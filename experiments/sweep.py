@@ -45,12 +45,12 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import datasets, plots
-from experiments.command import launch
+from experiments.command import USER_ERRORS, launch
 from experiments.display import Display, humanize
+from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
 from experiments.plots import Point
 from experiments.report import write_report
-from experiments.run import USER_ERRORS, network_of
 from morph.architecture import Architecture
 from morph.checkpoint import claim_workdir, load_variables, save_variables
 from morph.config import ConfigError, CycleConfig

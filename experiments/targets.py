@@ -29,8 +29,8 @@ from rich.table import Table
 
 from experiments import datasets
 from experiments.display import humanize
+from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
-from experiments.run import network_of
 from morph.architecture import Architecture
 from morph.budget import Controller, Schedule, check_feasible
 from morph.checkpoint import WorkdirError, claim_workdir, load_variables, save_variables

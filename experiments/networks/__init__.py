@@ -15,6 +15,7 @@ from experiments.networks.hybrid import Hybrid
 from experiments.networks.inception import Inception
 from experiments.networks.inception_v2 import InceptionV2
 from experiments.networks.layers import scaled
+from experiments.networks.lenet import LeNet5
 from experiments.networks.mlp import MLP
 from experiments.networks.nnx_cnn import NNXCNN
 from experiments.networks.resnet import ResNet
@@ -45,6 +46,7 @@ def _nnx_cnn(
 
 SEED_NETWORKS: dict[str, Builder] = {
     "mlp": _linen(MLP),
+    "lenet5": _linen(LeNet5),
     "cnn": _linen(CNN),
     "nnx_cnn": _nnx_cnn,
     "resnet8": _linen(ResNet, depth=8),

@@ -31,6 +31,7 @@ class Run:
         records: of training: phase, step, loss and what else was seen.
         architecture: what was learned; None if it is not there (yet), or there are several.
         shrunk: the same before the last expansion.
+        compressed: what compressing it came to; empty if it was not.
     """
 
     workdir: Path
@@ -39,6 +40,7 @@ class Run:
     records: tuple[Mapping[str, Any], ...]
     architecture: Architecture | None
     shrunk: Architecture | None
+    compressed: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -106,6 +108,7 @@ def read_run(workdir: str | Path) -> Run:
         records=_read_records(place / "metrics.jsonl"),
         architecture=_read_architecture(place / "architecture.json"),
         shrunk=_read_architecture(place / "shrunk.json"),
+        compressed=_read_object(place / "compressed.json"),
     )
 
 

@@ -11,15 +11,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from morph.compress.values import Pruned, Shared, is_compressed
+from morph.extras import need
 from regularizers.channels.calls import joined_path
 from regularizers.channels.graph import near
 
+_missing: ModuleNotFoundError | None = None
 try:
     import ckwrap
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "ckwrap is missing: pip install 'morph-jax[compress]' brings what weight sharing needs"
-    ) from error
+    _missing = error
 
 METHODS = ("kmeans", "linear")
 
@@ -65,6 +65,7 @@ def clustered(
 
 
 def _exact(values: np.ndarray, count: int) -> np.ndarray:
+    need("exact k-means", _missing, "compress")
     return np.asarray(ckwrap.ckmeans(values, count).labels)
 
 

@@ -20,9 +20,14 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from morph.compress.values import Compressed
+from morph.tensorize.following import following
+from regularizers.channels.graph import ChannelGraph
 
 WORD_LENGTHS = range(2, 17)  # a sign and something else; a float32 holds 24 bits
 FURTHEST = 126  # of fractional lengths: 2^126 and 2^-126 are normal float32 numbers
+
+# How fractional lengths are chosen, with the power of the errors; 0 where none are looked at.
+CRITERIA = {"l1": 1, "l2": 2, "range": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +77,12 @@ def check_word_length(word_length: int) -> None:
             f"word_length is {WORD_LENGTHS[0]} to {WORD_LENGTHS[-1]} bits with the sign, found "
             f"{word_length!r}"
         )
+
+
+def check_criterion(criterion: str) -> None:
+    """Raises a ValueError if fractional lengths cannot be chosen so."""
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion is one of {', '.join(CRITERIA)}, found {criterion!r}")
 
 
 def encoded(x: Float[Array, "*shape"], precision: Precision) -> Float[Array, "*shape"]:
@@ -156,19 +167,22 @@ class FixedPointCodes(Compressed):
         return (self.codes.astype(jnp.float32) * self.precision.step).astype(self.written_as)
 
 
-def l1_errors(
+def rounding_errors(
     x: ArrayLike,
     word_length: int,
     fractional_lengths: Sequence[int],
     reference: ArrayLike | None = None,
+    *,
+    power: int = 1,
 ) -> np.ndarray:
-    """What rounding loses at each of some fractional lengths: sum |reference - rounded(x)|.
+    """What rounding loses at each of some fractional lengths: sum |reference - rounded(x)|^power.
 
     Args:
         x: numbers of any shape; computed with in float64.
         word_length: bits.
         fractional_lengths: to try.
         reference: what the rounded numbers should be; `x` itself if None.
+        power: 1 for L1, 2 for squares.
 
     Returns:
         float64, one sum for each.
@@ -179,7 +193,7 @@ def l1_errors(
     errors = []
     for length in fractional_lengths:
         codes = np.clip(np.rint(np.ldexp(x, length)), -half, half - 1)
-        errors.append(float(np.abs(aim - np.ldexp(codes, -length)).sum()))
+        errors.append(float((np.abs(aim - np.ldexp(codes, -length)) ** power).sum()))
     return np.asarray(errors)
 
 
@@ -203,9 +217,14 @@ def without_overflow(x: ArrayLike, word_length: int) -> int:
 
 
 def best_precision(
-    x: ArrayLike, word_length: int, reference: ArrayLike | None = None, *, what: str = "the array"
+    x: ArrayLike,
+    word_length: int,
+    reference: ArrayLike | None = None,
+    *,
+    criterion: str = "l1",
+    what: str = "the array",
 ) -> tuple[Precision, float]:
-    """The fractional length of the least L1 error, and that error (equations 3 and 4).
+    """The fractional length of the least error, and its L1 error (equations 3 and 4).
 
     Tried are the largest that lets nothing saturate and all above: often it pays to let a few
     outliers saturate for a finer step. Of equal errors the widest range is taken.
@@ -214,24 +233,78 @@ def best_precision(
         x: numbers of any shape.
         word_length: bits.
         reference: what the rounded numbers should be; `x` itself if None.
+        criterion: `l1`, as in the paper; `l2`, which lets fewer outliers saturate; `range`, which
+            lets none.
         what: what an error message calls them.
 
     Raises:
-        ValueError: if there is no such word length, or no number, or one is not finite.
+        ValueError: if there is no such word length or criterion, or no number, or one is not
+            finite.
     """
     check_word_length(word_length)
+    check_criterion(criterion)
     x = np.asarray(x, np.float64)
     if not x.size:
         raise ValueError(f"{what} has no numbers to choose a fractional length by")
     if not np.isfinite(x).all():
         raise ValueError(f"{what} holds values that are NaN or infinite")
     start = without_overflow(x, word_length)
-    lengths = sorted({_within(start + k) for k in range(word_length + 1)})
-    errors = l1_errors(x, word_length, lengths, reference)
-    best = int(errors.argmin())
-    found = Precision(word_length=word_length, fractional_length=lengths[best])
-    return found, float(errors[best])
+    power = CRITERIA[criterion]
+    lengths = sorted({_within(start + k) for k in range(word_length + 1 if power else 1)})
+    best = lengths[int(rounding_errors(x, word_length, lengths, reference, power=power).argmin())]
+    (error,) = rounding_errors(x, word_length, [best], reference)
+    return Precision(word_length=word_length, fractional_length=best), float(error)
 
 
 def _within(length: int) -> int:
     return min(max(length, -FURTHEST), FURTHEST)
+
+
+def equalized(graph: ChannelGraph, variables: Any) -> Any:
+    """The same function with the outputs of each kernel before a batch norm equally large.
+
+    What a batch norm takes in may have any scale: a kernel's slice for one output and the running
+    mean times s, and the norm's scale by s, is the same in evaluation mode. So no output's weights
+    are small beside the others' and lost in the step that all of a kernel share, as happens in
+    depthwise convolutions. (Nagel et al. 2019, "Data-free quantization through weight equalization
+    and bias correction", section 4.1, scale one layer against the next; a norm takes any scale.)
+
+    Args:
+        graph: of the function in evaluation mode.
+        variables: what it was traced with; float.
+
+    Returns:
+        The variables; for evaluation, and for a plan.
+    """
+    leaves, treedef = graph.leaves(variables)
+    found = dict(zip(graph.variables, leaves, strict=True))
+    for path, after in following(graph).items():
+        scale = _scale_of_norm(graph, after.bias) if after.sign < 0 else ""
+        output = set(graph.variables[path].produces)
+        if not scale or len(output) != 1:
+            continue
+        kernel, (axis,) = found[path], output
+        sizes = jnp.abs(kernel).max([k for k in range(kernel.ndim) if k != axis])
+        ratio = jnp.where(sizes > 0, sizes.max() / jnp.where(sizes > 0, sizes, 1), 1)
+        shape = [-1 if k == axis else 1 for k in range(kernel.ndim)]
+        found[path] = kernel * ratio.reshape(shape)
+        found[after.bias] = found[after.bias] * ratio
+        found[scale] = found[scale] / ratio
+    return jax.tree.unflatten(treedef, list(found.values()))
+
+
+def _scale_of_norm(graph: ChannelGraph, mean: str) -> str:
+    """The trained scale of the batch norm that has a running mean; "" for none."""
+    known = graph.variables.get(mean)
+    if known is None or known.trained:
+        return ""
+    module = mean.split("/")[1:-1]
+    alike = [
+        path
+        for path, variable in graph.variables.items()
+        if variable.trained
+        and variable.kind == "scale"
+        and variable.shape == known.shape
+        and path.split("/")[1:-1] == module
+    ]
+    return alike[0] if len(alike) == 1 else ""

@@ -70,7 +70,7 @@ def test_linen_networks_train(name):
 
     logits, updates = jax.eval_shape(step, variables, x, jax.random.key(0))
     assert logits.shape == (1, 10)
-    assert ("batch_stats" in updates) == (name not in ("mlp", "vit"))
+    assert ("batch_stats" in updates) == (name not in ("lenet5", "mlp", "vit"))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -97,6 +97,11 @@ def test_mlp_parameter_count():
     expected = 784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10
     assert expected == 266_610
     assert count(variables["params"]) == expected
+
+
+def test_lenet5_has_the_weights_of_the_papers():
+    _, variables, _ = abstract_init("lenet5", (28, 28, 1))
+    assert kernel_count(variables["params"]) == 500 + 25_000 + 400_000 + 5_000 == 430_500
 
 
 def test_resnet8_parameter_count():
@@ -182,7 +187,7 @@ def test_unknown_name_lists_near_matches():
 
 def test_unknown_name_without_near_match():
     with pytest.raises(
-        ValueError, match=r"'zzz'\. Known: cnn, hybrid, inception, inception_v2, mlp"
+        ValueError, match=r"'zzz'\. Known: cnn, hybrid, inception, inception_v2, lenet5"
     ):
         networks.build("zzz", input_shape=(8, 8, 1), num_classes=10)
 

@@ -1,7 +1,7 @@
 """One leaf of a network's variables as bytes, and back: an array or a compressed kernel.
 
-A leaf is a record (JSON) and parts (bytes). A record tells the kind, the shape and the type, and for
-every part its coder, how many symbols it holds, and its length in bytes.
+A leaf is a record (JSON) and parts (bytes). A record tells the kind, the shape and the type, and
+for every part its coder, how many symbols it holds, and its length in bytes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from morph.compress.values import Pruned, Shared
 
 RAW = "raw"  # the coder of numbers: little-endian
 BEST = "best"  # whichever coder makes the part smallest
-DTYPES = tuple(
-    "float32 float64 float16 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
+DTYPES = (
+    *("float32", "float64", "float16", "bfloat16", "bool"),
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 )
 
 Record = dict[str, Any]

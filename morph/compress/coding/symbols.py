@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from morph.compress.coding.errors import ContainerError
+from morph.extras import need
 
+_missing: ModuleNotFoundError | None = None
 try:
     import constriction
     from bitarray import bitarray
     from bitarray.util import canonical_decode, canonical_huffman, int2ba
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"{error.name} is missing: pip install 'morph-jax[compress]' brings what files of "
-        "compressed networks need"
-    ) from error
+    _missing = error
 
 Symbols = Int[np.ndarray, " n"]
 
@@ -63,6 +62,7 @@ def huffman_lengths(counts: Mapping[int, int]) -> dict[int, int]:
         >>> sum(lengths[s] * n for s, n in {0: 999, 1: 1}.items())
         1000
     """
+    need("Huffman coding", _missing, "compress")
     if not counts:
         raise ValueError("a Huffman code needs at least one symbol, found none")
     codes, _, _ = canonical_huffman(dict(counts))
@@ -84,9 +84,10 @@ def _huffman_bits(symbols: Symbols) -> float:
     return float(sum(lengths[symbol] * n for symbol, n in counts.items()))
 
 
-def _canonical(lengths: Mapping[int, int]) -> dict[int, bitarray]:
+def _canonical(lengths: Mapping[int, int]) -> dict[int, Any]:
     """The codes that follow from their lengths alone: in order of length, then of symbol."""
-    codes, code, before = {}, 0, 0
+    codes: dict[int, Any] = {}
+    code = before = 0
     for symbol in sorted(lengths, key=lambda symbol: (lengths[symbol], symbol)):
         code <<= lengths[symbol] - before
         before = lengths[symbol]
@@ -107,6 +108,7 @@ def _encode_huffman(symbols: Symbols) -> bytes:
 
 
 def _decode_huffman(data: bytes, n: int) -> Symbols:
+    need("Huffman coding", _missing, "compress")
     if len(data) < 2:
         raise ContainerError("a Huffman table is cut off")
     size = struct.unpack_from("<H", data)[0] + 1
@@ -134,7 +136,7 @@ def _decode_huffman(data: bytes, n: int) -> Symbols:
 PRECISION = 16  # bits of a count in an ANS table: counts are scaled where they are larger
 
 
-def _model(counts: Symbols) -> constriction.stream.model.Categorical:
+def _model(counts: Symbols) -> Any:
     probabilities = counts / counts.sum()
     return constriction.stream.model.Categorical(probabilities, lazy=False, perfect=False)
 
@@ -150,6 +152,7 @@ def _scaled(symbols: Symbols) -> Symbols:
 
 def _encode_ans(symbols: Symbols) -> bytes:
     """The kinds of symbols that occur, in a bit each, their counts, and the words of the code."""
+    need("ANS coding", _missing, "compress")
     _counts(symbols)  # that they are in the alphabet
     counts = _scaled(symbols)
     used = np.flatnonzero(counts)
@@ -166,6 +169,7 @@ def _encode_ans(symbols: Symbols) -> bytes:
 
 
 def _decode_ans(data: bytes, n: int) -> Symbols:
+    need("ANS coding", _missing, "compress")
     if len(data) < 3:
         raise ContainerError("an ANS table is cut off")
     last, wide = struct.unpack_from("<HB", data)

@@ -1,0 +1,309 @@
+"""Compresses a learned network, writes it to a file, reads that back, and checks every bit.
+
+    python -m experiments.compress --workdir=runs/digits-resnet8 --compress=deep
+
+The working directory is one of experiments.run or experiments.retrain: its architecture.json names
+the seed network and the data set. The file, WORKDIR/network.morph, holds all that the network
+needs; WORKDIR/compressed.json has what was measured after each stage. `--compress` is `deep`
+(prune, share weights, code: Deep Compression), `prune`, `fixed` (dynamic fixed point) or `ternary`
+(trained ternary quantization).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from experiments import datasets
+from experiments.command import USER_ERRORS, launch
+from experiments.models import InspectError
+from experiments.report import write_report
+from experiments.report.compression import STAGE_HEAD, stage_cells
+from experiments.retrain import check_seed, define_seed_flags, fact, seed_of, start_of
+from morph.architecture import Architecture
+from morph.compress.coding import container, table
+from morph.compress.methods import METHODS, CompressConfig, Stage, compressed
+from morph.compress.sparsities import DISTRIBUTIONS
+from morph.compress.training import evaluated
+from morph.compress.values import Pruned, Shared, is_compressed
+from morph.config import ConfigError
+from morph.data import Batch
+from morph.files import write_text
+from morph.network import Network, Variables
+from morph.optimizers import OPTIMIZERS
+from morph.train import Evaluator
+from regularizers.calibration.timing import compiled, interleaved
+
+FILE, FIGURES = "network.morph", "compressed.json"
+SECONDS = 0.3  # that the timing of one network takes
+
+HELP = {
+    "compress": "deep: prune, share weights and code; prune; fixed: dynamic fixed point; ternary.",
+    "compress_steps": "Training steps in all, divided among the stages.",
+    "compress_learning_rate": "Peak learning rate of each stage.",
+    "compress_optimizer": "With warm-up and cosine decay of the learning rate, without decay.",
+    "compress_batch_size": "Examples per step.",
+    "compress_seed": "Of the order of examples.",
+    "sparsity": "The share of weights that --compress=deep and prune take away.",
+    "distribution": "Of the sparsity among layers.",
+    "clusters": "Values that the weights of a kernel share; or per pattern of parameters, of which "
+    "the first that matches wins: Conv_*/kernel=64,*/kernel=16,*/bias=16.",
+    "clustering": "kmeans: the best there is; linear: Lloyd's from equal distances.",
+    "word_length": "Bits of the numbers of --compress=fixed.",
+    "threshold": "Of --compress=ternary: the share of a kernel's largest weight below which "
+    "weights are zero.",
+    "keep": "Kernels that --compress=ternary leaves float: first, last, and patterns.",
+}
+CHOICES = {
+    "compress": METHODS,
+    "compress_optimizer": OPTIMIZERS,
+    "distribution": DISTRIBUTIONS,
+    "clustering": ("kmeans", "linear"),
+}
+
+
+def define_compression(flag_values: flags.FlagValues, *, compress: str | None) -> None:
+    """Defines a flag for every field of `CompressConfig`.
+
+    Args:
+        flag_values: where.
+        compress: the default of `--compress`; None for no compression.
+    """
+    defines: Mapping[str, Any] = {
+        "int": flags.DEFINE_integer,
+        "float": flags.DEFINE_float,
+        "str": flags.DEFINE_string,
+    }
+    for setting in dataclasses.fields(CompressConfig):
+        name: str = setting.name
+        default: Any = setting.default
+        if name in CHOICES:
+            default = compress if name == "compress" else default
+            known = list(CHOICES[name])
+            flags.DEFINE_enum(name, default, known, HELP[name], flag_values=flag_values)
+        else:
+            defines[str(setting.type)](name, default, HELP[name], flag_values=flag_values)
+
+
+def compression_of(options: flags.FlagValues) -> CompressConfig:
+    """The configuration that flags ask for."""
+    names = [setting.name for setting in dataclasses.fields(CompressConfig)]
+    given: dict[str, Any] = {name: options[name].value for name in names}
+    return CompressConfig(**given)
+
+
+def nonzero(variables: Variables) -> int:
+    """Parameters that are not zero."""
+    leaves = jax.tree.leaves(variables["params"], is_leaf=is_compressed)
+    return sum(_nonzero(leaf) for leaf in leaves)
+
+
+def _nonzero(leaf: Any) -> int:
+    if isinstance(leaf, Shared):
+        return int(np.count_nonzero(leaf.codes))
+    if isinstance(leaf, Pruned):
+        return int(np.count_nonzero(leaf.kept))
+    return int(np.count_nonzero(leaf.dense() if is_compressed(leaf) else leaf))
+
+
+def latency_ms(predict: Any, variables: Variables, x: Any) -> float:
+    """Milliseconds for one example on this device, compiled; the least of some rounds."""
+    run = compiled(predict, variables, jax.numpy.asarray(x[:1]))
+    return 1e3 * float(interleaved([run], seconds=SECONDS, rounds=7).min())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What a working directory holds.
+
+    Attributes:
+        architecture: learned.
+        network: of its widths.
+        variables: trained.
+        data: of its data set.
+        about: how to build the seed: names for the file.
+    """
+
+    architecture: Architecture
+    network: Network
+    variables: Variables
+    data: datasets.Dataset
+    about: Mapping[str, Any]
+
+
+def read(workdir: Path, options: flags.FlagValues) -> Learned:
+    """What a run learned.
+
+    Raises:
+        one of `USER_ERRORS`.
+    """
+    architecture = Architecture.load(workdir / "architecture.json")
+    report = architecture.report
+    data = datasets.load(fact("dataset", report, options, None), options.data_dir)
+    seed, name = seed_of(report, options, data)
+    x = data.train_images[:1]
+    check_seed(architecture, seed, x, name)
+    variables = start_of(str(workdir / "variables"), architecture, seed, x)
+    assert variables is not None
+    width = fact("width", report, options, 1.0)
+    about = {"seed_network": name, "width": width, "dataset": data.name}
+    return Learned(
+        architecture=architecture,
+        network=evaluated(seed.resized(architecture)),
+        variables=variables,
+        data=data,
+        about=about,
+    )
+
+
+def run(options: flags.FlagValues, command: str, console: Console) -> None:
+    """Compresses, writes, reads, verifies, and prints what it came to.
+
+    Raises:
+        one of `USER_ERRORS`.
+    """
+    if not options.workdir:
+        raise ConfigError("--workdir is missing; name the directory of a run")
+    compress(Path(options.workdir), options, command, console)
+    console.print(f"Look at {write_report(options.workdir)}", soft_wrap=True)
+
+
+def compress(workdir: Path, options: flags.FlagValues, command: str, console: Console) -> None:
+    """Compresses what a working directory holds, and leaves the file and its figures there."""
+    started = time.monotonic()
+    config = compression_of(options)
+    learned = read(workdir, options)
+    train = Batch(learned.data.train_images, learned.data.train_labels)
+    evaluator = Evaluator(Batch(learned.data.test_images, learned.data.test_labels))
+    report = learned.architecture.report
+    rows = [
+        {
+            "name": outcome["name"],
+            "accuracy": outcome["accuracy"],
+            "parameters": outcome["parameters"],
+            "flops": outcome["flops"],
+            "bytes": 4 * outcome["parameters"],
+            "latency_ms": None,
+        }
+        for outcome in report.get("outcomes", ())
+    ]
+
+    def measured(stage: Stage) -> dict[str, Any]:
+        logits = evaluator.logits(jax.jit(stage.predict), stage.variables)
+        packed = container.pack(stage.variables, **_more(learned, stage))
+        return {
+            "name": stage.name,
+            "accuracy": evaluator.accuracy(logits),
+            "parameters": nonzero(stage.variables),
+            "flops": rows[-1]["flops"] if rows else None,
+            "bytes": len(packed),
+            "latency_ms": round(latency_ms(stage.predict, stage.variables, evaluator.data.x), 4),
+        }
+
+    start = Stage(name="learned", variables=learned.variables, predict=learned.network.predict)
+    rows.append(measured(start))
+    stage = start
+    for stage in compressed(learned.network, learned.variables, train, config):
+        rows.append(measured(stage))
+        console.print(f"{stage.name}: accuracy {rows[-1]['accuracy']:.4f}", soft_wrap=True)
+    file = workdir / FILE
+    container.save(file, stage.variables, **_more(learned, stage))
+    layers = list(table.layer_rows(_verified(file, stage, evaluator).records))
+    figures = {
+        "command": command,
+        "config": dataclasses.asdict(config),
+        "device": jax.devices()[0].device_kind,
+        "seconds": round(time.monotonic() - started, 1),
+        "file": FILE,
+        "stages": rows,
+        "layers": [{**dataclasses.asdict(row), "rate": round(row.rate, 2)} for row in layers],
+    }
+    write_text(workdir / FIGURES, json.dumps(figures, indent=2) + "\n")
+    console.print(_layer_table(layers))
+    console.print(_stage_table(rows))
+    console.print(
+        f"{file}: {rows[-1]['bytes']:,} bytes, {4 * learned_size(learned) / rows[-1]['bytes']:.1f} "
+        "times smaller than the learned network in 32-bit weights; read back, and the same to the "
+        "last bit",
+        soft_wrap=True,
+    )
+
+
+def learned_size(learned: Learned) -> int:
+    """How many numbers the learned network has."""
+    return sum(leaf.size for leaf in jax.tree.leaves(learned.variables))
+
+
+def _more(learned: Learned, stage: Stage) -> dict[str, Any]:
+    """What a file holds besides variables."""
+    architecture = learned.architecture.to_json()
+    architecture["report"] = {}  # a file is small; the report stays in the working directory
+    return {"architecture": architecture, "network": {**learned.about, **stage.facts}}
+
+
+def _verified(file: Path, stage: Stage, evaluator: Evaluator) -> container.Contents:
+    """The contents of a file that was written, read back.
+
+    Raises:
+        ContainerError: if it is not what was written.
+    """
+    contents = container.load(file)
+    predict = jax.jit(stage.predict)
+    written, read = (
+        evaluator.logits(predict, dict(variables))
+        for variables in (stage.variables, contents.variables)
+    )
+    if not container.same(contents.variables, stage.variables) or not np.array_equal(written, read):
+        raise container.ContainerError(
+            f"{file} holds another network than was written; the disk may be broken: write it again"
+        )
+    return contents
+
+
+def _layer_table(rows: Sequence[table.Row]) -> Table:
+    shown = Table(title="The file, leaf by leaf", box=None)
+    for i, name in enumerate(table.HEAD):
+        shown.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        shown.add_row(*table.cells(row))
+    return shown
+
+
+def _stage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    shown = Table(title="After each step", box=None)
+    for i, name in enumerate(STAGE_HEAD):
+        shown.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        shown.add_row(*stage_cells(row))
+    return shown
+
+
+def define_flags() -> flags.FlagValues:
+    """The flags of this command."""
+    own = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "Of the run.", flag_values=own)
+    define_compression(own, compress="deep")
+    define_seed_flags(own)
+    flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
+    return own
+
+
+def main(argv: Sequence[str]) -> None:
+    """The entry point of `python -m experiments.compress`; `argv[0]` is the program's name."""
+    errors = (*USER_ERRORS, InspectError)
+    launch("experiments.compress", __doc__ or "", define_flags(), argv, run, errors)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

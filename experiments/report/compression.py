@@ -1,0 +1,43 @@
+"""What compressing and exporting a network came to, as text and as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.display import humanize
+from experiments.report.tables import table
+from morph.compress.coding.table import HEAD, Row, cells
+
+STAGE_HEAD = ("network", "accuracy", "parameters", "FLOPs", "bytes", "ms")
+
+
+def stage_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A step's figures as text, in the order of `STAGE_HEAD`; – for what was not measured."""
+    shown = {
+        "accuracy": "{:.4f}",
+        "parameters": "{:,}",
+        "flops": "",
+        "bytes": "{:,}",
+        "latency_ms": "{:.3g}",
+    }
+    texts = [row["name"]]
+    for name, form in shown.items():
+        value = row.get(name)
+        if value is None:
+            texts.append("–")
+        else:
+            texts.append(form.format(value) if form else humanize(value))
+    return tuple(texts)
+
+
+def compression_section(figures: Mapping[str, Any]) -> str:
+    """The steps and the leaves of a file, from `compressed.json`."""
+    steps = table("After each step", STAGE_HEAD, [stage_cells(row) for row in figures["stages"]])
+    names = set(Row.__dataclass_fields__)
+    rows = [Row(**{name: row[name] for name in names}) for row in figures["layers"]]
+    leaves = table(f"{figures['file']}, leaf by leaf", HEAD, [cells(row) for row in rows])
+    return (
+        f"{steps}\n<p>Milliseconds are those of one example on {figures['device']}, with kernels "
+        f"made dense in every call.</p>\n{leaves}"
+    )

@@ -1,0 +1,254 @@
+"""From a trained network to one of fewer bits, stage by stage, by name.
+
+Each method is a generator: it trains, and tells every network on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import jax
+import optax
+
+from morph.compress.cluster import METHODS as CLUSTERINGS
+from morph.compress.cluster import shared
+from morph.compress.fixed_point import FixedPoint
+from morph.compress.fixed_point_plan import fixed_point_plan
+from morph.compress.pruning import finished, gradual, pruned
+from morph.compress.sparsities import DISTRIBUTIONS
+from morph.compress.ternary import Ternary, ternarized
+from morph.compress.training import evaluated, train
+from morph.compress.values import Pruned, is_compressed
+from morph.config import ConfigError
+from morph.data import Batch
+from morph.network import Network, Variables
+from morph.optimizers import OPTIMIZERS, make_optimizer, rate_schedule
+from regularizers.channels.calls import joined_path
+from regularizers.channels.graph import trace_channels
+from regularizers.patterns import parse
+
+CALIBRATION = 256  # examples that fixed-point formats are chosen by
+PRUNINGS = 20  # pruning steps, over the first half of a stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressConfig:
+    """How a network is compressed.
+
+    Attributes:
+        compress: a name in `METHODS`.
+        compress_steps: training steps in all, divided among the stages.
+        compress_learning_rate: the peak of each stage.
+        compress_optimizer: a name in `OPTIMIZERS`.
+        compress_batch_size: examples per step.
+        compress_seed: of the order of examples.
+        sparsity: the share of weights that are pruned.
+        distribution: of sparsity among layers: a name in `DISTRIBUTIONS`.
+        clusters: of every kernel; or PATTERN=COUNT,... for patterns of parameters' paths.
+        clustering: `kmeans` or `linear`, see `clustered`.
+        word_length: bits of fixed-point numbers.
+        threshold: of ternary weights, a share of a kernel's largest magnitude.
+        keep: layers that stay float among ternary ones: `first`, `last` and patterns.
+
+    Raises:
+        ConfigError: naming the setting that cannot be.
+    """
+
+    compress: str = "deep"
+    compress_steps: int = 600
+    compress_learning_rate: float = 1e-3
+    compress_optimizer: str = "adam"
+    compress_batch_size: int = 64
+    compress_seed: int = 0
+    sparsity: float = 0.8
+    distribution: str = "global"
+    clusters: str = "16"
+    clustering: str = "kmeans"
+    word_length: int = 8
+    threshold: float = 0.05
+    keep: str = "first,last"
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be."""
+        choices: dict[str, Any] = {
+            "compress": METHODS,
+            "compress_optimizer": OPTIMIZERS,
+            "distribution": DISTRIBUTIONS,
+            "clustering": CLUSTERINGS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(known)}, found {getattr(self, name)!r}"
+                )
+        if not 0.0 <= self.sparsity < 1.0:
+            raise ConfigError(f"sparsity must be in [0, 1), found {self.sparsity}")
+        for name in ("compress_steps", "compress_batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A network on the way.
+
+    Attributes:
+        name: what was done to it.
+        variables: its variables, with compressed values.
+        predict: `(variables, x) -> logits`.
+        facts: what else is worth telling, as JSON.
+    """
+
+    name: str
+    variables: Variables
+    predict: Callable[[Any, Any], Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+Method: TypeAlias = Callable[[Network, Variables, Batch, CompressConfig], Iterator[Stage]]
+
+
+def compressed(
+    network: Network, variables: Variables, data: Batch, config: CompressConfig
+) -> Iterator[Stage]:
+    """The stages of the method that a configuration names; the last one's variables can be packed.
+
+    Args:
+        network: of the variables, at their widths.
+        variables: trained; kernels may be factorized.
+        data: the training set.
+        config: the method and its settings.
+
+    Raises:
+        ConfigError: if settings do not fit the network. TrainingDivergedError.
+    """
+    try:
+        yield from METHODS[config.compress](network, variables, data, config)
+    except ValueError as error:
+        raise ConfigError(f"--compress={config.compress}: {error}") from error
+
+
+def _trained(
+    network: Network,
+    variables: Variables,
+    data: Batch,
+    config: CompressConfig,
+    share: float,
+    wrap: Callable[[Any, int], Any] = lambda optimizer, steps: optimizer,
+) -> tuple[Variables, optax.OptState]:
+    """After a share of all training steps."""
+    steps = max(1, round(share * config.compress_steps))
+    optimizer = make_optimizer(
+        config.compress_optimizer,
+        rate_schedule(config.compress_learning_rate, steps),
+        weight_decay=0.0,
+    )
+    return train(
+        network,
+        variables,
+        data,
+        wrap(optimizer, steps),
+        steps=steps,
+        batch_size=config.compress_batch_size,
+        seed=config.compress_seed,
+    )
+
+
+def _pruned(
+    network: Network,
+    variables: Variables,
+    data: Batch,
+    config: CompressConfig,
+    share: float = 1.0,
+) -> Iterator[Stage]:
+    """Gradual magnitude pruning over the first half of the steps, then retraining."""
+
+    def wrap(optimizer: Any, steps: int) -> Any:
+        half = max(1, steps // 2)
+        every = max(1, half // PRUNINGS)
+        schedule = gradual(config.sparsity, start=0, end=half, every=every)
+        return pruned(optimizer, schedule, config.distribution)
+
+    variables, state = _trained(network, variables, data, config, share, wrap)
+    variables = {**variables, "params": finished(variables["params"], state)}
+    yield Stage(name="pruned", variables=variables, predict=evaluated(network).predict)
+
+
+def _deep(
+    network: Network, variables: Variables, data: Batch, config: CompressConfig
+) -> Iterator[Stage]:
+    """Deep Compression: prune, share weights, retrain what is shared (Han et al. 2016)."""
+    (stage,) = _pruned(network, variables, data, config, 0.7)
+    yield stage
+    params = stage.variables["params"]
+    if config.clusters.isdecimal():
+        clusters = {path: int(config.clusters) for path in _kernels(params)}
+    else:
+        clusters = parse(config.clusters, "clusters", int)
+    params = shared(params, clusters, method=config.clustering)
+    variables = {**stage.variables, "params": params}
+    yield Stage(name="shared", variables=variables, predict=stage.predict)
+    variables, _ = _trained(network, variables, data, config, 0.3)
+    yield Stage(name="shared, retrained", variables=variables, predict=stage.predict)
+
+
+def _kernels(params: Any) -> list[str]:
+    """The paths of what was pruned."""
+    entries, _ = jax.tree_util.tree_flatten_with_path(
+        params, is_leaf=lambda leaf: isinstance(leaf, Pruned)
+    )
+    return [joined_path(path) for path, leaf in entries if isinstance(leaf, Pruned)]
+
+
+def _fixed(
+    network: Network, variables: Variables, data: Batch, config: CompressConfig
+) -> Iterator[Stage]:
+    """Dynamic fixed point (Qiu et al. 2016), and training with the rounding in place."""
+    network = evaluated(network)
+    sample = data.x[:CALIBRATION]
+    graph = trace_channels(network.predict, variables, sample)
+    plan = fixed_point_plan(graph, variables, (sample,), word_length=config.word_length)
+    predict, facts = plan.simulated(network.predict), {"fixed_point": plan.to_json()}
+    values = plan.apply(variables)
+    yield Stage(name="fixed point", variables=_frozen(values), predict=predict, facts=facts)
+    rounding = Network(
+        init=network.init,
+        predict=network.predict,
+        forward=plan.simulated(network.forward, exact=False),
+    )
+    values, _ = _trained(rounding, values, data, config, 1.0)
+    yield Stage(
+        name="fixed point, retrained", variables=_frozen(values), predict=predict, facts=facts
+    )
+
+
+def _ternary(
+    network: Network, variables: Variables, data: Batch, config: CompressConfig
+) -> Iterator[Stage]:
+    """Trained ternary quantization (Zhu et al. 2017), from the trained weights."""
+    predict = evaluated(network).predict
+    graph = trace_channels(predict, variables, data.x[:1])
+    keep = [name for name in config.keep.split(",") if name]
+    values = ternarized(graph, variables, keep=keep, threshold=config.threshold)
+    yield Stage(name="ternary", variables=_frozen(values), predict=predict)
+    values, _ = _trained(network, values, data, config, 1.0)
+    yield Stage(name="ternary, retrained", variables=_frozen(values), predict=predict)
+
+
+def _frozen(values: Variables) -> Variables:
+    """Without what only training needs."""
+    return jax.tree.map(
+        lambda leaf: leaf.frozen() if isinstance(leaf, FixedPoint | Ternary) else leaf,
+        values,
+        is_leaf=is_compressed,
+    )
+
+
+METHODS: Mapping[str, Method] = {
+    "deep": _deep,
+    "fixed": _fixed,
+    "prune": _pruned,
+    "ternary": _ternary,
+}
