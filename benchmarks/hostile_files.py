@@ -1,0 +1,190 @@
+"""What mutated files come to: containers and architecture files, 10,000 in all.
+
+    python benchmarks/hostile_files.py --out results/hostile_files.json
+
+Mutations: bit flips, truncations, bytes put in and cut out, huge counts in headers; of containers
+as they are, so that the checksum is wrong, and with a checksum that is right again. A file must be
+refused with the one error of its kind, or be read. What may not happen is another exception, a
+call of seconds, or memory beyond the bound. With a checksum that is right, a change of numbers
+makes another network, which somebody could have written: these are counted apart, as are changes
+of numbers in architecture files, which have no checksum. Memory is the growth of the process.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import resource
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+import numpy as np
+from timing import report
+
+import morph
+import regularizers as reg
+from experiments.networks import build
+from morph.compress.coding import container
+from morph.compress.coding.container import ContainerError
+from morph.compress.fixed_point import FixedPointCodes, Precision
+from morph.compress.values import Pruned, Shared
+from morph.spec import ArchitectureError
+from morph.tensorize.decompose import factorize
+
+MOST_BYTES = 8 << 20  # that an accepted container may need when dense
+HUGE = (0, 1, 255, 2**16, 2**31 - 1, 2**31, 2**40, 2**63, -1, 10**30)
+
+
+def original() -> tuple[bytes, dict[str, Any]]:
+    """A container with every kind of leaf, and the architecture of a small network."""
+    g = np.random.default_rng(0)
+    kernel = g.standard_normal((40, 30)).astype(np.float32)
+    model = build("mlp", input_shape=(8, 8, 1), num_classes=10, width=0.05)
+    x = np.zeros((1, 8, 8, 1), np.float32)
+    variables = model.init(jax.random.key(0), x)
+    graph = reg.trace_channels(model.apply, variables, x)
+    alive = {name: np.arange(width) % 3 > 0 for name, width in graph.widths.items()}
+    architecture = morph.shrink(graph, alive).to_json()
+    codes = (g.integers(1, 9, kernel.shape) * (g.random(kernel.shape) < 0.1)).astype(np.uint8)
+    words = g.integers(-8, 8, (9, 7)).astype(np.int8)
+    leaves = {
+        "array": kernel,
+        "pruned": Pruned(kernel=np.where(kernel > 1, kernel, 0), kept=kernel > 1),
+        "shared": Shared(centroids=np.arange(1, 9, dtype=np.float32), codes=codes),
+        "fixed": FixedPointCodes(
+            codes=words, precision=Precision(word_length=4, fractional_length=2)
+        ),
+        "cores": factorize(kernel, "io", "svd", 3).value,
+    }
+    return container.pack({"params": leaves}, architecture=architecture), architecture
+
+
+def mutated(data: bytes, g: np.random.Generator) -> bytes:
+    """One small change."""
+    out, k = bytearray(data), int(g.integers(len(data)))
+    kind = int(g.integers(4))
+    if kind == 0:
+        for _ in range(int(g.integers(1, 4))):
+            out[int(g.integers(len(out)))] ^= 1 << int(g.integers(8))
+    elif kind == 1:
+        del out[k:]
+    elif kind == 2:
+        del out[k : k + int(g.integers(1, 9))]
+    else:
+        out[k:k] = g.bytes(int(g.integers(1, 9)))
+    return bytes(out)
+
+
+def with_huge_number(text: bytes, g: np.random.Generator) -> bytes:
+    """JSON with one of its numbers replaced."""
+    numbers = list(re.finditer(rb"-?\d+", text))
+    chosen = numbers[int(g.integers(len(numbers)))]
+    value = str(HUGE[int(g.integers(len(HUGE)))]).encode()
+    return text[: chosen.start()] + value + text[chosen.end() :]
+
+
+def forged(head_and_parts: bytes) -> bytes:
+    """With a checksum that is right."""
+    return head_and_parts + hashlib.sha256(head_and_parts).digest()
+
+
+def containers(data: bytes, g: np.random.Generator) -> dict[str, Any]:
+    """Ways to mutate a container, by name."""
+    body = data[: -container.DIGEST]
+    length = container.HEAD.unpack_from(data)[2]
+    start = container.HEAD.size
+    text, parts = zlib.decompress(data[start : start + length]), body[start + length :]
+
+    def with_header(text: bytes, parts: bytes) -> bytes:
+        packed = zlib.compress(text)
+        head = container.HEAD.pack(container.MAGIC, container.VERSION, len(packed))
+        return forged(head + packed + parts)
+
+    return {
+        "container, as it is": lambda: mutated(data, g),
+        "container, checksum right": lambda: forged(mutated(body, g)),
+        "container, header, checksum right": lambda: with_header(mutated(text, g), parts),
+        "container, huge counts, checksum right": lambda: with_header(
+            with_huge_number(text, g), parts
+        ),
+        "container, parts, checksum right": lambda: with_header(text, mutated(parts, g)),
+    }
+
+
+def outcome_of_container(data: bytes, whole: Any) -> str:
+    """What reading it comes to."""
+    try:
+        found = container.unpack(data, most_bytes=MOST_BYTES)
+    except ContainerError:
+        return "refused"
+    same = container.same(found.variables, whole)
+    return "the same network" if same else "another network"
+
+
+def outcome_of_architecture(data: bytes, place: Path, whole: Any) -> str:
+    """What reading it comes to."""
+    place.write_bytes(data)
+    try:
+        found = morph.Architecture.load(place)
+    except ArchitectureError:
+        return "refused"
+    return "the same network" if found.to_json() == whole else "another network"
+
+
+def main() -> None:
+    """Counts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--out", help="write the table as JSON to this path")
+    flags = parser.parse_args()
+    g = np.random.default_rng(0)
+    data, architecture = original()
+    whole = container.unpack(data).variables
+    text = json.dumps(architecture, indent=1).encode()
+    ways: dict[str, Any] = {
+        **containers(data, g),
+        "architecture": lambda: mutated(text, g),
+        "architecture, huge counts": lambda: with_huge_number(text, g),
+    }
+    rows = []
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with TemporaryDirectory() as folder:
+        for name, way in ways.items():
+            counts: Counter[str] = Counter()
+            slowest = 0.0
+            for _ in range(flags.files // len(ways) + 1):
+                made = way()
+                started = time.perf_counter()
+                try:
+                    if name.startswith("container"):
+                        counts[outcome_of_container(made, whole)] += 1
+                    else:
+                        place = Path(folder) / "a.json"
+                        counts[outcome_of_architecture(made, place, architecture)] += 1
+                except Exception as error:
+                    counts[f"crashed: {type(error).__name__}"] += 1
+                    print(name, repr(error)[:300], flush=True)
+                slowest = max(slowest, time.perf_counter() - started)
+            crashed = sum(n for kind, n in counts.items() if kind.startswith("crashed"))
+            rows.append(
+                {
+                    "files": name,
+                    "refused": counts["refused"],
+                    "the same network": counts["the same network"],
+                    "another network": counts["another network"],
+                    "crashed": crashed,
+                    "slowest_s": slowest,
+                }
+            )
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
+    report(rows, flags.out, most_mib=MOST_BYTES >> 20, grown_mib=round(grown, 1))
+    print(f"memory grew by {grown:.0f} MiB; {MOST_BYTES >> 20} MiB of weights were allowed")
+
+
+if __name__ == "__main__":
+    main()
