@@ -31,6 +31,7 @@ from morph.files import write_text
 
 METHODS = ("shrink", "tensorize", "both")
 SHARES = (0.3, 0.15)  # of the seed's FLOPs; 0.145 are the least that tensorizing alone reaches
+TICKS = {"flops": (15, 20, 25, 30), "parameters": (2.5, 5, 10, 20, 40)}  # %
 SHARE_OF_STEPS = {"seed": 0.3, "shrink": 0.3, "retrain": 0.1, "tensorize": 0.3}
 
 
@@ -76,16 +77,18 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
             points: dict[float, list[tuple[float, float]]] = {}
             for row in rows:
                 if row["method"] == method:
-                    point = row[axis] / row[f"seed_{axis}"], row["accuracy"]
+                    point = 100 * row[axis] / row[f"seed_{axis}"], 100 * row["accuracy"]
                     points.setdefault(row["share"], []).append(point)
             line = sorted(
                 tuple(map(statistics.mean, zip(*p, strict=True))) for p in points.values()
             )
             panel.plot(*zip(*line, strict=True), marker="o", label=method)
         panel.set_xscale("log")
-        panel.set_xlabel(f"{axis}, share of the seed's")
+        panel.set_xticks(TICKS[axis], [f"{tick:g}" for tick in TICKS[axis]])
+        panel.minorticks_off()
+        panel.set_xlabel(f"{axis}, % of the seed's")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("test accuracy")
+    panels[0].set_ylabel("test accuracy, %")
     panels[0].legend()
     figure.savefig(path, dpi=120)
 

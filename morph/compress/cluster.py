@@ -70,15 +70,22 @@ def _exact(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _lloyd(values: np.ndarray, count: int) -> np.ndarray:
-    centers = np.linspace(values.min(), values.max(), count)
-    groups: np.ndarray = np.zeros(0)
+    """On sorted values groups are ranges, and their sums differences of running sums."""
+    order = np.argsort(values)
+    ordered = values[order]
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    centers, edges = np.linspace(ordered[0], ordered[-1], count), np.zeros(0, np.int64)
     while True:
-        new = np.searchsorted((centers[1:] + centers[:-1]) / 2, values)
-        if np.array_equal(new, groups):
-            return groups
-        groups, sizes = new, np.bincount(new, minlength=count)
-        sums = np.bincount(groups, values, minlength=count)
-        centers = np.sort(np.where(sizes > 0, sums / np.maximum(sizes, 1), centers))
+        cuts = np.searchsorted(ordered, (centers[1:] + centers[:-1]) / 2, side="right")
+        new = np.concatenate([[0], cuts, [len(values)]])
+        sizes = np.diff(new)
+        if np.array_equal(new, edges):
+            break
+        means = np.diff(sums[new]) / np.maximum(sizes, 1)
+        edges, centers = new, np.sort(np.where(sizes > 0, means, centers))
+    groups = np.empty(len(values), np.int64)
+    groups[order] = np.repeat(np.arange(count), sizes)
+    return groups
 
 
 def share(kernel: Any, count: int, *, method: str = "kmeans") -> Shared:
