@@ -15,6 +15,7 @@ from morph.compress.coding.errors import ContainerError
 from morph.config import ConfigError
 from morph.data import DataError
 from morph.expand import BudgetError
+from morph.export.errors import ExportError
 from morph.extras import MissingExtraError
 from morph.mesh import MeshError
 from morph.spec import ArchitectureError
@@ -26,6 +27,7 @@ USER_ERRORS = (
     BudgetError,
     ConfigError,
     DataError,
+    ExportError,
     ContainerError,
     MeshError,
     MissingExtraError,

@@ -143,7 +143,7 @@ class Learned:
 
 
 def read(workdir: Path, options: flags.FlagValues) -> Learned:
-    """What a run learned.
+    """What a run learned; options are those of `define_seed_flags`.
 
     Raises:
         one of `USER_ERRORS`.
@@ -175,15 +175,27 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     """
     if not options.workdir:
         raise ConfigError("--workdir is missing; name the directory of a run")
-    compress(Path(options.workdir), options, command, console)
+    config, workdir = compression_of(options), Path(options.workdir)
+    compress(workdir, read(workdir, options), config, command, console)
     console.print(f"Look at {write_report(options.workdir)}", soft_wrap=True)
 
 
-def compress(workdir: Path, options: flags.FlagValues, command: str, console: Console) -> None:
-    """Compresses what a working directory holds, and leaves the file and its figures there."""
+def compress(
+    workdir: Path, learned: Learned, config: CompressConfig, command: str, console: Console
+) -> Variables:
+    """Compresses what a working directory holds, and leaves the file and its figures there.
+
+    Args:
+        workdir: of the run.
+        learned: what it holds.
+        config: how to compress it.
+        command: that asked for it.
+        console: where to print.
+
+    Returns:
+        The variables that the file holds.
+    """
     started = time.monotonic()
-    config = compression_of(options)
-    learned = read(workdir, options)
     train = Batch(learned.data.train_images, learned.data.train_labels)
     evaluator = Evaluator(Batch(learned.data.test_images, learned.data.test_labels))
     report = learned.architecture.report
@@ -238,6 +250,7 @@ def compress(workdir: Path, options: flags.FlagValues, command: str, console: Co
         "last bit",
         soft_wrap=True,
     )
+    return stage.variables
 
 
 def learned_size(learned: Learned) -> int:

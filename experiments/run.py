@@ -25,8 +25,9 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
+from rich.console import Console
 
-from experiments import compress, datasets, plots
+from experiments import compress, datasets, export, plots
 from experiments import flags as settings
 from experiments.command import USER_ERRORS
 from experiments.display import Display, Result, result_table, width_table
@@ -34,6 +35,7 @@ from experiments.flags import config_of, define_settings
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
 from experiments.report import write_report
+from experiments.retrain import define_seed_flags
 from experiments.tensorboard import Listeners, TensorBoard
 from morph.checkpoint import Interrupted
 from morph.cycle import Cycle
@@ -69,6 +71,9 @@ CHECKPOINT_STEPS = flags.DEFINE_integer(
 TENSORBOARD = flags.DEFINE_bool(
     "tensorboard", False, "Also write scalars for TensorBoard, to WORKDIR/tensorboard."
 )
+EXPORT = flags.DEFINE_list(
+    "export", [], f"Files for elsewhere at the end: some of {', '.join(export.TARGETS)}."
+)
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, in a run of several processes."
 )
@@ -80,6 +85,10 @@ def run(command: str) -> None:
     """Runs what the flags ask for and shows what came out."""
     started = time.monotonic()
     config = config_of()
+    if EXPORT.value:
+        export.targets_of(EXPORT.value)  # or it says what is wrong, before any training
+    if flags.FLAGS["compress"].value:
+        compress.compression_of(flags.FLAGS)  # likewise
     connect(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
     dataset = datasets.load(DATASET.value, DATA_DIR.value)
     workdir = Path(WORKDIR.value or f"runs/{DATASET.value}-{SEED_NETWORK.value}")
@@ -110,13 +119,28 @@ def run(command: str) -> None:
     seconds = time.monotonic() - started
     save_results(workdir, result, command, seconds)
     show(display, workdir, result)
-    if flags.FLAGS["compress"].value:
-        compress.compress(workdir, flags.FLAGS, command, display.console)
+    if EXPORT.value or flags.FLAGS["compress"].value:
+        ship(workdir, command, display.console)
     page = write_report(workdir)
     display.console.print(
         f"\nDone in {seconds:.0f} s. Look at {page}, read {workdir}/architecture.json",
         soft_wrap=True,
     )
+
+
+def ship(workdir: Path, command: str, console: Console) -> None:
+    """Compresses and exports what a run learned, as far as flags ask for it."""
+    options = flags.FlagValues()
+    define_seed_flags(options)  # unset: the run's own report tells all but where the data are
+    options(["run", *([f"--data_dir={DATA_DIR.value}"] if DATA_DIR.value else [])])
+    learned = compress.read(workdir, options)
+    variables = learned.variables
+    if flags.FLAGS["compress"].value:
+        config = compress.compression_of(flags.FLAGS)
+        variables = compress.compress(workdir, learned, config, command, console)
+    if EXPORT.value:
+        targets = export.targets_of(EXPORT.value)
+        export.export(workdir, learned, variables, targets, command, console)
 
 
 def width_rows(result: CycleResult) -> list[tuple[str, int, int, int]]:

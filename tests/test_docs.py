@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = (
     "inference", "pinned", "custom_primitives", "costs", "edge_tpu", "calibrate", "training",
-    "tensorize",
+    "tensorize", "pruning", "quantization", "export",
 )  # fmt: skip
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.display import humanize
-from experiments.report.tables import table
+from experiments.report.tables import esc, table
 from morph.compress.coding.table import HEAD, Row, cells
 
 STAGE_HEAD = ("network", "accuracy", "parameters", "FLOPs", "bytes", "ms")
@@ -41,3 +41,27 @@ def compression_section(figures: Mapping[str, Any]) -> str:
         f"{steps}\n<p>Milliseconds are those of one example on {figures['device']}, with kernels "
         f"made dense in every call.</p>\n{leaves}"
     )
+
+
+EXPORT_HEAD = ("file", "accuracy", "JAX's", "logit difference", "bytes", "ms")
+
+
+def export_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """An export's figures as text, in the order of `EXPORT_HEAD`."""
+    return (
+        row["name"],
+        f"{row['accuracy']:.4f}",
+        f"{row['reference_accuracy']:.4f}",
+        f"{row['logit_difference']:.1e}",
+        f"{row['bytes']:,}",
+        f"{row['latency_ms']:.3g}",
+    )
+
+
+def export_section(figures: Mapping[str, Any]) -> str:
+    """The files and how well they agree with JAX, from `exported.json`."""
+    caption = f"Each on the whole test set; milliseconds of one example on {figures['device']}"
+    rows = table(caption, EXPORT_HEAD, [export_cells(row) for row in figures["rows"]])
+    notes = [f"{row['name']}: {row['note']}" for row in figures["rows"] if row["note"]]
+    lines = [*notes, *figures["edge_tpu"].splitlines()]
+    return rows + "".join(f"\n<p>{esc(line)}</p>" for line in lines)

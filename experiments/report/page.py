@@ -13,7 +13,7 @@ from typing import Any
 from experiments.display import duration, humanize
 from experiments.plots import timeline
 from experiments.report.charts import Bar, Curve, bar_chart, line_chart, tradeoff_chart
-from experiments.report.compression import compression_section
+from experiments.report.compression import compression_section, export_section
 from experiments.report.networks import networks_section
 from experiments.report.runs import Run, read_run
 from experiments.report.style import STYLE
@@ -162,6 +162,8 @@ def _sections(run: Run) -> Iterator[tuple[str, str]]:
             yield "Removed blocks", _removed(architecture)
     if run.compressed:
         yield "Compressed", compression_section(run.compressed)
+    if run.exported:
+        yield "Exported", export_section(run.exported)
     if run.records:
         yield "Training", _training(run.records)
     yield "How it was obtained", _provenance(run)

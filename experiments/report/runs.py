@@ -32,6 +32,7 @@ class Run:
         architecture: what was learned; None if it is not there (yet), or there are several.
         shrunk: the same before the last expansion.
         compressed: what compressing it came to; empty if it was not.
+        exported: likewise, exporting it.
     """
 
     workdir: Path
@@ -41,6 +42,7 @@ class Run:
     architecture: Architecture | None
     shrunk: Architecture | None
     compressed: Mapping[str, Any]
+    exported: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -109,6 +111,7 @@ def read_run(workdir: str | Path) -> Run:
         architecture=_read_architecture(place / "architecture.json"),
         shrunk=_read_architecture(place / "shrunk.json"),
         compressed=_read_object(place / "compressed.json"),
+        exported=_read_object(place / "exported.json"),
     )
 
 

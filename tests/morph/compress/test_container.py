@@ -117,35 +117,32 @@ def forged(data: bytes) -> bytes:
     return data[: -container.DIGEST] + hashlib.sha256(data[: -container.DIGEST]).digest()
 
 
-def check(data: bytes, original: dict) -> bool:
-    """Whether it was refused with the one error; otherwise it must be a network that can be read."""
+def is_refused(data: bytes) -> bool:
+    """With the one error there is; otherwise it must be a network that can be read."""
     try:
         found = unpack(data, most_bytes=1 << 20)
-    except ContainerError as error:
-        assert 0 < len(str(error)) < 400
+    except ContainerError:
         return True
     jax.tree.map(np.asarray, found.variables)
     return False
 
 
 def test_damage_is_refused():
-    tree = variables()
-    data = pack(tree)
+    data = pack(variables())
     g = np.random.default_rng(2)
     for _ in range(300):
         k = int(g.integers(len(data)))
         flipped = bytearray(data)
         flipped[k] ^= 1 << int(g.integers(8))
-        assert check(bytes(flipped), tree)
-        assert check(data[:k], tree)
+        assert is_refused(bytes(flipped))
+        assert is_refused(data[:k])
 
 
 def test_forged_files_give_one_error_or_a_network():
     """Bit flips with the checksum made right again, in the parts and in the header itself."""
-    tree = variables()
     g = np.random.default_rng(3)
     refused = 0
-    data = pack(tree)
+    data = pack(variables())
     length = container.HEAD.unpack_from(data)[2]
     start = container.HEAD.size
     text = zlib.decompress(data[start : start + length])
@@ -160,7 +157,7 @@ def test_forged_files_give_one_error_or_a_network():
             packed = zlib.compress(bytes(changed))
             head = container.HEAD.pack(container.MAGIC, container.VERSION, len(packed))
             made = head + packed + data[start + length :]
-        refused += check(forged(made), tree)
+        refused += is_refused(forged(made))
     assert refused > 100
 
 

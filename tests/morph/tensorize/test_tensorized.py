@@ -12,11 +12,11 @@ import opt_einsum
 import pytest
 
 import morph
-from morph.tensorize.tensorized import settled
 import regularizers as reg
 from morph.tensorize import measure
 from morph.tensorize.factorized import Factorized, is_factorized
 from morph.tensorize.formats import FORMATS, tt
+from morph.tensorize.tensorized import settled
 
 KINDS = sorted(FORMATS)
 RNG = np.random.default_rng(0)

@@ -1,0 +1,239 @@
+"""Exports a learned network to files that run elsewhere, and checks each against JAX.
+
+    python -m experiments.export --workdir=runs/digits-resnet8 --export=stablehlo,onnx,tflite
+
+The working directory is one of experiments.run or experiments.retrain. If it holds a compressed
+network (network.morph, see experiments.compress) that one is exported, with its kernels made dense,
+unless --nocompressed. WORKDIR/export is then a bundle: the files, variables.safetensors,
+architecture.json, a model card with the figures, and a manifest of checksums. `tflite` is full
+int8, calibrated on training images; what of it an Edge TPU would run, and in what time, is
+predicted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from experiments import compress
+from experiments.command import USER_ERRORS, launch
+from experiments.models import InspectError
+from experiments.report import write_report
+from experiments.report.compression import EXPORT_HEAD, export_cells
+from experiments.retrain import define_seed_flags
+from morph.compress.coding import container
+from morph.compress.values import unpacked
+from morph.config import ConfigError
+from morph.export import Agreement, Exported, bundle, compare, edge_tpu, onnx, stablehlo, tflite
+from morph.export.exported import Runner
+from morph.files import write_text
+from morph.network import Network, Variables
+
+FIGURES, FOLDER = "exported.json", "export"
+CALIBRATION = 300  # training images that int8 ranges are taken from
+REPEATS = 20  # of one example, for its time
+
+
+class Target(NamedTuple):
+    """One kind of file.
+
+    Attributes:
+        suffix: of the file.
+        export: `(fn, variables, example, path, training images)`.
+        load: from the file to what runs it.
+    """
+
+    suffix: str
+    export: Callable[[Any, Any, Any, Path, Any], Exported]
+    load: Callable[[Path], Runner]
+
+
+TARGETS: Mapping[str, Target] = {
+    "stablehlo": Target(
+        ".stablehlo",
+        lambda fn, variables, x, path, images: stablehlo.to_stablehlo(fn, variables, x, path),
+        stablehlo.load,
+    ),
+    "onnx": Target(
+        ".onnx",
+        lambda fn, variables, x, path, images: onnx.to_onnx(fn, variables, x, path),
+        onnx.load,
+    ),
+    "tflite": Target(
+        ".tflite",
+        lambda fn, variables, x, path, images: tflite.to_tflite(
+            fn, variables, x, path, calibration=images[:CALIBRATION]
+        ),
+        tflite.load,
+    ),
+}
+
+
+def targets_of(names: Sequence[str]) -> dict[str, Target]:
+    """The targets that a flag names.
+
+    Raises:
+        ConfigError: if there is none, or one is unknown.
+    """
+    if not names or not set(names) <= set(TARGETS):
+        raise ConfigError(
+            f"--export takes some of {', '.join(TARGETS)}, separated by commas; found "
+            f"{','.join(names)!r}"
+        )
+    return {name: TARGETS[name] for name in names}
+
+
+def export(
+    workdir: Path,
+    learned: compress.Learned,
+    variables: Variables,
+    targets: Mapping[str, Target],
+    command: str,
+    console: Console,
+) -> None:
+    """Writes a bundle, checks every file on the test set, and leaves the figures.
+
+    Args:
+        workdir: of the run.
+        learned: what it holds.
+        variables: to export; they may be compressed.
+        targets: by name.
+        command: for the model card.
+        console: where to print.
+
+    Raises:
+        ExportError: if an operation cannot be exported, naming it, or a package is missing.
+    """
+    folder = workdir / FOLDER
+    folder.mkdir(exist_ok=True)
+    network, data = learned.network, learned.data
+    dense = jax.tree.map(jnp.asarray, unpacked(variables))
+    example = data.train_images[:8]
+    reference = _logits(network, dense, data.test_images)
+    rows: list[dict[str, Any]] = []
+    written: list[Exported] = []
+    agreements: dict[str, Agreement] = {}
+    for name, target in targets.items():
+        path = folder / f"network{target.suffix}"
+        made = target.export(network.predict, dense, example, path, data.train_images)
+        run = target.load(path)
+        agreement = compare(reference, run(data.test_images), data.test_labels)
+        written.append(made)
+        agreements[name] = agreement
+        rows.append(
+            {
+                "name": name,
+                "accuracy": agreement.accuracy[1],
+                "reference_accuracy": agreement.reference_accuracy[1],
+                "logit_difference": agreement.logit_difference,
+                "bytes": made.size_bytes,
+                "latency_ms": _latency_ms(run, data.test_images[:1]),
+                "note": made.note,
+            }
+        )
+    placed = edge_tpu.placement(folder / "network.tflite") if "tflite" in targets else None
+    report = learned.architecture.report
+    final: Mapping[str, Any] = next(iter(report.get("outcomes", ())[-1:]), {})
+    bundle.save(
+        folder,
+        dense,
+        written,
+        name=f"{learned.about['seed_network']} on {learned.about['dataset']}",
+        figures={
+            "accuracy": agreement.reference_accuracy[1],
+            "parameters": compress.nonzero({"params": dense["params"]}),
+            **({"FLOPs": final["flops"]} if "flops" in final else {}),
+        },
+        agreements=agreements,
+        architecture=learned.architecture,
+        command=command,
+        notes=str(placed or ""),
+    )
+    figures = {
+        "command": command,
+        "device": jax.devices()[0].device_kind,
+        "rows": rows,
+        "edge_tpu": str(placed or ""),
+    }
+    write_text(workdir / FIGURES, json.dumps(figures, indent=2) + "\n")
+    shown = Table(title=f"Exports, in {folder}", box=None)
+    for i, head in enumerate(EXPORT_HEAD):
+        shown.add_column(head, justify="right" if i else "left")
+    for row in rows:
+        shown.add_row(*export_cells(row))
+    console.print(shown)
+    if placed:
+        console.print(str(placed), soft_wrap=True)
+
+
+def _logits(network: Network, variables: Variables, images: np.ndarray) -> np.ndarray:
+    predict = jax.jit(network.predict)
+    parts = np.array_split(images, max(1, len(images) // 500))
+    return np.concatenate([np.asarray(predict(variables, part)) for part in parts])
+
+
+def _latency_ms(run: Runner, x: np.ndarray) -> float:
+    """Milliseconds for one example, the least of some."""
+    run(x)
+    found = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        run(x)
+        found.append(time.perf_counter() - start)
+    return round(1e3 * min(found), 4)
+
+
+def run(options: flags.FlagValues, command: str, console: Console) -> None:
+    """Exports what a working directory holds.
+
+    Raises:
+        one of `USER_ERRORS`, or InspectError.
+    """
+    if not options.workdir:
+        raise ConfigError("--workdir is missing; name the directory of a run")
+    workdir, targets = Path(options.workdir), targets_of(options.export)
+    learned = compress.read(workdir, options)
+    variables, file = learned.variables, workdir / compress.FILE
+    if options.compressed and file.exists():
+        variables = dict(container.load(file).variables)
+        console.print(f"exporting {file}", soft_wrap=True)
+    export(workdir, learned, variables, targets, command, console)
+    console.print(f"Look at {write_report(workdir)}", soft_wrap=True)
+
+
+def define_flags() -> flags.FlagValues:
+    """The flags of this command."""
+    own = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "Of the run.", flag_values=own)
+    flags.DEFINE_list("export", list(TARGETS), "What to write.", flag_values=own)
+    flags.DEFINE_bool("compressed", True, "The compressed network, if any.", flag_values=own)
+    define_seed_flags(own)
+    flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
+    return own
+
+
+def main(argv: Sequence[str]) -> None:
+    """The entry point of `python -m experiments.export`; `argv[0]` is the program's name."""
+    launch(
+        "experiments.export",
+        __doc__ or "",
+        define_flags(),
+        argv,
+        run,
+        (*USER_ERRORS, InspectError),
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv)

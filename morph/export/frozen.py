@@ -1,0 +1,231 @@
+"""A network with its weights inside, as plain equations that every target knows.
+
+`freeze` evaluates a function again at its weights: calls are opened, what depends on weights alone
+is computed once (the scale of a batch norm, say), and what is left are equations of the input. The
+targets take that instead of the user's function, so that none of them has to know Flax, `compact`
+or factorized kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from morph.export.errors import ExportError
+from regularizers.channels import jaxprs
+from regularizers.channels.jaxprs import ClosedJaxpr, JaxprEqn, Primitive
+from regularizers.channels.jaxprs import primitives as p
+
+# Other equations with the same results; None where they do not apply.
+Rewrite: TypeAlias = Callable[..., Any]
+
+_OPENED = frozenset(
+    {p.call_p, p.closed_call_p, p.custom_jvp_call_p, p.custom_vjp_call_p, p.jit_p, p.remat_p}
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """An equation of the input, and where it stands in the user's model.
+
+    Attributes:
+        eqn: the equation.
+        operands: its operands: arrays where they are weights, shapes where they are not.
+        where: the name scope and the user's line, for messages.
+    """
+
+    eqn: JaxprEqn
+    operands: tuple[Any, ...]
+    where: str
+
+    def alone(self) -> tuple[Callable[..., list[Any]], list[jax.ShapeDtypeStruct]]:
+        """The equation as a function of what is not a weight, and the shapes of that."""
+        free = [
+            i for i, value in enumerate(self.operands) if isinstance(value, jax.ShapeDtypeStruct)
+        ]
+
+        def run(*values: Any) -> list[Any]:
+            given = dict(zip(free, values, strict=True))
+            return jaxprs.rebind(
+                self.eqn, [given.get(i, value) for i, value in enumerate(self.operands)]
+            )
+
+        return run, [self.operands[i] for i in free]
+
+
+def freeze(
+    fn: Callable[..., Any],
+    variables: Any,
+    *,
+    rewrites: Mapping[Primitive, Rewrite] | None = None,
+    visit: Callable[[Step], None] = lambda step: None,
+) -> Callable[[Any], Any]:
+    """`fn` as a function of the input alone, of few and plain equations.
+
+    Args:
+        fn: any function `fn(variables, x)` that returns one array.
+        variables: its weights; factorized kernels stay factorized.
+        rewrites: by primitive, what stands in its place: takes the equation and its operands,
+            returns the result or None to leave it.
+        visit: told each equation that is left, in order, when the function is called.
+
+    Raises:
+        ExportError: when called, if `fn` returns anything but one array.
+
+    Example:
+        >>> run = freeze(network.predict, variables)        # doctest: +SKIP
+        >>> jax.make_jaxpr(run)(x)                          # doctest: +SKIP
+    """
+    table = rewrites or {}
+
+    def frozen(x: Any) -> Any:
+        closed, outputs = jaxprs.trace(fn, variables, x)
+        if len(found := jax.tree.leaves(outputs)) != 1:
+            raise ExportError(
+                f"an export takes a function of one output, the logits; this one returns "
+                f"{len(found)}. Wrap it: lambda variables, x: fn(variables, x)[0]."
+            )
+        leaves = [*jax.tree.leaves(variables), x]
+        (result,) = _evaluate(closed, leaves, _Walk(rewrites=table, visit=visit), (), ())
+        return result
+
+    return frozen
+
+
+def steps(fn: Callable[..., Any], variables: Any, x: Any, **options: Any) -> list[Step]:
+    """The equations that `freeze` leaves, in order.
+
+    Args:
+        fn: see `freeze`.
+        variables: see `freeze`.
+        x: the input, an array or its shape.
+        **options: `rewrites`, see `freeze`.
+    """
+    found: list[Step] = []
+    jax.eval_shape(freeze(fn, variables, visit=found.append, **options), x)
+    return found
+
+
+def for_any_batch(
+    fn: Callable[..., Any], variables: Any, struct: jax.ShapeDtypeStruct
+) -> Iterator[Callable[..., Any]]:
+    """Forms of `fn` that may take a batch without a size: itself, then one example at a time.
+
+    What needs the sizes of its arrays, e.g. `compact`, cannot be traced for an unknown batch, but
+    for one example, over which `vmap` lays the batch. That is the same function only if it does
+    not mix examples, which is tried with random ones.
+    """
+    yield fn
+
+    def each(variables: Any, x: Any) -> Any:
+        return jax.vmap(lambda one: fn(variables, one[None])[0])(x)
+
+    rng = np.random.default_rng(0)
+    x = (
+        rng.normal(size=(3, *struct.shape[1:]))
+        if _is_float(struct)
+        else rng.integers(2, size=(3, *struct.shape[1:]))
+    )
+    x = x.astype(struct.dtype)
+    together, alone = (np.asarray(jax.jit(form)(variables, x)) for form in (fn, each))
+    room = 1e-4 * max(1e-30, float(np.max(np.abs(together))))
+    if together.shape == alone.shape and np.allclose(together, alone, rtol=1e-4, atol=room):
+        yield each
+
+
+def _is_float(struct: jax.ShapeDtypeStruct) -> bool:
+    return bool(jnp.issubdtype(struct.dtype, jnp.floating))
+
+
+def culprit(found: Sequence[Step], can: Callable[[Step], str]) -> tuple[Step, str] | None:
+    """The first equation that a target refuses when it is given that alone, and what it says.
+
+    Args:
+        found: the equations, see `steps`.
+        can: asks the target; returns why it refuses, or "".
+    """
+    asked: dict[str, str] = {}
+    for step in found:
+        key = f"{step.eqn.primitive} {step.eqn.params} {[v.aval for v in step.eqn.invars]}"
+        if key not in asked:
+            asked[key] = can(step)
+        if asked[key]:
+            return step, asked[key]
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Walk:
+    """What is done with the equations that depend on the input."""
+
+    rewrites: Mapping[Primitive, Rewrite]
+    visit: Callable[[Step], None]
+
+
+def _evaluate(
+    closed: ClosedJaxpr,
+    values: Sequence[Any],
+    walk: _Walk,
+    scopes: tuple[str, ...],
+    sources: tuple[Any, ...],
+) -> list[Any]:
+    env = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    env.update(zip(closed.jaxpr.invars, values, strict=True))
+
+    def read(v: Any) -> Any:
+        return v.val if isinstance(v, jaxprs.Literal) else env[v]
+
+    for eqn in jaxprs.live_equations(closed.jaxpr):
+        operands = [read(v) for v in eqn.invars]
+        inner = (*scopes, jaxprs.scope(eqn)), (eqn.source_info, *sources)
+        if eqn.primitive in _OPENED:
+            results = _evaluate(jaxprs.bodies_of(eqn)[0], operands, walk, *inner)
+        elif not any(map(_is_free, operands)) and _shrinks(eqn):
+            with jax.ensure_compile_time_eval():
+                results = jaxprs.rebind(eqn, operands)
+        else:
+            results = _step(eqn, operands, walk, *inner)
+        env.update(zip(eqn.outvars, results, strict=True))
+    return [read(v) for v in closed.jaxpr.outvars]
+
+
+def _step(
+    eqn: JaxprEqn,
+    operands: Sequence[Any],
+    walk: _Walk,
+    scopes: Sequence[str],
+    sources: Sequence[Any],
+) -> list[Any]:
+    rewrite = walk.rewrites.get(eqn.primitive)
+    result = rewrite(eqn, *operands) if rewrite else None
+    if result is not None:
+        return [result]
+    scope, line = "/".join(filter(None, scopes)), jaxprs.source_line(sources)
+    where = " ".join(filter(None, (scope, f"[{line}]" * bool(line))))
+    shown = tuple(_struct(value) if _is_free(value) else value for value in operands)
+    walk.visit(Step(eqn=eqn, operands=shown, where=where))
+    with jax.named_scope(where or "fn"):  # so that what is made of it can be told
+        return jaxprs.rebind(eqn, operands)
+
+
+def _is_free(value: Any) -> bool:
+    """Whether it depends on the input."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def _shrinks(eqn: JaxprEqn) -> bool:
+    """Whether its results take no more room than its operands; broadcasts stay equations."""
+    sizes = [jaxprs.shape_of(v) for v in eqn.outvars]
+    if not all(isinstance(n, int) for shape in sizes for n in shape):
+        return False  # a batch of any size
+    room = sum(int(np.prod(jaxprs.shape_of(v))) for v in eqn.invars)
+    return sum(int(np.prod(shape)) for shape in sizes) <= max(room, 1)
+
+
+def _struct(value: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(value.shape, value.dtype)
