@@ -122,10 +122,9 @@ RECIPES = {
         retrain_decay=0.0,
         distribution="global",
         stages=(
-            Stage(kept=1 / 12, rounds=5, steps=3500, rate=1e-3),
-            Stage(kept=1 / 16, rounds=1, steps=1500, rate=1e-3),
-            Stage(kept=1 / 20, rounds=1, steps=1500, rate=1e-3),
-            Stage(kept=1 / 25, rounds=1, steps=1500, rate=1e-3),
+            Stage(kept=1 / 12, rounds=5, steps=4000, rate=1e-3),
+            Stage(kept=1 / 16, rounds=1, steps=2000, rate=1e-3),
+            Stage(kept=1 / 20, rounds=1, steps=2000, rate=1e-3),
         ),
     ),
 }
