@@ -60,7 +60,7 @@ class Sharing:
 
 
 SHARINGS = {
-    "mlp": Sharing(stage="16x", clusters={"*/kernel": 8, "*/bias": 16}, steps=4000, rate=3e-4),
+    "mlp": Sharing(stage="16x", clusters={"*/kernel": 16, "*/bias": 16}, steps=4000, rate=3e-4),
     "lenet5": Sharing(
         stage="16x",
         clusters={"Conv_*/kernel": 32, "*/kernel": 12, "*/bias": 16},

@@ -28,7 +28,7 @@ from morph.tensorize.linen_layers import TTDense
 FORTUNES = "/usr/share/games/fortunes"  # where Debian's package puts them
 WIDTH, BLOCKS, HEADS, CONTEXT, BATCH = 192, 2, 6, 64, 8
 # Bonds of the 4-core MPOs, by layer; cut to what a core's other axes can tell apart.
-RANKS = {"qkv": 24, "out": 16, "up": 27, "down": 27, "head": 12}
+RANKS = {"qkv": 23, "out": 16, "up": 27, "down": 27, "head": 12}
 
 
 def text(folder: str) -> tuple[np.ndarray, np.ndarray, int]:
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--learning_rate", type=float, nargs=2, default=(2e-3, 7e-4))
+    parser.add_argument("--learning_rate", type=float, nargs=2, default=(2e-3, 2e-3))
     parser.add_argument("--only", choices=("dense", "mpo"), help="for tuning")
     parser.add_argument("--rank_factor", type=float, default=1.0, help="of all ranks, for tuning")
     parser.add_argument("--data_dir", default=FORTUNES)

@@ -287,9 +287,10 @@ def _verified(file: Path, stage: Stage, evaluator: Evaluator) -> container.Conte
 def _layer_table(rows: Sequence[table.Row]) -> Table:
     shown = Table(title="The file, leaf by leaf", box=None)
     for i, name in enumerate(table.HEAD):
-        shown.add_column(name, justify="right" if i else "left")
+        shown.add_column(name, justify="right" if i else "left", no_wrap=not i)
     for row in rows:
-        shown.add_row(*table.cells(row))
+        path, *figures = table.cells(row)
+        shown.add_row(path.removeprefix("params/"), *figures)
     return shown
 
 
