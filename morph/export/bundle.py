@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from morph.architecture import Architecture
-from morph.export.errors import ExportError, need
+from morph.export.errors import ExportError
 from morph.export.exported import Agreement, Exported
+from morph.extras import need
 from morph.files import write_text
 from regularizers.channels.calls import flat_paths
 
@@ -89,9 +90,9 @@ def save(
         The path of the manifest.
 
     Raises:
-        ExportError: if an export lies elsewhere, or safetensors is not installed.
+        ExportError: if an export lies elsewhere. MissingExtraError.
     """
-    need("A bundle", _missing)
+    need("A bundle", _missing, "export")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if stray := [str(e.path) for e in exported if e.path.parent.resolve() != folder.resolve()]:
@@ -124,7 +125,7 @@ def load(folder: str | Path) -> Bundle:
     Raises:
         ExportError: if the manifest is missing or malformed, or a file is missing or another.
     """
-    need("A bundle", _missing)
+    need("A bundle", _missing, "export")
     folder = Path(folder)
     manifest = _manifest(folder)
     for name, entry in manifest["files"].items():

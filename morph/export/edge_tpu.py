@@ -116,7 +116,7 @@ def placement(path: str | Path, tpu: EdgeTPU = EDGE_TPU) -> Placement:
         tpu: the constants of the cost model (docs/edge_tpu.md).
 
     Raises:
-        ExportError: if it is no TFLite file, or ai-edge-litert is not installed.
+        ExportError: if it is no TFLite file. MissingExtraError.
 
     Example:
         >>> print(placement("net.tflite"))          # doctest: +SKIP

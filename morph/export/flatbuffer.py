@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from morph.export.errors import ExportError, need
+from morph.export.errors import ExportError
+from morph.extras import need
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -80,9 +81,9 @@ def read(data: bytes) -> Graph:
         data: its content.
 
     Raises:
-        ExportError: if it is none, or ai-edge-litert is not installed.
+        ExportError: if it is none. MissingExtraError.
     """
-    need("TFLite", _missing)
+    need("TFLite", _missing, "export")
     if data[4:8] != b"TFL3":
         raise ExportError("no TFLite file: its identifier TFL3 is missing")
     model = schema.ModelT.InitFromPackedBuf(data, 0)

@@ -15,10 +15,11 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from morph.export.errors import ExportError, need
+from morph.export.errors import ExportError
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.frozen import for_any_batch, freeze
 from morph.export.onnx_operations import RULES, Unsupported
+from morph.extras import need
 from regularizers.channels import jaxprs
 
 _missing: ModuleNotFoundError | None = None
@@ -47,14 +48,13 @@ def to_onnx(fn: Callable[..., Any], variables: Any, example: Any, path: str | Pa
         path: of the file.
 
     Raises:
-        ExportError: if an operation has no counterpart, naming it and its layer; or if the
-            packages are not installed.
+        ExportError: if an operation has no counterpart, naming it and its layer.
 
     Example:
         >>> to_onnx(network.predict, variables, x, "net.onnx")       # doctest: +SKIP
         >>> load("net.onnx")(images)                                 # doctest: +SKIP
     """
-    need("ONNX", _missing)
+    need("ONNX", _missing, "export")
     struct = example_struct(example)
     (any_batch,) = jax_export.symbolic_shape(BATCH)
     open_struct, note = struct.update(shape=(any_batch, *struct.shape[1:])), ""
@@ -73,9 +73,9 @@ def load(path: str | Path) -> Runner:
     """Opens an ONNX file in ONNX Runtime, on the CPU; returns inputs [N, ...] -> outputs.
 
     Raises:
-        ExportError: if the file cannot be read, or ONNX Runtime is not installed.
+        ExportError: if the file cannot be read. MissingExtraError.
     """
-    need("ONNX", _missing)
+    need("ONNX", _missing, "export")
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own classes have no common base

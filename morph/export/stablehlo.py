@@ -14,9 +14,10 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from morph.export.errors import ExportError, need
+from morph.export.errors import ExportError
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.frozen import for_any_batch, freeze
+from morph.extras import need
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -49,13 +50,13 @@ def to_stablehlo(
         platforms: that may run it; of `cpu`, `cuda`, `rocm`, `tpu`.
 
     Raises:
-        ExportError: if JAX cannot export the function, or flatbuffers is not installed.
+        ExportError: if JAX cannot export the function. MissingExtraError.
 
     Example:
         >>> to_stablehlo(network.predict, variables, x, "net.stablehlo")   # doctest: +SKIP
         >>> load("net.stablehlo")(x)                                       # doctest: +SKIP
     """
-    need("StableHLO", _missing)
+    need("StableHLO", _missing, "export")
     struct = example_struct(example)
     (any_batch,) = jax_export.symbolic_shape("batch")
     open_struct = struct.update(shape=(any_batch, *struct.shape[1:]))
@@ -92,9 +93,9 @@ def load(path: str | Path) -> Runner:
     """Reads a file of `to_stablehlo`; returns inputs [N, ...] -> outputs [N, ...].
 
     Raises:
-        ExportError: if the file is none, or flatbuffers is not installed.
+        ExportError: if the file is none. MissingExtraError.
     """
-    need("StableHLO", _missing)
+    need("StableHLO", _missing, "export")
     try:
         exported = jax_export.deserialize(bytearray(Path(path).read_bytes()))
         shape = exported.in_avals[0].shape

@@ -24,10 +24,11 @@ from jax import export as jax_export
 from jaxtyping import Float
 
 from morph.export import flatbuffer
-from morph.export.errors import ExportError, need
+from morph.export.errors import ExportError
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.flatbuffer import Operation
 from morph.export.frozen import Step, culprit, freeze, steps
+from morph.extras import need
 from regularizers.channels.jaxprs import JaxprEqn
 from regularizers.channels.jaxprs import primitives as p
 
@@ -70,13 +71,13 @@ def to_tflite(
 
     Raises:
         ExportError: if there are no representative data, or of another shape; if an operation has
-            no int8 counterpart, naming it and its layer; if the packages are not installed.
+            no int8 counterpart, naming it and its layer. MissingExtraError.
 
     Example:
         >>> to_tflite(predict, variables, x, "net.tflite", calibration=images)  # doctest: +SKIP
         >>> load("net.tflite")(images)                                          # doctest: +SKIP
     """
-    need("TFLite", _missing)
+    need("TFLite", _missing, "export")
     struct = example_struct(example)
     samples = [[one[None]] for one in _checked(calibration, struct)]
     single = struct.update(shape=(1, *struct.shape[1:]))
@@ -93,9 +94,9 @@ def load(path: str | Path) -> Runner:
     Inputs are rounded to the file's integers, outputs are scaled back. One example at a time.
 
     Raises:
-        ExportError: if the file cannot be read, or LiteRT is not installed.
+        ExportError: if the file cannot be read. MissingExtraError.
     """
-    need("TFLite", _missing)
+    need("TFLite", _missing, "export")
     try:
         interpreter = Interpreter(str(path))
         interpreter.allocate_tensors()

@@ -9,8 +9,10 @@ import pytest
 
 import morph
 import regularizers as reg
-from experiments import networks
+from experiments import datasets, networks
+from experiments.models import network_of
 from morph.architecture import Architecture
+from morph.checkpoint import save_variables
 
 NETWORK = "mlp"
 CONFIG = {"seed_network": NETWORK, "dataset": "digits", "budget": 0.5, "seed": 0, "width": 0.05}
@@ -74,3 +76,14 @@ def make_run(tmp_path, learned):
         return place
 
     return make
+
+
+@pytest.fixture
+def run(make_run):
+    """A run that left variables, too."""
+    workdir = make_run("run")
+    architecture = Architecture.load(workdir / "architecture.json")
+    data = datasets.load("digits")
+    network = network_of(NETWORK, data, CONFIG["width"]).resized(architecture)
+    save_variables(workdir / "variables", network.init(jax.random.key(0), data.train_images[:1]))
+    return workdir

@@ -2,30 +2,17 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
 from experiments import compress, datasets
 from experiments.models import network_of
 from morph.architecture import Architecture
-from morph.checkpoint import save_variables
 from morph.compress.coding import container
 from morph.compress.methods import METHODS, CompressConfig
 from morph.compress.training import accuracy_of
 from morph.config import ConfigError
 from morph.data import Batch
-
-
-@pytest.fixture
-def run(make_run):
-    """A run that left variables, too."""
-    workdir = make_run("run")
-    architecture = Architecture.load(workdir / "architecture.json")
-    data = datasets.load("digits")
-    network = network_of("mlp", data, 0.05).resized(architecture)
-    save_variables(workdir / "variables", network.init(jax.random.key(0), data.train_images[:1]))
-    return workdir
 
 
 def launch(*arguments):

@@ -2,29 +2,14 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
 from experiments import compress, datasets, export
-from experiments.models import network_of
-from morph.architecture import Architecture
-from morph.checkpoint import save_variables
 from morph.compress.coding import container
 from morph.export import bundle, onnx
 
 pytest.importorskip("onnxruntime")
-
-
-@pytest.fixture
-def run(make_run):
-    """A run that left variables, too."""
-    workdir = make_run("run")
-    architecture = Architecture.load(workdir / "architecture.json")
-    data = datasets.load("digits")
-    network = network_of("mlp", data, 0.05).resized(architecture)
-    save_variables(workdir / "variables", network.init(jax.random.key(0), data.train_images[:1]))
-    return workdir
 
 
 def test_the_compressed_network_is_what_is_exported(run, capsys):

@@ -10,6 +10,7 @@ import morph
 import regularizers as reg
 from morph.export import Agreement, ExportError, bundle, compare, onnx, stablehlo, tflite
 from morph.export.frozen import freeze, steps
+from morph.extras import MissingExtraError
 
 pytest.importorskip("flatbuffers")
 
@@ -85,7 +86,7 @@ def test_bad_input_names_what_was_found(shrunk, tmp_path):
 )
 def test_a_missing_package_names_the_command(module, write, monkeypatch):
     monkeypatch.setattr(module, "_missing", ModuleNotFoundError("No module named 'that'"))
-    with pytest.raises(ExportError, match=r"'that'.*pip install 'morph-jax\[export\]'"):
+    with pytest.raises(MissingExtraError, match=r"'that'.*pip install 'morph-jax\[export\]'"):
         write()
 
 
