@@ -33,6 +33,7 @@ from experiments.report.compression import STAGE_HEAD, stage_cells
 from experiments.retrain import check_seed, define_seed_flags, fact, seed_of, start_of
 from morph.architecture import Architecture
 from morph.compress.coding import container, table
+from morph.compress.coding.symbols import check_installed
 from morph.compress.methods import METHODS, CompressConfig, Stage, compressed
 from morph.compress.sparsities import DISTRIBUTIONS
 from morph.compress.training import evaluated
@@ -97,7 +98,8 @@ def define_compression(flag_values: flags.FlagValues, *, compress: str | None) -
 
 
 def compression_of(options: flags.FlagValues) -> CompressConfig:
-    """The configuration that flags ask for."""
+    """The configuration that flags ask for; before any work it says if a package is missing."""
+    check_installed()
     names = [setting.name for setting in dataclasses.fields(CompressConfig)]
     given: dict[str, Any] = {name: options[name].value for name in names}
     return CompressConfig(**given)

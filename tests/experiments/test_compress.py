@@ -8,7 +8,7 @@ import pytest
 from experiments import compress, datasets
 from experiments.models import network_of
 from morph.architecture import Architecture
-from morph.compress.coding import container
+from morph.compress.coding import container, symbols
 from morph.compress.methods import METHODS, CompressConfig
 from morph.compress.training import accuracy_of
 from morph.config import ConfigError
@@ -62,6 +62,11 @@ def test_wrong_flags_are_one_line(run, capsys):
     assert "matches no parameter" in failure(capsys, place, "--clusters=nothing/*=4")
     assert "16 bits with the sign" in failure(capsys, place, "--compress=fixed", "--word_length=40")
     assert not (run / "network.morph").exists()
+
+
+def test_a_missing_extra_is_told_first(run, capsys, monkeypatch):
+    monkeypatch.setattr(symbols, "_missing", ModuleNotFoundError("No module named 'bitarray'"))
+    assert "pip install 'morph-jax[compress]'" in failure(capsys, f"--workdir={run}")
 
 
 def test_a_config_says_what_is_wrong():

@@ -44,6 +44,11 @@ class Coder(NamedTuple):
     bits: Callable[[Symbols], float]
 
 
+def check_installed() -> None:
+    """Raises a MissingExtraError unless all coders are there."""
+    need("A file of a compressed network", _missing, "compress")
+
+
 def entropy_bits(symbols: Symbols) -> float:
     """The Shannon bound: n times the entropy of the symbols' frequencies, in bits."""
     counts = np.bincount(symbols)
