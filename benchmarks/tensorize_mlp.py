@@ -25,7 +25,7 @@ from timing import report
 from morph.tensorize.linen_layers import TTDense
 
 WIDTH, BATCH, GOAL = 1024, 64, 1e-4
-RATE = 3e-3  # at the start, of Adam
+RATES = {"dense": 1e-3, "tt": 3e-3}  # at the start, of Adam
 Points = tuple[np.ndarray, np.ndarray]  # [N, 2], [N]
 
 
@@ -97,14 +97,14 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--problems", nargs="*", default=list(PROBLEMS), choices=PROBLEMS)
     parser.add_argument("--layers", nargs="*", default=list(LAYERS), choices=LAYERS)
-    parser.add_argument("--learning_rate", type=float, default=RATE)
+    parser.add_argument("--learning_rate", type=float, help="instead of those chosen")
     parser.add_argument("--out", help="write the table as JSON to this path")
     flags = parser.parse_args()
     rows = [
-        measure(problem, layer, seed, flags.steps, flags.learning_rate)
+        measure(problem, layer, seed, flags.steps, flags.learning_rate or RATES[layer])
         for problem in flags.problems
         for layer in flags.layers
         for seed in range(flags.seeds)
