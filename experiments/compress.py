@@ -15,7 +15,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ import jax
 import numpy as np
 from absl import flags
 from rich.console import Console
-from rich.table import Table
 
 from experiments import datasets
 from experiments.command import USER_ERRORS, launch
+from experiments.display import figure_table
 from experiments.models import InspectError
 from experiments.report import write_report
 from experiments.report.compression import STAGE_HEAD, stage_cells
@@ -34,20 +34,18 @@ from experiments.retrain import check_seed, define_seed_flags, fact, seed_of, st
 from morph.architecture import Architecture
 from morph.compress.coding import container, table
 from morph.compress.coding.symbols import check_installed
-from morph.compress.methods import METHODS, CompressConfig, Stage, compressed
-from morph.compress.sparsities import DISTRIBUTIONS
+from morph.compress.methods import CHOICES, CompressConfig, Stage, compressed
 from morph.compress.training import evaluated
 from morph.compress.values import Pruned, Shared, is_compressed
 from morph.config import ConfigError
 from morph.data import Batch
-from morph.files import write_text
+from morph.files import write_bytes, write_text
 from morph.network import Network, Variables
-from morph.optimizers import OPTIMIZERS
 from morph.train import Evaluator
 from regularizers.calibration.timing import compiled, interleaved
 
 FILE, FIGURES = "network.morph", "compressed.json"
-SECONDS = 0.3  # that the timing of one network takes
+SECONDS = 0.3  # that the timing of one call takes
 
 HELP = {
     "compress": "deep: prune, share weights and code; prune; fixed: dynamic fixed point; ternary.",
@@ -65,12 +63,6 @@ HELP = {
     "threshold": "Of --compress=ternary: the share of a kernel's largest weight below which "
     "weights are zero.",
     "keep": "Kernels that --compress=ternary leaves float: first, last, and patterns.",
-}
-CHOICES = {
-    "compress": METHODS,
-    "compress_optimizer": OPTIMIZERS,
-    "distribution": DISTRIBUTIONS,
-    "clustering": ("kmeans", "linear"),
 }
 
 
@@ -119,10 +111,9 @@ def _nonzero(leaf: Any) -> int:
     return int(np.count_nonzero(leaf.dense() if is_compressed(leaf) else leaf))
 
 
-def latency_ms(predict: Any, variables: Variables, x: Any) -> float:
-    """Milliseconds for one example on this device, compiled; the least of some rounds."""
-    run = compiled(predict, variables, jax.numpy.asarray(x[:1]))
-    return 1e3 * float(interleaved([run], seconds=SECONDS, rounds=7).min())
+def milliseconds(run: Callable[[], Any]) -> float:
+    """Of one call, the least of some rounds."""
+    return round(1e3 * float(interleaved([run], seconds=SECONDS, rounds=7).min()), 4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,26 +204,29 @@ def compress(
         for outcome in report.get("outcomes", ())
     ]
 
-    def measured(stage: Stage) -> dict[str, Any]:
+    def measured(stage: Stage) -> tuple[dict[str, Any], bytes]:
         logits = evaluator.logits(jax.jit(stage.predict), stage.variables)
+        one = compiled(stage.predict, stage.variables, jax.numpy.asarray(evaluator.data.x[:1]))
         packed = container.pack(stage.variables, **_more(learned, stage))
-        return {
+        row = {
             "name": stage.name,
             "accuracy": evaluator.accuracy(logits),
             "parameters": nonzero(stage.variables),
             "flops": rows[-1]["flops"] if rows else None,
             "bytes": len(packed),
-            "latency_ms": round(latency_ms(stage.predict, stage.variables, evaluator.data.x), 4),
+            "latency_ms": milliseconds(one),
         }
+        return row, packed
 
-    start = Stage(name="learned", variables=learned.variables, predict=learned.network.predict)
-    rows.append(measured(start))
-    stage = start
+    stage = Stage(name="learned", variables=learned.variables, predict=learned.network.predict)
+    row, packed = measured(stage)
+    rows.append(row)
     for stage in compressed(learned.network, learned.variables, train, config):
-        rows.append(measured(stage))
+        row, packed = measured(stage)
+        rows.append(row)
         console.print(f"{stage.name}: accuracy {rows[-1]['accuracy']:.4f}", soft_wrap=True)
     file = workdir / FILE
-    container.save(file, stage.variables, **_more(learned, stage))
+    write_bytes(file, packed)
     layers = list(table.layer_rows(_verified(file, stage, evaluator).records))
     figures = {
         "command": command,
@@ -244,8 +238,9 @@ def compress(
         "layers": [{**dataclasses.asdict(row), "rate": round(row.rate, 2)} for row in layers],
     }
     write_text(workdir / FIGURES, json.dumps(figures, indent=2) + "\n")
-    console.print(_layer_table(layers))
-    console.print(_stage_table(rows))
+    leaves = [(path.removeprefix("params/"), *rest) for path, *rest in map(table.cells, layers)]
+    console.print(figure_table("The file, leaf by leaf", table.HEAD, leaves))
+    console.print(figure_table("After each step", STAGE_HEAD, map(stage_cells, rows)))
     console.print(
         f"{file}: {rows[-1]['bytes']:,} bytes, {4 * learned_size(learned) / rows[-1]['bytes']:.1f} "
         "times smaller than the learned network in 32-bit weights; read back, and the same to the "
@@ -284,25 +279,6 @@ def _verified(file: Path, stage: Stage, evaluator: Evaluator) -> container.Conte
             f"{file} holds another network than was written; the disk may be broken: write it again"
         )
     return contents
-
-
-def _layer_table(rows: Sequence[table.Row]) -> Table:
-    shown = Table(title="The file, leaf by leaf", box=None)
-    for i, name in enumerate(table.HEAD):
-        shown.add_column(name, justify="right" if i else "left", no_wrap=not i)
-    for row in rows:
-        path, *figures = table.cells(row)
-        shown.add_row(path.removeprefix("params/"), *figures)
-    return shown
-
-
-def _stage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    shown = Table(title="After each step", box=None)
-    for i, name in enumerate(STAGE_HEAD):
-        shown.add_column(name, justify="right" if i else "left")
-    for row in rows:
-        shown.add_row(*stage_cells(row))
-    return shown
 
 
 def define_flags() -> flags.FlagValues:

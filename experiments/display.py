@@ -6,7 +6,7 @@ On a terminal a `Display` is a live panel; elsewhere it is a plain line every fe
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -270,6 +270,16 @@ class Display:
         encoding = self.console.encoding
         line = line.encode(encoding, "replace").decode(encoding)
         self.console.print(Text(line), soft_wrap=True)
+
+
+def figure_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table without lines, whose first column names the rows; the others stand to the right."""
+    shown = Table(title=title, box=None)
+    for i, name in enumerate(head):
+        shown.add_column(name, justify="right" if i else "left", no_wrap=not i)
+    for row in rows:
+        shown.add_row(*row)
+    return shown
 
 
 def width_table(rows: Sequence[tuple[str, int, int, int]], title: str = "Widths") -> Table:

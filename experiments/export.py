@@ -14,20 +14,19 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 from rich.console import Console
-from rich.table import Table
 
 from experiments import compress
 from experiments.command import USER_ERRORS, launch
+from experiments.display import figure_table
 from experiments.models import InspectError
 from experiments.report import write_report
 from experiments.report.compression import EXPORT_HEAD, export_cells
@@ -35,14 +34,15 @@ from experiments.retrain import define_seed_flags
 from morph.compress.coding import container
 from morph.compress.values import unpacked
 from morph.config import ConfigError
+from morph.data import Batch
 from morph.export import Agreement, Exported, bundle, compare, edge_tpu, onnx, stablehlo, tflite
 from morph.export.exported import Runner
 from morph.files import write_text
-from morph.network import Network, Variables
+from morph.network import Variables
+from morph.train import Evaluator
 
 FIGURES, FOLDER = "exported.json", "export"
 CALIBRATION = 300  # training images that int8 ranges are taken from
-REPEATS = 20  # of one example, for its time
 
 
 class Target(NamedTuple):
@@ -120,7 +120,8 @@ def export(
     network, data = learned.network, learned.data
     dense = jax.tree.map(jnp.asarray, unpacked(variables))
     example = data.train_images[:8]
-    reference = _logits(network, dense, data.test_images)
+    evaluator = Evaluator(Batch(data.test_images, data.test_labels))
+    reference = evaluator.logits(jax.jit(network.predict), dense)
     rows: list[dict[str, Any]] = []
     written: list[Exported] = []
     agreements: dict[str, Agreement] = {}
@@ -138,7 +139,7 @@ def export(
                 "reference_accuracy": agreement.reference_accuracy[1],
                 "logit_difference": agreement.logit_difference,
                 "bytes": made.size_bytes,
-                "latency_ms": _latency_ms(run, data.test_images[:1]),
+                "latency_ms": compress.milliseconds(partial(run, data.test_images[:1])),
                 "note": made.note,
             }
         )
@@ -167,31 +168,9 @@ def export(
         "edge_tpu": str(placed or ""),
     }
     write_text(workdir / FIGURES, json.dumps(figures, indent=2) + "\n")
-    shown = Table(title=f"Exports, in {folder}", box=None)
-    for i, head in enumerate(EXPORT_HEAD):
-        shown.add_column(head, justify="right" if i else "left")
-    for row in rows:
-        shown.add_row(*export_cells(row))
-    console.print(shown)
+    console.print(figure_table(f"Exports, in {folder}", EXPORT_HEAD, map(export_cells, rows)))
     if placed:
         console.print(str(placed), soft_wrap=True)
-
-
-def _logits(network: Network, variables: Variables, images: np.ndarray) -> np.ndarray:
-    predict = jax.jit(network.predict)
-    parts = np.array_split(images, max(1, len(images) // 500))
-    return np.concatenate([np.asarray(predict(variables, part)) for part in parts])
-
-
-def _latency_ms(run: Runner, x: np.ndarray) -> float:
-    """Milliseconds for one example, the least of some."""
-    run(x)
-    found = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        run(x)
-        found.append(time.perf_counter() - start)
-    return round(1e3 * min(found), 4)
 
 
 def run(options: flags.FlagValues, command: str, console: Console) -> None:

@@ -5,7 +5,7 @@ Each method is a generator: it trains, and tells every network on the way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -72,13 +72,7 @@ class CompressConfig:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
-        choices: dict[str, Any] = {
-            "compress": METHODS,
-            "compress_optimizer": OPTIMIZERS,
-            "distribution": DISTRIBUTIONS,
-            "clustering": CLUSTERINGS,
-        }
-        for name, known in choices.items():
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f"{name} must be one of {', '.join(known)}, found {getattr(self, name)!r}"
@@ -251,4 +245,12 @@ METHODS: Mapping[str, Method] = {
     "fixed": _fixed,
     "prune": _pruned,
     "ternary": _ternary,
+}
+
+# What settings of `CompressConfig` may be.
+CHOICES: Mapping[str, Collection[str]] = {
+    "compress": METHODS,
+    "compress_optimizer": OPTIMIZERS,
+    "distribution": DISTRIBUTIONS,
+    "clustering": CLUSTERINGS,
 }

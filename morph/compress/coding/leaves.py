@@ -61,8 +61,8 @@ def _coded(symbols: Symbols, coder: str) -> Part:
     return min(made, key=lambda part: len(part.data))._replace(entropy=entropy_bits(symbols))
 
 
-def _sparse(positions: Any, coder: str) -> tuple[int, Symbols, Any, Part]:
-    """The bits of a gap that cost least, fillers counted; see `to_gaps`."""
+def _sparse(positions: Any, coder: str) -> tuple[int, Any, Part]:
+    """Gaps of as many bits as cost least: these, which gaps end at fillers, and all gaps coded."""
     made = []
     for bits in range(1, WIDEST + 1):
         gaps, filler = to_gaps(positions, bits)
@@ -71,7 +71,7 @@ def _sparse(positions: Any, coder: str) -> tuple[int, Symbols, Any, Part]:
         table = 8.0 * min(1 << bits, int(gaps.max(initial=0)) + 1)
         made.append((cost + fillers + table, bits, gaps, filler))
     _, bits, gaps, filler = min(made, key=lambda one: one[0])
-    return bits, gaps, filler, _coded(gaps, coder)
+    return bits, filler, _coded(gaps, coder)
 
 
 def encode(leaf: Any, coder: str = BEST) -> tuple[Record, list[Part]]:
@@ -139,10 +139,8 @@ def _decode_array(record: Record, parts: Sequence[Any]) -> Any:
 
 def _encode_pruned(leaf: Pruned, coder: str) -> tuple[Record, list[Part]]:
     kept = np.asarray(leaf.kept).ravel()
-    bits, _, filler, gaps = _sparse(np.flatnonzero(kept), coder)
+    bits, filler, gaps = _sparse(np.flatnonzero(kept), coder)
     numbers = np.asarray(leaf.kernel).ravel()[kept]
-    values = np.zeros(len(filler), numbers.dtype)
-    values[~filler] = numbers
     return {"index_bits": bits}, [gaps, _raw(np.packbits(filler)), _raw(numbers)]
 
 
@@ -165,7 +163,7 @@ def _encode_shared(leaf: Shared, coder: str) -> tuple[Record, list[Part]]:
     own: Record = {"code_dtype": str(codes.dtype)}
     dense = [centroids, _coded(flat, coder)]
     positions = np.flatnonzero(flat)
-    bits, _, filler, gaps = _sparse(positions, coder)
+    bits, filler, gaps = _sparse(positions, coder)
     stored = np.zeros(len(filler), flat.dtype)
     stored[~filler] = flat[positions]
     sparse = [centroids, _coded(stored, coder), gaps]
