@@ -6,7 +6,10 @@ trains every seed network once on the digits data, and from it shrinks a network
 budget. A row tells what was aimed at, where the trim landed (`landed`, in budgets: in
 [0.99, 1.00]), and the least that the alive cost ever was over what was scheduled (`least`: at least
 0.90). Where one channel of the coarsest group costs more than a per cent of the budget (`step`),
-no trim can land closer; such a row does not fail for it. About 20 minutes on two cores.
+no trim can land closer; such a row does not fail for it. An Edge TPU's cost has cliffs: one more
+channel, and a layer's weights leave the cache and are sent for every inference. Where that is a
+tenth of the budget the alive cost jumps too, and `least` does not count. About 20 minutes on two
+cores.
 """
 
 import argparse
@@ -154,7 +157,9 @@ def shrunk(seed: Seed, cost: Cost, steps: int, chosen: Mapping[str, float]) -> l
             "alive": sum(int((worth[n] > 0).sum()) for n in widths) / sum(map(len, worth.values())),
             "seconds": time.monotonic() - started,
             "widths": widths,
-            "fails": landed > 1.0 or (landed < 0.99 and step_share < 0.01) or least < 0.9,
+            "fails": landed > 1.0
+            or (landed < 0.99 and step_share < 0.01)
+            or (least < 0.9 and step_share < 0.1),
         }
     return rows
 

@@ -6,7 +6,7 @@ Kernels are followed to where they meet data with the engine that evaluates fact
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -16,6 +16,7 @@ from morph.compress.fixed_point import Precision, encoded, rounded
 from morph.tensorize.evaluate import dense, evaluate
 from morph.tensorize.factorized import Factorized, Format
 from regularizers.channels import jaxprs
+from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.jaxprs import ClosedJaxpr, JaxprEqn
 from regularizers.channels.jaxprs import primitives as p
 
@@ -45,6 +46,29 @@ def run(
 
     marked = [_marked(path, value) for path, value in zip(paths, values, strict=False)]
     return [dense(y) for y in evaluate(closed, [*marked, *values[len(paths) :]], meet)]
+
+
+def run_rounded(
+    graph: ChannelGraph,
+    leaves: Mapping[str, Any],
+    inputs: Sequence[Any],
+    weights: Mapping[str, Precision],
+    product: Product,
+) -> list[Any]:
+    """Runs a traced function, operation by operation, with rounded weights.
+
+    Args:
+        graph: of the function.
+        leaves: its variables, by path, in its order.
+        inputs: its arguments.
+        weights: the precisions of variables, by path; others stay as they are.
+        product: what is done where data meet a kernel.
+    """
+    values = [
+        rounded(leaf, weights[path]) if path in weights else leaf for path, leaf in leaves.items()
+    ]
+    closed = ClosedJaxpr(graph.jaxpr, graph.body.consts)
+    return run(closed, list(leaves), [*values, *inputs], product)
 
 
 def _marked(path: str, value: Any) -> Any:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from morph.compress.activations import Product, floats, integers, run
+from morph.compress.activations import Product, floats, integers, run, run_rounded
 from morph.compress.fixed_point import (
     FixedPoint,
     Precision,
@@ -33,7 +33,7 @@ from morph.compress.values import unpacked
 from regularizers.channels import jaxprs
 from regularizers.channels.calls import bind_call, flat_paths
 from regularizers.channels.graph import ChannelGraph, layer_name, matching, near
-from regularizers.channels.jaxprs import ClosedJaxpr, JaxprEqn
+from regularizers.channels.jaxprs import JaxprEqn
 
 WordLength: TypeAlias = int | Mapping[str, int]
 Precisions: TypeAlias = Mapping[str, Precision]
@@ -206,7 +206,7 @@ def fixed_point_plan(
     check_criterion(criterion)
     leaves, _ = graph.leaves(unpacked(variables))
     by_path = dict(zip(graph.variables, leaves, strict=True))
-    arrays = _calibration(graph, calibration)
+    arrays = calibration_arrays(graph, calibration)
     kernels = list(dict.fromkeys(o.kernel for o in graph.operations if o.kernel))
     words = _word_lengths(word_length, kernels, "word_length")
     data_words = words
@@ -317,12 +317,7 @@ class _Search:
 
     def run(self, weights: Precisions, product: Product) -> list[Any]:
         """Runs the function, operation by operation, with rounded weights."""
-        leaves = [
-            rounded(leaf, weights[path]) if path in weights else leaf
-            for path, leaf in self.leaves.items()
-        ]
-        closed = ClosedJaxpr(self.graph.jaxpr, self.graph.body.consts)
-        return run(closed, list(self.leaves), [*leaves, *self.inputs], product)
+        return run_rounded(self.graph, self.leaves, self.inputs, weights, product)
 
 
 def _samples(x: Any, what: str) -> np.ndarray:
@@ -376,7 +371,7 @@ def _word_lengths(given: WordLength, kernels: Sequence[str], what: str) -> dict[
     return {path: found[path] for path in kernels if path in found}
 
 
-def _calibration(graph: ChannelGraph, calibration: Sequence[Any]) -> list[Any]:
+def calibration_arrays(graph: ChannelGraph, calibration: Sequence[Any]) -> list[Any]:
     """The arrays of a calibration set, checked."""
     arrays = [jnp.asarray(x) for x in jax.tree.leaves(tuple(calibration))]
     expected = [jaxprs.shape_of(v) for v in graph.jaxpr.invars[len(graph.variables) :]]

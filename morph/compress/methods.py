@@ -15,7 +15,7 @@ import optax
 from morph.compress.cluster import METHODS as CLUSTERINGS
 from morph.compress.cluster import shared
 from morph.compress.fixed_point import FixedPoint
-from morph.compress.fixed_point_plan import fixed_point_plan
+from morph.compress.fixed_point_closest import closest
 from morph.compress.pruning import finished, gradual, pruned
 from morph.compress.sparsities import DISTRIBUTIONS
 from morph.compress.ternary import Ternary, ternarized
@@ -199,18 +199,27 @@ def _kernels(params: Any) -> list[str]:
 def _fixed(
     network: Network, variables: Variables, data: Batch, config: CompressConfig
 ) -> Iterator[Stage]:
-    """Dynamic fixed point (Qiu et al. 2016), and training with the rounding in place."""
+    """Dynamic fixed point (Qiu et al. 2016), and training with the rounding in place.
+
+    An equalized network is the same in evaluation mode only, so it is trained in it, with its batch
+    norms' statistics as they are.
+    """
     network = evaluated(network)
     sample = data.x[:CALIBRATION]
     graph = trace_channels(network.predict, variables, sample)
-    plan = fixed_point_plan(graph, variables, (sample,), word_length=config.word_length)
+    plan, own, equal = closest(
+        network.predict, graph, variables, sample, word_length=config.word_length
+    )
     predict, facts = plan.simulated(network.predict), {"fixed_point": plan.to_json()}
-    values = plan.apply(variables)
+    values = plan.apply(own)
     yield Stage(name="fixed point", variables=_frozen(values), predict=predict, facts=facts)
+    forward = network.forward
+    if equal:
+        forward = lambda own, x, key: (network.predict(own, x), {})  # noqa: E731
     rounding = Network(
         init=network.init,
         predict=network.predict,
-        forward=plan.simulated(network.forward, exact=False),
+        forward=plan.simulated(forward, exact=False),
     )
     values, _ = _trained(rounding, values, data, config, 1.0)
     yield Stage(

@@ -1,0 +1,75 @@
+"""The fixed-point network whose predictions are closest to the float network's."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Float
+from optax.losses import kl_divergence_with_log_targets
+
+from morph.compress.bias_correction import bias_corrected
+from morph.compress.fixed_point import CRITERIA, equalized
+from morph.compress.fixed_point_plan import FixedPointPlan, WordLength, fixed_point_plan
+from regularizers.channels.graph import ChannelGraph
+
+
+class Closest(NamedTuple):
+    """What was found.
+
+    Attributes:
+        plan: of precisions.
+        variables: float; equalized or not, with corrected biases.
+        equalized: whether they are; then they are the same function in evaluation mode only.
+    """
+
+    plan: FixedPointPlan
+    variables: Any
+    equalized: bool
+
+
+def closest(
+    predict: Callable[[Any, Any], Any],
+    graph: ChannelGraph,
+    variables: Any,
+    x: Float[Array, "N ..."],
+    *,
+    word_length: WordLength = 8,
+) -> Closest:
+    """Of all criteria of dynamic precision, equalized and not, biases corrected: the closest.
+
+    That is the least Kullback-Leibler divergence of its class probabilities from the float
+    network's, on the calibration set. No labels are needed.
+
+    Args:
+        predict: `(variables, x) -> logits`, in evaluation mode.
+        graph: of it, traced with `x`.
+        variables: float.
+        x: the calibration set.
+        word_length: see `fixed_point_plan`.
+
+    Raises:
+        ValueError: as `fixed_point_plan` does.
+
+    Example:
+        >>> plan, own, _ = closest(model.apply, graph, variables, x)     # doctest: +SKIP
+        >>> logits = jax.jit(plan.simulated(model.apply))(own, images)   # doctest: +SKIP
+    """
+    exact = jax.nn.log_softmax(predict(variables, x))
+    equal = equalized(graph, variables)
+    same = all(map(operator.is_, jax.tree.leaves(equal), jax.tree.leaves(variables)))
+    best: tuple[float, Closest] | None = None
+    for start in (variables,) if same else (variables, equal):
+        for criterion in CRITERIA:
+            plan = fixed_point_plan(
+                graph, start, (x,), word_length=word_length, criterion=criterion
+            )
+            own = bias_corrected(graph, plan, start, (x,))
+            found = jax.nn.log_softmax(plan.simulated(predict)(own, x))
+            away = float(kl_divergence_with_log_targets(found, exact).mean())
+            if best is None or away < best[0]:
+                best = away, Closest(plan, own, start is not variables)
+    assert best is not None
+    return best[1]
