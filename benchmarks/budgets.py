@@ -40,8 +40,8 @@ from regularizers.proximal import proximal
 
 # Width multipliers of the seeds. What an Edge TPU needs to start, and for input and output, does
 # not depend on widths, and is nearly all of what a network costs there whose weights fit its cache:
-# 84 % of resnet8's at width 8, 4 % at width 12. Here, calling operations costs as much: 83 % at width
-# 1, 6 % at width 8.
+# 84 % of resnet8's at width 8, 4 % at width 12. Calling operations on a CPU does the same: 83 % at
+# width 1, 6 % at width 8.
 SEEDS = {"resnet8": 0.5, "inception": 0.5, "mlp": 1.0, "vit": 0.5}
 WIDER = {
     "edge_tpu": {"resnet8": 12.0, "inception": 16.0, "mlp": 24.0, "vit": 16.0},
