@@ -213,9 +213,12 @@ def _fixed(
     predict, facts = plan.simulated(network.predict), {"fixed_point": plan.to_json()}
     values = plan.apply(own)
     yield Stage(name="fixed point", variables=_frozen(values), predict=predict, facts=facts)
-    forward = network.forward
-    if equal:
-        forward = lambda own, x, key: (network.predict(own, x), {})  # noqa: E731
+
+    def in_evaluation_mode(variables: Variables, x: Any, key: Any) -> tuple[Any, Variables]:
+        del key
+        return network.predict(variables, x), {}
+
+    forward = in_evaluation_mode if equal else network.forward
     rounding = Network(
         init=network.init,
         predict=network.predict,
