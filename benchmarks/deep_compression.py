@@ -198,7 +198,7 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="*", default=list(SHARINGS), choices=SHARINGS)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--validate", action="store_true", help="count on training images left out")
     parser.add_argument("--keep", type=Path, default=Path("runs/lenets"), help="of pruning.py")
     parser.add_argument("--stage", help="instead of the chosen one")
@@ -219,7 +219,7 @@ def main() -> None:
     rows = []
     for name in flags.networks:
         sharing = replace(SHARINGS[name], **given)
-        for seed in range(flags.seeds):
+        for seed in flags.seeds:
             rows.append(measure(name, seed, train_set, test_set, sharing, keep))
             print({key: value for key, value in rows[-1].items() if key != "layers"}, flush=True)
     sharings = {name: asdict(replace(SHARINGS[name], **given)) for name in flags.networks}
