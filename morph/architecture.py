@@ -523,8 +523,8 @@ class Architecture:
         """Reads an architecture and checks it against the schema and against itself.
 
         Raises:
-            ArchitectureError: if it is not JSON, not an architecture, of a newer version, or
-                contradicts itself. The message says where.
+            ArchitectureError: if it is not JSON, not an architecture, of a newer version, changed
+                since it was written, or contradicts itself. The message says where.
             OSError: if the file cannot be read.
         """
         data = spec.read(path)

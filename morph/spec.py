@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cache
 from importlib import resources
@@ -28,7 +29,10 @@ def read(path: str | Path) -> Any:
 
 
 def check(data: Any) -> None:
-    """Raises `ArchitectureError` unless `data` is an architecture by format, version and schema."""
+    """Raises `ArchitectureError` unless `data` is an architecture as one was written.
+
+    That is, by format, version and schema, and by its checksum if it has one.
+    """
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise ArchitectureError(
@@ -42,16 +46,30 @@ def check(data: Any) -> None:
         )
     try:
         error = jsonschema.exceptions.best_match(_validator().iter_errors(data))
+        found = checksum(data)
     except RecursionError as deep:
         raise ArchitectureError("malformed architecture: nested too deeply") from deep
     if error is not None:
         where = "/".join(map(str, error.absolute_path)) or "the top level"
         raise ArchitectureError(f"malformed architecture at {where}: {error.message[:200]}")
+    if data.get("sha256", found) != found:
+        raise ArchitectureError(
+            f"changed since it was written: its sha256 is {data['sha256'][:8]}..., of what it "
+            f'holds {found[:8]}...; if the change is meant, take its entry "sha256" out'
+        )
+
+
+def checksum(data: Any) -> str:
+    """SHA-256, in hex, of everything but "sha256": as JSON with sorted keys and no spaces."""
+    rest = {name: value for name, value in data.items() if name != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write(path: str | Path, data: Any) -> None:
-    """Writes JSON for people; the file is complete or not there at all."""
-    write_text(Path(path), _text(data, "") + "\n")
+    """Writes JSON for people, with its checksum; the file is complete or not there at all."""
+    data = json.loads(json.dumps(data))  # as it will be read
+    write_text(Path(path), _text({**data, "sha256": checksum(data)}, "") + "\n")
 
 
 @cache

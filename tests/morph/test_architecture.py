@@ -1,7 +1,9 @@
 import contextlib
 import copy
 import json
+import math
 import random
+from dataclasses import replace
 from importlib import resources
 
 import jax
@@ -278,6 +280,24 @@ def test_save_and_load_is_the_identity(graph, shrunk, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["architecture.json"]
 
 
+def test_a_file_that_was_changed_is_refused_until_its_checksum_is_taken_out(shrunk, tmp_path):
+    place = tmp_path / "a.json"
+    replace(shrunk, report={"accuracy": 0.5, "loss": math.nan}).save(place)
+    data = json.loads(place.read_text())
+    place.write_text(json.dumps(data, indent=3))  # another layout of the same is the same
+    read = Architecture.load(place)
+    data["report"]["accuracy"] = 0.9
+    place.write_text(json.dumps(data))
+    with pytest.raises(
+        ArchitectureError, match=r"a.json: changed since .* take its entry \"sha256"
+    ):
+        Architecture.load(place)
+    del data["sha256"]
+    place.write_text(json.dumps(data))
+    assert Architecture.load(place).report["accuracy"] == 0.9
+    assert replace(read, report={}) == replace(shrunk, report={})
+
+
 def test_a_loaded_architecture_rebuilds_the_network(shrunk, variables, tmp_path):
     shrunk.save(tmp_path / "a.json")
     loaded = Architecture.load(tmp_path / "a.json")
@@ -308,7 +328,9 @@ def test_people_can_read_the_file(shrunk, tmp_path):
     assert '"parents": [0, 2, 3]' in text
 
 
-def test_the_file_follows_the_shipped_schema(data):
+def test_the_file_follows_the_shipped_schema(shrunk, tmp_path):
+    shrunk.save(tmp_path / "a.json")
+    data = json.loads((tmp_path / "a.json").read_text())
     text = resources.files("morph").joinpath("architecture.schema.json").read_text()
     schema = json.loads(text)
     jsonschema.Draft202012Validator.check_schema(schema)
