@@ -273,10 +273,14 @@ class Display:
 
 
 def figure_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table without lines, whose first column names the rows; the others stand to the right."""
+    """A table without lines, whose first column names the rows; the others stand to the right.
+
+    Where it is too narrow names are folded; figures stay whole.
+    """
     shown = Table(title=title, box=None)
-    for i, name in enumerate(head):
-        shown.add_column(name, justify="right" if i else "left", no_wrap=not i)
+    shown.add_column(head[0], overflow="fold")
+    for name in head[1:]:
+        shown.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in rows:
         shown.add_row(*row)
     return shown

@@ -24,9 +24,9 @@ def make(*, terminal=False, **options):
     return Display(console=console, clock=clock, **options), out, clock
 
 
-def printed(renderable):
+def printed(renderable, width=110):
     out = io.StringIO()
-    Console(file=out, width=110, _environ={}).print(renderable)
+    Console(file=out, width=width, _environ={}).print(renderable)
     return out.getvalue()
 
 
@@ -249,3 +249,13 @@ def test_result_table_with_latency():
 def test_result_table_of_nothing():
     with pytest.raises(ValueError, match="at least the seed's Result"):
         display.result_table([])
+
+
+def test_where_it_is_narrow_names_are_folded_and_figures_are_whole():
+    row = ("batch_stats/Block_1/ConvNormRelu_0/BatchNorm_0/mean", "2,691", "13.7")
+    text = printed(display.figure_table("The file", ("leaf", "weight bits", "rate"), [row]), 40)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["weight"] in lines
+    assert ["leaf", "bits", "rate"] in lines
+    assert any(line[1:] == ["2,691", "13.7"] for line in lines)
+    assert "".join(line[0] for line in lines[3:]) == row[0]
