@@ -41,7 +41,7 @@ class Row:
         return 4 * self.weights / max(1, self.size_bytes)
 
 
-HEAD = ("leaf", "weights", "kept", "weight bits", "coded", "index bits", "coded", "bytes", "rate")
+HEAD = ("leaf", "weights", "stored", "weight bits", "coded", "index bits", "coded", "bytes", "rate")
 
 
 def layer_rows(records: Mapping[str, Record]) -> Iterator[Row]:
