@@ -34,19 +34,26 @@ from timing import report
 
 from experiments import datasets
 from experiments.models import network_of
-from experiments.plots import Point, plot_tradeoff
-from morph.architecture import Architecture
-from morph.augment import augmented
-from morph.config import CycleConfig, configured_optimizer, names_of
-from morph.cycle import Cycle
-from morph.data import Batch, chunk_ends, chunks, resident
-from morph.expand import expand
+from experiments.pictures.plots import Point, plot_tradeoff
+from morph.architecture.architecture import Architecture
+from morph.architecture.expand import expand
+from morph.cycle.checks import names_of
+from morph.cycle.config import CycleConfig, configured_optimizer
+from morph.cycle.cycle import Cycle
+from morph.cycle.starts import fresh
 from morph.files import write_text
 from morph.network import Network, Variables
-from morph.optimizers import rate_schedule
-from morph.starts import fresh
-from morph.train import Evaluator, TrainState, loops_well, make_step
-from regularizers.channels.graph import trace_channels
+from morph.training.augment import augmented
+from morph.training.data import (
+    Batch,
+    chunk_ends,
+    chunks,
+    resident,
+)
+from morph.training.evaluate import Evaluator
+from morph.training.optimizers import rate_schedule
+from morph.training.step import TrainState, loops_well, make_step
+from regularizers.channels.trace import trace_channels
 from regularizers.costs.flops import flops
 
 LABELS = {"uniform": "uniform width", "learned": "learned", "cycles": "two cycles"}

@@ -25,18 +25,19 @@ import numpy as np
 from timing import report, write
 
 from experiments import datasets, networks
-from morph.budget import Controller, Schedule, check_feasible
-from morph.data import batches
-from morph.expand import BudgetError
+from morph.budget.controller import Controller, Schedule, check_feasible
+from morph.budget.trim import strongest_within
+from morph.errors import BudgetError
 from morph.network import Network, Variables, linen_network, nnx_network
-from morph.optimizers import make_optimizer, rate_schedule
-from morph.train import Batch, TrainState, make_step
-from morph.trim import strongest_within
-from regularizers.channels.graph import ChannelGraph, trace_channels
+from morph.training.data import batches
+from morph.training.optimizers import make_optimizer, rate_schedule
+from morph.training.step import Batch, TrainState, make_step
+from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.trace import trace_channels
 from regularizers.costs.cost import Cost
-from regularizers.costs.named import cost_named
-from regularizers.objective import NetworkRegularizer
-from regularizers.proximal import proximal
+from regularizers.named import cost_named
+from regularizers.objective.proximal import proximal
+from regularizers.objective.regularizer import NetworkRegularizer
 
 # Width multipliers of the seeds. What an Edge TPU needs to start, and for input and output, does
 # not depend on widths, and is nearly all of what a network costs there whose weights fit its cache:

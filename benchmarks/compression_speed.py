@@ -18,7 +18,7 @@ from timing import report
 from morph.compress.cluster import METHODS, clustered
 from morph.compress.coding.container import pack, unpack
 from morph.compress.coding.symbols import CODERS
-from morph.compress.values import Shared
+from morph.kernels.compressed import Shared
 
 REPEATS = 5
 

@@ -33,10 +33,10 @@ from morph.compress.cluster import shared
 from morph.compress.coding import container, table
 from morph.compress.coding.leaves import encode
 from morph.compress.training import accuracy_of, train
-from morph.compress.values import Shared, is_compressed, unpacked
-from morph.data import Batch
+from morph.kernels.compressed import Shared, is_compressed, unpacked
 from morph.network import Network, Variables
-from morph.optimizers import rate_schedule
+from morph.training.data import Batch
+from morph.training.optimizers import rate_schedule
 
 PAPER = {"mlp": (1.64, 1.58, 40), "lenet5": (0.80, 0.74, 39)}  # errors before, after; times smaller
 LEVEL = 19  # of zstandard

@@ -30,11 +30,11 @@ from timing import report
 from experiments import datasets
 from experiments.networks import build
 from experiments.pretrained import imagenet_pictures, mobilenet_v2
-from morph.architecture import Architecture
+from morph.architecture.architecture import Architecture
+from morph.architecture.shrink import shrink
 from morph.export import Exported, bundle, compare, edge_tpu, flatbuffer, onnx, stablehlo, tflite
 from morph.network import Network, linen_network
-from morph.shrink import shrink
-from regularizers.channels.graph import trace_channels
+from regularizers.channels.trace import trace_channels
 from regularizers.costs.flops import flops
 
 FLOAT_LIMIT = 1e-4

@@ -40,10 +40,10 @@ from morph.compress.fixed_point import equalized
 from morph.compress.fixed_point_closest import closest
 from morph.compress.fixed_point_plan import FixedPointPlan, fixed_point_plan
 from morph.compress.training import accuracy_of, train
-from morph.data import Batch
 from morph.files import write_text
 from morph.network import Network, linen_network
-from morph.optimizers import make_optimizer, rate_schedule
+from morph.training.data import Batch
+from morph.training.optimizers import make_optimizer, rate_schedule
 
 WORDS = (16, 8, 6, 4)
 WAYS = ("dynamic", "dynamic, equalized", "dynamic, closest", "static")

@@ -32,9 +32,9 @@ from experiments.networks import build
 from morph.compress.coding import container
 from morph.compress.coding.container import ContainerError
 from morph.compress.fixed_point import FixedPointCodes, Precision
-from morph.compress.values import Pruned, Shared
-from morph.spec import ArchitectureError
-from morph.tensorize.decompose import factorize
+from morph.errors import ArchitectureError
+from morph.kernels.compressed import Pruned, Shared
+from morph.kernels.decompose import factorize
 
 MOST_BYTES = 8 << 20  # that an accepted container may need when dense
 HUGE = (0, 1, 255, 2**16, 2**31 - 1, 2**31, 2**40, 2**63, -1, 10**30)

@@ -23,9 +23,9 @@ from timing import interleaved, median_ratio, report
 import morph
 import regularizers as reg
 from experiments import networks
-from morph.data import Batch, chunks
-from morph.optimizers import make_optimizer
-from morph.train import TrainState, loops_well, make_step
+from morph.training.data import Batch, chunks
+from morph.training.optimizers import make_optimizer
+from morph.training.step import TrainState, loops_well, make_step
 
 try:
     import grain

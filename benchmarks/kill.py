@@ -24,7 +24,7 @@ from typing import Any
 import jax
 from timing import report
 
-from morph.checkpoint import load_variables
+from morph.cycle.workdir import load_variables
 
 FILES = ("metrics.jsonl", "architecture.json", "shrunk.json")
 VARIABLES = ("variables", "shrunk_variables")

@@ -23,7 +23,7 @@ from timing import interleaved, median_ratio, report, timed
 
 import regularizers as reg
 from experiments import networks
-from morph.budget import Controller, Schedule
+from morph.budget.controller import Controller, Schedule
 
 PENALTIES = ("gamma", "group_lasso")
 LOOK_EVERY = 10  # steps, as in `morph.Cycle`

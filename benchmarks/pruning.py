@@ -35,16 +35,16 @@ from timing import report, write
 
 from experiments import datasets
 from experiments.models import network_of
-from experiments.sensitivity_plot import plot_sensitivity
+from experiments.pictures.sensitivity_plot import plot_sensitivity
 from morph.compress.coding import container
 from morph.compress.pruning import finished, iterative, kept_counts, pruned
 from morph.compress.sensitivity import Sensitivity, sensitivity
 from morph.compress.sparsities import DISTRIBUTIONS, Distribution, given
 from morph.compress.training import accuracy_of, train
-from morph.compress.values import unpacked
-from morph.data import Batch
+from morph.kernels.compressed import unpacked
 from morph.network import Network, Variables
-from morph.optimizers import make_optimizer, rate_schedule
+from morph.training.data import Batch
+from morph.training.optimizers import make_optimizer, rate_schedule
 
 VALIDATION = 5000  # of the training images, the last
 SCANNED = ("lenet5", 0)  # network and seed, for the figure

@@ -18,11 +18,11 @@ import numpy as np
 from timing import interleaved, median_ratio, report
 
 from experiments import datasets, networks
-from morph.config import CycleConfig
-from morph.data import Batch
+from morph.cycle.config import CycleConfig
+from morph.cycle.sweep import Member, Sweep
 from morph.network import linen_network
-from morph.sweep import Member, Sweep
-from morph.train import TrainState
+from morph.training.data import Batch
+from morph.training.step import TrainState
 
 BUDGETS = (0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 STAGES = ("seed", "shrink", "retrain")

@@ -24,7 +24,7 @@ from flax import linen as nn
 from timing import report
 
 from experiments.datasets import load
-from morph.tensorize.linen_layers import TTDense
+from morph.tensorize.flax.linen_layers import TTDense
 
 FEATURES, BATCH = 512, 128
 FACTORS = ((28, 28), (32, 16))

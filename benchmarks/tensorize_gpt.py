@@ -23,7 +23,7 @@ from flax import linen as nn
 from timing import report
 
 from experiments.networks.gpt import GPT, dense
-from morph.tensorize.linen_layers import TTDense
+from morph.tensorize.flax.linen_layers import TTDense
 
 FORTUNES = "/usr/share/games/fortunes"  # where Debian's package puts them
 WIDTH, BLOCKS, HEADS, CONTEXT, BATCH = 192, 2, 6, 64, 8

@@ -22,7 +22,7 @@ from fitting import fitted, size
 from flax import linen as nn
 from timing import report
 
-from morph.tensorize.linen_layers import TTDense
+from morph.tensorize.flax.linen_layers import TTDense
 
 WIDTH, BATCH, GOAL = 1024, 64, 1e-4
 RATES = {"dense": 1e-3, "tt": 3e-3}  # at the start, of Adam

@@ -13,7 +13,7 @@ import time
 import numpy as np
 from timing import report
 
-from morph.tensorize.decompose import factorize
+from morph.kernels.decompose import factorize
 
 NOISE = 0.1  # of the low-rank part's standard deviation
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # blocks, width

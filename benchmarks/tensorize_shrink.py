@@ -24,10 +24,10 @@ import matplotlib.pyplot as plt
 from experiments import datasets
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
-from morph.config import CycleConfig
-from morph.cycle import Cycle
-from morph.data import Batch
+from morph.cycle.config import CycleConfig
+from morph.cycle.cycle import Cycle
 from morph.files import write_text
+from morph.training.data import Batch
 
 METHODS = ("shrink", "tensorize", "both")
 SHARES = (0.3, 0.15)  # of the seed's FLOPs; 0.145 are the least that tensorizing alone reaches

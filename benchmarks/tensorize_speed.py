@@ -20,9 +20,9 @@ import numpy as np
 from timing import report
 
 import morph
-from morph.tensorize.factorized import Factorized
-from morph.tensorize.formats import FORMATS
-from morph.tensorize.tensorized import settled
+from morph.kernels.factorized import Factorized
+from morph.kernels.formats import FORMATS
+from morph.kernels.tensorized import settled
 from regularizers.calibration.timing import compiled, interleaved
 
 BATCHES = (1, 32, 256, 1024)

@@ -34,12 +34,12 @@ from timing import report
 import regularizers as reg
 from experiments.datasets import load
 from experiments.networks.resnet import ResNet
-from morph.augment import flip
 from morph.compress.ternary import Ternary, ternarized
 from morph.compress.training import accuracy_of, train
-from morph.data import Batch
 from morph.network import Network, linen_network
-from morph.optimizers import make_optimizer, rate_schedule
+from morph.training.augment import flip
+from morph.training.data import Batch
+from morph.training.optimizers import make_optimizer, rate_schedule
 
 # Optimizer, peak rate, weight decay. Nesterov SGD at the rate .1 left
 # 23.95 % of held-out pictures wrong after 500 steps where Adam left 14 to 15 %.

@@ -23,11 +23,11 @@ from flax import linen as nn
 
 from experiments import datasets
 from experiments.networks.layers import BATCH_NORM_MOMENTUM, ConvNormRelu
-from morph.config import CycleConfig
-from morph.cycle import Cycle
-from morph.data import Batch
+from morph.cycle.config import CycleConfig
+from morph.cycle.cycle import Cycle
 from morph.network import Network, linen_network
-from regularizers.channels.graph import trace_channels
+from morph.training.data import Batch
+from regularizers.channels.trace import trace_channels
 
 SEEDS = (0, 1, 2)
 

@@ -18,9 +18,9 @@ from morph.compress.cluster import shared
 from morph.compress.coding import container
 from morph.compress.pruning import finished, gradual, pruned
 from morph.compress.training import accuracy_of, train
-from morph.compress.values import unpacked
-from morph.data import Batch
 from morph.export import stablehlo
+from morph.kernels.compressed import unpacked
+from morph.training.data import Batch
 
 
 class Net(nn.Module):

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments import plots
-from experiments.display import duration, humanize
-from experiments.plots import Point
+from experiments.console.display import duration, humanize
+from experiments.pictures import plots
+from experiments.pictures.plots import Point
 from experiments.report.charts import tradeoff_chart
 from experiments.report.page import page_of
 from experiments.report.runs import Run, RunError, read_run

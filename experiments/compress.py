@@ -25,23 +25,23 @@ from absl import flags
 from rich.console import Console
 
 from experiments import datasets
-from experiments.command import USER_ERRORS, launch
-from experiments.display import figure_table
+from experiments.console.command import USER_ERRORS, launch
+from experiments.console.display import figure_table
 from experiments.models import InspectError
 from experiments.report import write_report
 from experiments.report.compression import STAGE_HEAD, stage_cells
 from experiments.retrain import check_seed, define_seed_flags, fact, seed_of, start_of
-from morph.architecture import Architecture
+from morph.architecture.architecture import Architecture
 from morph.compress.coding import container, table
 from morph.compress.coding.symbols import check_installed
 from morph.compress.methods import CHOICES, CompressConfig, Stage, compressed
 from morph.compress.training import evaluated
-from morph.compress.values import Pruned, Shared, is_compressed
-from morph.config import ConfigError
-from morph.data import Batch
+from morph.errors import ConfigError
 from morph.files import write_bytes, write_text
+from morph.kernels.compressed import Pruned, Shared, is_compressed
 from morph.network import Network, Variables
-from morph.train import Evaluator
+from morph.training.data import Batch
+from morph.training.evaluate import Evaluator
 from regularizers.calibration.timing import compiled, interleaved
 
 FILE, FIGURES = "network.morph", "compressed.json"

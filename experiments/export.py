@@ -25,21 +25,21 @@ from absl import flags
 from rich.console import Console
 
 from experiments import compress
-from experiments.command import USER_ERRORS, launch
-from experiments.display import figure_table
+from experiments.console.command import USER_ERRORS, launch
+from experiments.console.display import figure_table
 from experiments.models import InspectError
 from experiments.report import write_report
 from experiments.report.compression import EXPORT_HEAD, export_cells
 from experiments.retrain import define_seed_flags
 from morph.compress.coding import container
-from morph.compress.values import unpacked
-from morph.config import ConfigError
-from morph.data import Batch
+from morph.errors import ConfigError
 from morph.export import Agreement, Exported, bundle, compare, edge_tpu, onnx, stablehlo, tflite
 from morph.export.exported import Runner
 from morph.files import write_text
+from morph.kernels.compressed import unpacked
 from morph.network import Variables
-from morph.train import Evaluator
+from morph.training.data import Batch
+from morph.training.evaluate import Evaluator
 
 FIGURES, FOLDER = "exported.json", "export"
 CALIBRATION = 300  # training images that int8 ranges are taken from

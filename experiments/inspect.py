@@ -63,9 +63,7 @@ from rich.table import Table
 from rich.text import Text
 
 import regularizers as reg
-from experiments import cost_plots, picture
-from experiments.cost_plots import in_words
-from experiments.display import humanize
+from experiments.console.display import humanize
 from experiments.models import (
     ADVICE,
     Input,
@@ -79,11 +77,15 @@ from experiments.models import (
     telling,
 )
 from experiments.networks import SEED_NETWORKS, build
+from experiments.pictures import cost_plots, svg
+from experiments.pictures.cost_plots import in_words
+from experiments.pictures.flow import count_equations
 from regularizers.channels import axes as ax
-from regularizers.channels.graph import ChannelGraph, PinGroup, layer_name
+from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.parts import PinGroup, layer_name
 from regularizers.costs.cost import Cost, LayerCost
 from regularizers.costs.flops import operation_name
-from regularizers.costs.named import check_name, cost_named
+from regularizers.named import check_name, cost_named
 
 _SEED_INPUT = "1,32,32,3"
 _SEED_CLASSES = 10
@@ -160,7 +162,7 @@ def make_report(
         parameters=reg.model_size(graph),
         costs={name: _cost(graph, name) for name in costs},
         pins=graph.pins(),
-        equations=picture.count_equations(graph.jaxpr),
+        equations=count_equations(graph.jaxpr),
         seconds=seconds,
     )
 
@@ -419,7 +421,7 @@ def run(options: flags.FlagValues) -> None:
         graph = reg.trace_channels(fn, variables, *positional, **named, **kwargs)
     report = make_report(name, inputs, graph, time.monotonic() - started, costs)
     if options.picture:
-        picture.save(graph, options.picture, title=name)
+        svg.save(graph, options.picture, title=name)
     if options.plot:
         at = " and ".join(map(str, inputs))
         cost_plots.plot_costs(graph, report.costs, options.plot, f"{name} at {at}")
@@ -446,7 +448,7 @@ def _seed_network(name: str, inputs: Sequence[Input]) -> Any:
 def _check_picture(path: str) -> None:
     """Raises before any work is done."""
     try:
-        picture.writer_of(path)
+        svg.writer_of(path)
     except ValueError as error:
         raise InspectError(f"--picture={path}: {error}") from None
     if not Path(path).parent.is_dir():

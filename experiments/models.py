@@ -24,7 +24,7 @@ import regularizers as reg
 from experiments import datasets
 from experiments.networks import build
 from morph.network import Network, linen_network, nnx_network
-from regularizers.channels.graph import near
+from regularizers.messages import near
 
 _DTYPES = (
     "float32", "bfloat16", "float16", "int32", "uint32", "int8", "uint8", "bool",

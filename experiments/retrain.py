@@ -37,19 +37,20 @@ from flax import nnx
 from rich.console import Console
 
 from experiments import datasets
-from experiments.command import USER_ERRORS, launch
-from experiments.display import Display, Result, result_table
+from experiments.console.command import USER_ERRORS, launch
+from experiments.console.display import Display, Result, result_table
 from experiments.models import InspectError, find_attribute, network_of
 from experiments.networks import SEED_NETWORKS
 from experiments.report import write_report
-from morph.architecture import Architecture
-from morph.checkpoint import WorkdirError, load_variables, save_variables
-from morph.config import ConfigError, CycleConfig
-from morph.data import Batch
+from morph.architecture.architecture import Architecture
+from morph.cycle.checkpoint import WorkdirError
+from morph.cycle.config import CycleConfig
+from morph.cycle.sweep import Sweep
+from morph.cycle.workdir import load_variables, save_variables
+from morph.errors import ArchitectureError, ConfigError
 from morph.files import write_text
 from morph.network import Network, Variables, linen_network, nnx_network
-from morph.spec import ArchitectureError
-from morph.sweep import Sweep
+from morph.training.data import Batch
 from regularizers.channels.calls import flat_paths
 
 _SETTINGS = {"retrain_steps": int, "batch_size": int, "learning_rate": float, "seed": int}

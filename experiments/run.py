@@ -27,24 +27,30 @@ import jax
 from absl import app, flags, logging
 from rich.console import Console
 
-from experiments import compress, datasets, export, plots
-from experiments import flags as settings
-from experiments.command import USER_ERRORS
-from experiments.display import Display, Result, result_table, width_table
-from experiments.flags import config_of, define_settings
+from experiments import compress, datasets, export
+from experiments.console import flags as settings
+from experiments.console.command import USER_ERRORS
+from experiments.console.display import (
+    Display,
+    Result,
+    result_table,
+    width_table,
+)
+from experiments.console.flags import config_of, define_settings
+from experiments.console.tensorboard import Listeners, TensorBoard
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
+from experiments.pictures import plots
 from experiments.report import write_report
 from experiments.retrain import define_seed_flags
-from experiments.tensorboard import Listeners, TensorBoard
-from morph.checkpoint import Interrupted
-from morph.cycle import Cycle
-from morph.cycle import Result as CycleResult
-from morph.data import Batch
+from morph.cycle.cycle import Cycle
+from morph.cycle.cycle import Result as CycleResult
+from morph.cycle.listener import Listener
+from morph.errors import Interrupted
 from morph.files import write_text
-from morph.listener import Listener
-from morph.mesh import connect, is_first
 from morph.tensorize.diagram import to_dot
+from morph.training.data import Batch
+from morph.training.mesh import connect, is_first
 from regularizers.costs.cost import SEEDS
 
 define_settings()

@@ -44,22 +44,24 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments import datasets, plots
-from experiments.command import USER_ERRORS, launch
-from experiments.display import Display, humanize
+from experiments import datasets
+from experiments.console.command import USER_ERRORS, launch
+from experiments.console.display import Display, humanize
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
-from experiments.plots import Point
+from experiments.pictures import plots
+from experiments.pictures.plots import Point
 from experiments.report import write_report
-from morph.architecture import Architecture
-from morph.checkpoint import claim_workdir, load_variables, save_variables
-from morph.config import ConfigError, CycleConfig
-from morph.data import Batch
+from morph.architecture.architecture import Architecture
+from morph.cycle.config import CycleConfig
+from morph.cycle.progress import Outcome
+from morph.cycle.sweep import Member, Sweep, Trained
+from morph.cycle.workdir import claim_workdir, load_variables, save_variables
+from morph.errors import ConfigError
 from morph.files import write_text
 from morph.network import Variables
-from morph.progress import Outcome
-from morph.sweep import Member, Sweep, Trained
-from regularizers.penalties import PENALTIES
+from morph.training.data import Batch
+from regularizers.objective.penalties import PENALTIES
 
 HOWS = ("vmap", "turn", "processes")
 KINDS = {"learned": "learned, from scratch", "shrunk": "shrunk, warm", "uniform": "uniform width"}

@@ -28,31 +28,33 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import datasets
-from experiments.display import humanize
+from experiments.console.display import humanize
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
-from morph.architecture import Architecture
-from morph.budget import Controller, Schedule, check_feasible
-from morph.checkpoint import WorkdirError, claim_workdir, load_variables, save_variables
-from morph.data import Batch, chunk_ends, chunks
+from morph.architecture.architecture import Architecture
+from morph.architecture.shrink import shrink
+from morph.budget.controller import Controller, Schedule, check_feasible
+from morph.budget.trim import strongest_within
+from morph.cycle.checkpoint import WorkdirError
+from morph.cycle.workdir import claim_workdir, load_variables, save_variables
+from morph.errors import TrainingDivergedError
 from morph.network import Network, Variables
-from morph.optimizers import make_optimizer, rate_schedule
-from morph.shrink import shrink
-from morph.train import (
-    Evaluator,
-    TrainingDivergedError,
+from morph.training.data import Batch, chunk_ends, chunks
+from morph.training.evaluate import Evaluator
+from morph.training.optimizers import make_optimizer, rate_schedule
+from morph.training.step import (
     TrainState,
     check_finite,
     loops_well,
     make_step,
 )
-from morph.trim import strongest_within
 from regularizers.calibration.timing import compiled, interleaved
-from regularizers.channels.graph import ChannelGraph, trace_channels
+from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.trace import trace_channels
 from regularizers.costs.cost import Cost
-from regularizers.costs.named import cost_named
-from regularizers.objective import NetworkRegularizer
-from regularizers.proximal import proximal
+from regularizers.named import cost_named
+from regularizers.objective.proximal import proximal
+from regularizers.objective.regularizer import NetworkRegularizer
 
 LOOK_EVERY = 10
 SETTLE = 0.3  # the share of the shrink steps that is left to recover at the budget

@@ -4,24 +4,23 @@ The road: `shrink` -> `Architecture` -> `compact` -> `expand` -> `init`; `cycle`
 `tensorize` replaces kernels by tensor networks.
 """
 
-from morph.architecture import Architecture
-from morph.checkpoint import load_variables
-from morph.config import CycleConfig
-from morph.cycle import Cycle
-from morph.data import Batch, DataError, Pipeline
-from morph.expand import BudgetError, expand
-from morph.initialize import init
+from morph.architecture.architecture import Architecture
+from morph.architecture.expand import expand
+from morph.architecture.shrink import shrink
+from morph.cycle.config import CycleConfig
+from morph.cycle.cycle import Cycle
+from morph.cycle.workdir import load_variables
+from morph.errors import ArchitectureError, BudgetError, DataError, NativeError
+from morph.kernels.decompose import factorize
+from morph.kernels.factorized import Factorized
+from morph.kernels.tensorized import tensorized
 from morph.native.native import native
-from morph.native.widths import NativeError
 from morph.network import Network, linen_network, nnx_network
 from morph.resize.compact import compact
 from morph.resize.emission import emits
-from morph.shrink import shrink
-from morph.spec import ArchitectureError
-from morph.tensorize.decompose import factorize
-from morph.tensorize.factorized import Factorized
+from morph.resize.initialize import init
 from morph.tensorize.plan import TensorizePlan, tensorize_plan
-from morph.tensorize.tensorized import tensorized
+from morph.training.data import Batch, Pipeline
 
 __all__ = [
     "Architecture",

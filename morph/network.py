@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import flax.linen as nn
 from flax import nnx
 
-from morph.architecture import Architecture
-from morph.initialize import init
+from morph.architecture.architecture import Architecture
 from morph.resize.compact import compact
+from morph.resize.initialize import init
 from regularizers.nnx import nnx_function
 
 Variables: TypeAlias = dict[str, Any]  # by collection: {"params": ..., "batch_stats": ...}

@@ -6,7 +6,9 @@ The road: `trace_channels` -> a cost (`flops`, `model_size`, `latency`, ...) -> 
 
 from regularizers.calibration import calibrate
 from regularizers.channels.custom import couples
-from regularizers.channels.graph import ChannelGraph, Group, trace_channels
+from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.parts import Group
+from regularizers.channels.trace import trace_channels
 from regularizers.costs.activation import activation_bytes
 from regularizers.costs.calibrated import Calibration
 from regularizers.costs.cost import Cost
@@ -14,12 +16,12 @@ from regularizers.costs.devices import DEVICES, Device
 from regularizers.costs.energy import energy
 from regularizers.costs.flops import flops
 from regularizers.costs.latency import latency
-from regularizers.costs.named import cost_named
 from regularizers.costs.size import model_size
 from regularizers.costs.work import cost_of_work
+from regularizers.named import cost_named
 from regularizers.nnx import nnx_function
-from regularizers.objective import NetworkRegularizer
-from regularizers.proximal import proximal
+from regularizers.objective.proximal import proximal
+from regularizers.objective.regularizer import NetworkRegularizer
 
 __all__ = [
     "DEVICES",

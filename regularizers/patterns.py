@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from regularizers.channels.graph import ChannelGraph, Group, near
+from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.parts import Group
+from regularizers.messages import near
 
 T = TypeVar("T")
 

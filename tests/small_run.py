@@ -15,11 +15,11 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 import morph
-from morph.checkpoint import Interrupted
-from morph.config import CycleConfig
-from morph.cycle import Cycle
-from morph.mesh import connect
-from morph.train import Batch
+from morph.cycle.config import CycleConfig
+from morph.cycle.cycle import Cycle
+from morph.errors import Interrupted
+from morph.training.mesh import connect
+from morph.training.step import Batch
 
 CONFIG = CycleConfig(
     budget=0.5,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from experiments.plots import Point, pareto_front
+from experiments.pictures.plots import Point, pareto_front
 from experiments.report.tables import esc
 
 _WIDTH = 880

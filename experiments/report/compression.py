@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.display import humanize
+from experiments.console.display import humanize
 from experiments.report.tables import esc, table
 from morph.compress.coding.table import HEAD, Row, cells
 

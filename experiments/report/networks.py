@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from experiments.display import humanize
+from experiments.console.display import humanize
 from experiments.report.charts import svg, tail, text
 from experiments.report.tables import esc, percent, table
-from morph.tensorize.factorized import STACK, Format
-from morph.tensorize.planned import PlannedKernel
+from morph.kernels.factorized import STACK, Format
+from morph.kernels.planned import PlannedKernel
 
 Place: TypeAlias = tuple[float, float]
 

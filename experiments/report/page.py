@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.display import duration, humanize
-from experiments.plots import timeline
+from experiments.console.display import duration, humanize
+from experiments.pictures.plots import timeline
 from experiments.report.charts import Bar, Curve, bar_chart, line_chart, tradeoff_chart
 from experiments.report.compression import compression_section, export_section
 from experiments.report.networks import networks_section
 from experiments.report.runs import Run, read_run
 from experiments.report.style import STYLE
 from experiments.report.tables import esc, percent, table
-from morph.architecture import Architecture
+from morph.architecture.architecture import Architecture
 from regularizers.channels import axes as ax
 
 REPORT = "report.html"

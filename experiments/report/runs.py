@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from experiments.plots import Point
-from morph.architecture import Architecture
-from morph.spec import ArchitectureError
+from experiments.pictures.plots import Point
+from morph.architecture.architecture import Architecture
+from morph.errors import ArchitectureError
 
 CONFIG, RESULTS = "config.json", "results.json"
 

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from morph.compress.activations import floats, run_rounded
 from morph.compress.fixed_point import rounded
 from morph.compress.fixed_point_plan import FixedPointPlan, calibration_arrays
-from morph.compress.values import unpacked
-from morph.tensorize.following import OUTPUTS, following
+from morph.kernels.compressed import unpacked
+from regularizers.channels.following import OUTPUTS, following
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.jaxprs import JaxprEqn
 

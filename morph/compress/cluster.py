@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from morph.compress.values import Pruned, Shared, is_compressed
-from morph.extras import need
+from morph.errors import need
+from morph.kernels.compressed import Pruned, Shared, is_compressed
 from regularizers.channels.calls import joined_path
-from regularizers.channels.graph import near
+from regularizers.messages import near
 
 _missing: ModuleNotFoundError | None = None
 try:

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from morph.compress.values import Compressed
-from morph.tensorize.following import following
+from morph.kernels.compressed import Compressed
+from regularizers.channels.following import following
 from regularizers.channels.graph import ChannelGraph
 
 WORD_LENGTHS = range(2, 17)  # a sign and something else; a float32 holds 24 bits

@@ -29,11 +29,14 @@ from morph.compress.fixed_point import (
     rounded,
     rounding_errors,
 )
-from morph.compress.values import unpacked
+from morph.kernels.compressed import unpacked
 from regularizers.channels import jaxprs
 from regularizers.channels.calls import bind_call, flat_paths
-from regularizers.channels.graph import ChannelGraph, layer_name, matching, near
+from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.jaxprs import JaxprEqn
+from regularizers.channels.matching import matching
+from regularizers.channels.parts import layer_name
+from regularizers.messages import near
 
 WordLength: TypeAlias = int | Mapping[str, int]
 Precisions: TypeAlias = Mapping[str, Precision]

@@ -20,13 +20,13 @@ from morph.compress.pruning import finished, gradual, pruned
 from morph.compress.sparsities import DISTRIBUTIONS
 from morph.compress.ternary import Ternary, ternarized
 from morph.compress.training import evaluated, train
-from morph.compress.values import Pruned, is_compressed
-from morph.config import ConfigError
-from morph.data import Batch
+from morph.errors import ConfigError
+from morph.kernels.compressed import Pruned, is_compressed
 from morph.network import Network, Variables
-from morph.optimizers import OPTIMIZERS, make_optimizer, rate_schedule
+from morph.training.data import Batch
+from morph.training.optimizers import OPTIMIZERS, make_optimizer, rate_schedule
 from regularizers.channels.calls import joined_path
-from regularizers.channels.graph import trace_channels
+from regularizers.channels.trace import trace_channels
 from regularizers.patterns import parse
 
 CALIBRATION = 256  # examples that fixed-point formats are chosen by

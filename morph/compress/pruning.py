@@ -21,8 +21,8 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from morph.compress.sparsities import DISTRIBUTIONS, Distribution, Kept, kernels_of, name_of
-from morph.compress.values import Pruned
-from regularizers.channels.graph import near
+from morph.kernels.compressed import Pruned
+from regularizers.messages import near
 
 
 @dataclass(frozen=True, kw_only=True)

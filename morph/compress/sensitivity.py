@@ -14,10 +14,10 @@ import numpy as np
 
 from morph.compress.sparsities import Layerwise, given, kernels_of, name_of
 from morph.compress.training import evaluated
-from morph.compress.values import unpacked
-from morph.data import Batch
+from morph.kernels.compressed import unpacked
 from morph.network import Network, Variables
-from morph.train import Evaluator
+from morph.training.data import Batch
+from morph.training.evaluate import Evaluator
 
 SPARSITIES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.99)
 

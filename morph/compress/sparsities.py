@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from regularizers.channels.graph import near
+from regularizers.messages import near
 
 Kernels: TypeAlias = Mapping[str, Any]  # by path, e.g. "Dense_0/kernel"
 Kept: TypeAlias = dict[str, Bool[Array, "..."]]

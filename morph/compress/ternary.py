@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt
 
-from morph.compress.values import Compressed, Shared
+from morph.kernels.compressed import Compressed, Shared
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.graph import ChannelGraph, layer_name, matching
+from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.matching import matching
+from regularizers.channels.parts import layer_name
 
 THRESHOLD = 0.05  # the paper's, for CIFAR-10 and ImageNet
 ENDS = {"first": 0, "last": -1}

@@ -6,14 +6,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from morph.augment import Augmentation
-from morph.compress.values import joined, partition, unpacked
-from morph.data import Batch, chunk_ends, chunks, resident
-from morph.losses import Loss, cross_entropy
+from morph.kernels.compressed import joined, partition, unpacked
+from morph.kernels.tensorized import tensorized
 from morph.network import Network, Variables
-from morph.tensorize.tensorized import tensorized
-from morph.train import Evaluator, TrainState, check_finite, loops_well, make_step
-from regularizers.channels.graph import trace_channels
+from morph.training.augment import Augmentation
+from morph.training.data import (
+    Batch,
+    chunk_ends,
+    chunks,
+    resident,
+)
+from morph.training.evaluate import Evaluator
+from morph.training.losses import Loss, cross_entropy
+from morph.training.step import (
+    TrainState,
+    check_finite,
+    loops_well,
+    make_step,
+)
+from regularizers.channels.trace import trace_channels
 
 FIXED = "compressed"  # the collection of masks and codes while a network trains
 CHUNK = 50  # steps in one call

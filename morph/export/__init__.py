@@ -5,7 +5,7 @@ Each target is a module, so that only what is used needs to be installed:
 `pip install 'morph-jax[export]'`. See docs/export.md.
 """
 
-from morph.export.errors import ExportError
+from morph.errors import ExportError
 from morph.export.exported import Agreement, Exported, compare
 
 __all__ = ["Agreement", "ExportError", "Exported", "compare"]

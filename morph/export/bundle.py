@@ -20,10 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from morph.architecture import Architecture
-from morph.export.errors import ExportError
+from morph.architecture.architecture import Architecture
+from morph.errors import ExportError, need
 from morph.export.exported import Agreement, Exported
-from morph.extras import need
 from morph.files import write_text
 from regularizers.channels.calls import flat_paths
 

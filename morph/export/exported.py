@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from morph.export.errors import ExportError
+from morph.errors import ExportError
 
 # Inputs [N, ...] of any number N -> logits [N, K], as numpy arrays.
 Runner: TypeAlias = Callable[[Any], np.ndarray]

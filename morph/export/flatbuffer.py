@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from morph.export.errors import ExportError
-from morph.extras import need
+from morph.errors import ExportError, need
 
 _missing: ModuleNotFoundError | None = None
 try:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from morph.export.errors import ExportError
+from morph.errors import ExportError
 from regularizers.channels import jaxprs
 from regularizers.channels.jaxprs import ClosedJaxpr, JaxprEqn, Primitive
 from regularizers.channels.jaxprs import primitives as p

@@ -15,11 +15,10 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from morph.export.errors import ExportError
+from morph.errors import ExportError, need
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.frozen import for_any_batch, freeze
 from morph.export.onnx_operations import RULES, Unsupported
-from morph.extras import need
 from regularizers.channels import jaxprs
 
 _missing: ModuleNotFoundError | None = None

@@ -14,10 +14,9 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from morph.export.errors import ExportError
+from morph.errors import ExportError, need
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.frozen import for_any_batch, freeze
-from morph.extras import need
 
 _missing: ModuleNotFoundError | None = None
 try:

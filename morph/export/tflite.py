@@ -23,12 +23,11 @@ import numpy as np
 from jax import export as jax_export
 from jaxtyping import Float
 
+from morph.errors import ExportError, need
 from morph.export import flatbuffer
-from morph.export.errors import ExportError
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.flatbuffer import Operation
 from morph.export.frozen import Step, culprit, freeze, steps
-from morph.extras import need
 from regularizers.channels.jaxprs import JaxprEqn
 from regularizers.channels.jaxprs import primitives as p
 

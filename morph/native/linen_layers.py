@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 from flax.linen.recurrent import DenseParams
 
-from morph.architecture import Architecture
+from morph.architecture.architecture import Architecture
 from morph.native.widths import Changes, Layers, LayerWidths, Row, attributes_now, by_layer
 from regularizers.channels import jaxprs
 from regularizers.channels.calls import bind_call

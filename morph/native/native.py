@@ -10,11 +10,17 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import flax.linen as nn
 from flax import nnx
 
-from morph.architecture import Architecture
+from morph.architecture.architecture import Architecture
+from morph.errors import NativeError
 from morph.native.linen_layers import LinenSeed
 from morph.native.nnx_layers import NNXSeed
 from morph.native.verify import Expectation, Numbers
-from morph.native.widths import Changes, Layers, NativeError, as_seed, by_layer
+from morph.native.widths import (
+    Changes,
+    Layers,
+    as_seed,
+    by_layer,
+)
 from regularizers.channels import axes as ax
 
 Model = TypeVar("Model", bound=nn.Module | nnx.Module)

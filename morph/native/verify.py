@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 import regularizers
-from morph.architecture import Architecture
-from morph.native.widths import NativeError, as_seed
+from morph.architecture.architecture import Architecture
+from morph.errors import NativeError
+from morph.native.widths import as_seed
 from morph.resize.compact import fixed_inputs, make_plan
 from morph.resize.sizes import Sizes, thaw
 from regularizers.channels import jaxprs

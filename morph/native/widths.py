@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from morph.architecture import Architecture
+from morph.architecture.architecture import Architecture
+from morph.errors import NativeError
 from regularizers.channels import axes as ax
 from regularizers.channels.axes import Axis, Product, Sum, make_product
 
@@ -21,10 +22,6 @@ Row: TypeAlias = Callable[[Any, "LayerWidths"], dict[str, Any]]
 Layers: TypeAlias = Mapping[str, tuple[type, Mapping[str, Any]]]
 # By path: attributes and their new values.
 Changes: TypeAlias = Mapping[str, Mapping[str, Any]]
-
-
-class NativeError(ValueError):
-    """The model's own code cannot run at the widths of an architecture."""
 
 
 @dataclass(frozen=True, kw_only=True)

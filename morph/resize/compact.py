@@ -9,22 +9,24 @@ from typing import Any
 
 import jax
 
-from morph.architecture import Architecture
-from morph.compress.values import unpacked
-from morph.removed import without
+from morph.architecture.architecture import Architecture
+from morph.architecture.removed import without
+from morph.kernels.compressed import unpacked
+from morph.kernels.tensorized import tensorized
 from morph.resize.evaluate import Plan, evaluate
 from morph.resize.lacking import Lacking
 from morph.resize.silence import find_silence
 from morph.resize.sizes import Sizes, thaw
-from morph.tensorize.tensorized import tensorized
 from regularizers.channels import jaxprs
 from regularizers.channels.calls import Call, abstract, bind_call, flat_paths
 from regularizers.channels.dead import find_dead
 from regularizers.channels.exactness import find_inexact
-from regularizers.channels.graph import near, updated_variable, zeroed_pairs
 from regularizers.channels.inference import Body, Inference
 from regularizers.channels.means import find_means
 from regularizers.channels.terms import Atom, Axes, atoms, find
+from regularizers.channels.trace import updated_variable
+from regularizers.channels.zeroed import zeroed_pairs
+from regularizers.messages import near
 
 PLANS = 64  # that a function keeps, one per call signature
 

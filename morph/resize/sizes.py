@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from morph.architecture import Architecture
+from morph.architecture.architecture import Architecture
 from regularizers.channels import axes as ax
 from regularizers.channels.terms import Atom, Axes, Pin, Product, Sum, Term, freeze, resolve
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from morph.expand import BudgetError
+from morph.errors import BudgetError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,19 +8,21 @@ from typing import Any
 
 import jax
 
-from morph.amounts import parse_budget
-from morph.expand import BudgetError
+from morph.budget.amounts import parse_budget
+from morph.errors import BudgetError
+from morph.kernels.evaluate import evaluate
+from morph.kernels.factorized import STACK
+from morph.kernels.formats import FORMATS
+from morph.kernels.planned import PlannedKernel
+from morph.kernels.tensorized import contracted
 from morph.tensorize.allocate import Option, allocate
-from morph.tensorize.evaluate import evaluate
-from morph.tensorize.factorized import STACK
-from morph.tensorize.formats import FORMATS
 from morph.tensorize.options import Rung, priced
-from morph.tensorize.planned import PlannedKernel
-from morph.tensorize.tensorized import contracted
-from regularizers.channels.graph import ChannelGraph, layer_name, trace_channels
+from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.jaxprs import ClosedJaxpr, dtype_of, shape_of
+from regularizers.channels.parts import layer_name
+from regularizers.channels.trace import trace_channels
 from regularizers.costs.cost import Cost
-from regularizers.costs.named import cost_named
+from regularizers.named import cost_named
 
 ROUNDS = 6  # of allocation, until the cost of the whole network is close to the budget
 CLOSE = 0.01  # below the budget

@@ -11,7 +11,7 @@ import numpy as np
 import tensornetwork as tn
 from tensornetwork.visualization.graphviz import to_graphviz
 
-from morph.tensorize.factorized import Format
+from morph.kernels.factorized import Format
 
 STYLES = {
     "graph": 'rankdir=LR fontname="sans-serif"',

@@ -17,12 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from morph.tensorize.evaluate import evaluate
-from morph.tensorize.factorized import Factorized
-from morph.tensorize.following import Following, following
+from morph.kernels.evaluate import evaluate
+from morph.kernels.factorized import Factorized
+from morph.kernels.planned import decompose
 from morph.tensorize.layers import Kernel, KernelUse, run
 from morph.tensorize.options import LEAST_ERROR, MOST_ERROR, RUNGS, Rung, ladder
-from morph.tensorize.planned import decompose
 from morph.tensorize.response import (
     Array,
     Moments,
@@ -33,6 +32,7 @@ from morph.tensorize.response import (
 )
 from morph.tensorize.samples import inputs_of, rows_of
 from regularizers.channels import jaxprs
+from regularizers.channels.following import Following, following
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.jaxprs import ClosedJaxpr, dtype_of, shape_of
 

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from morph.tensorize.evaluate import dense, evaluate
-from morph.tensorize.factorized import Factorized, Format
+from morph.kernels.evaluate import dense, evaluate
+from morph.kernels.factorized import Factorized, Format
 from regularizers.channels import jaxprs
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.jaxprs import ClosedJaxpr, JaxprEqn

@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from morph.kernels.factorized import Format
+from morph.kernels.formats import CORES, FORMATS
+from morph.kernels.planned import decompose
+from morph.kernels.ranks import attainable
+from morph.kernels.spectra import Spectrum, bond_spectra
 from morph.tensorize.allocate import Option
-from morph.tensorize.factorized import Format
-from morph.tensorize.formats import CORES, FORMATS
-from morph.tensorize.planned import decompose
-from morph.tensorize.ranks import attainable
-from morph.tensorize.spectra import Spectrum, bond_spectra
 
 Rung: TypeAlias = tuple[dict[str, int], float]  # ranks, and the relative error
 

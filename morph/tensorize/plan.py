@@ -11,6 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from morph.kernels.decompose import Factorization
+from morph.kernels.factorized import Factorized
+from morph.kernels.formats import CORES, FORMATS
+from morph.kernels.planned import PlannedKernel, decompose
 from morph.tensorize.budget import (
     Costing,
     by_layer,
@@ -19,15 +23,13 @@ from morph.tensorize.budget import (
     factorized_graph,
     ranks_within,
 )
-from morph.tensorize.decompose import Factorization
-from morph.tensorize.factorized import Factorized
 from morph.tensorize.fit import FITTED, RESPONSES, Calibration, calibrate, response_ladder
-from morph.tensorize.formats import CORES, FORMATS
 from morph.tensorize.layers import Kernel, kernels_of
 from morph.tensorize.options import Rung, ladder, log_loss
-from morph.tensorize.planned import PlannedKernel, decompose
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.graph import ChannelGraph, layer_name, near
+from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.parts import layer_name
+from regularizers.messages import near
 
 AUTO, DENSE = "auto", "dense"
 

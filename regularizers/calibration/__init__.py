@@ -28,7 +28,7 @@ from rich.progress import Progress
 from regularizers.calibration.fit import fit
 from regularizers.calibration.programs import Program, designed
 from regularizers.calibration.timing import ROUNDS, Timer, compiled, interleaved, timed
-from regularizers.channels.graph import trace_channels
+from regularizers.channels.trace import trace_channels
 from regularizers.costs.calibrated import Calibration
 from regularizers.costs.work import Work, workload_of
 

@@ -15,6 +15,7 @@ from regularizers.channels import control, jaxprs
 from regularizers.channels.coupling import RULES
 from regularizers.channels.coupling.rule import Rule, pin_everything
 from regularizers.channels.jaxprs import JaxprEqn, Literal, Primitive, Var
+from regularizers.channels.jaxprs import primitives as p
 from regularizers.channels.terms import Atom, Axes, Solver, Source
 
 
@@ -146,3 +147,12 @@ class Inference:
             )
 
         return control.Domain(join=join, entry=entry, stack=stack, local=local)
+
+
+def trips(step: Step) -> int:
+    """How often a step runs its jaxprs; a `while` counts once, since nobody knows."""
+    if step.primitive is p.scan_p:
+        return int(step.eqn.params["length"])
+    if step.primitive is jaxprs.shard_map_p:
+        return int(step.eqn.params["mesh"].size)
+    return 1

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from regularizers.channels.graph import near
 from regularizers.costs.form import EXACT, SMOOTH, Form
 from regularizers.costs.sizes import Term, named_amounts
+from regularizers.messages import near
 
 Amounts: TypeAlias = Callable[[Any, Form], Any]  # (widths [groups], form) -> costs [lines]
 SEEDS = "x seed"  # the unit of a sum of different units

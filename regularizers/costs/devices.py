@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regularizers.channels.graph import near
+from regularizers.messages import near
 
 _TPU = "Google Cloud TPU documentation, per chip"
 _MORPHNET = "MorphNet, morph_net/framework/latency tables (Gordon et al. 2018), as it counts"

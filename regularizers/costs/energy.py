@@ -10,10 +10,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from regularizers.channels.graph import ChannelGraph, near
+from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.costs.form import Form
 from regularizers.costs.work import Work, cost_of_work
+from regularizers.messages import near
 
 
 @dataclass(frozen=True, kw_only=True)

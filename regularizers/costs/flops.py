@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from regularizers.channels.axes import Axis, make_product, size
-from regularizers.channels.graph import ChannelGraph, Operation
+from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.jaxprs import Primitive, ragged_dot_general_p
 from regularizers.channels.jaxprs import primitives as p
+from regularizers.channels.parts import Operation
 from regularizers.costs.cost import Cost, Line, multilinear
 
 Factors: TypeAlias = tuple[Axis, ...]

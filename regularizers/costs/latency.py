@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regularizers.channels.graph import ChannelGraph, near
+from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.calibrated import Calibration
 from regularizers.costs.cost import Cost
 from regularizers.costs.devices import DEVICES, Device
@@ -10,6 +10,7 @@ from regularizers.costs.edge_tpu import EdgeTPU
 from regularizers.costs.edge_tpu_network import edge_tpu_latency
 from regularizers.costs.roofline import roofline
 from regularizers.costs.work import cost_of_work
+from regularizers.messages import near
 
 EDGE_TPU_NAME = "edge_tpu"
 

@@ -20,10 +20,11 @@ import jax.numpy as jnp
 from regularizers.channels import control, jaxprs
 from regularizers.channels.axes import Axis
 from regularizers.channels.coupling import elementwise, indexing, reduction
-from regularizers.channels.graph import ChannelGraph, Operation, layer_name, trips
-from regularizers.channels.inference import Body, Step
+from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.inference import Body, Step, trips
 from regularizers.channels.jaxprs import Literal, Primitive, Var, shape_of
 from regularizers.channels.jaxprs import primitives as p
+from regularizers.channels.parts import Operation, layer_name
 from regularizers.channels.terms import Axes, freeze
 from regularizers.costs.flops import dearest_branches, operation_name
 from regularizers.costs.sizes import Term

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from regularizers.channels.graph import ChannelGraph, layer_name
+from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.parts import layer_name
 from regularizers.costs.cost import Cost, Line, multilinear
 
 

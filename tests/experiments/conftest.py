@@ -11,8 +11,8 @@ import morph
 import regularizers as reg
 from experiments import datasets, networks
 from experiments.models import network_of
-from morph.architecture import Architecture
-from morph.checkpoint import save_variables
+from morph.architecture.architecture import Architecture
+from morph.cycle.workdir import save_variables
 
 NETWORK = "mlp"
 CONFIG = {"seed_network": NETWORK, "dataset": "digits", "budget": 0.5, "seed": 0, "width": 0.05}

@@ -7,12 +7,12 @@ import pytest
 
 from experiments import compress, datasets
 from experiments.models import network_of
-from morph.architecture import Architecture
+from morph.architecture.architecture import Architecture
 from morph.compress.coding import container, symbols
 from morph.compress.methods import METHODS, CompressConfig
 from morph.compress.training import accuracy_of
-from morph.config import ConfigError
-from morph.data import Batch
+from morph.errors import ConfigError
+from morph.training.data import Batch
 
 
 def launch(*arguments):

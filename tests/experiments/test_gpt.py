@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.networks.gpt import GPT, dense
-from morph.tensorize.linen_layers import TTDense
+from morph.tensorize.flax.linen_layers import TTDense
 
 
 def mpo(features, name):

@@ -13,9 +13,10 @@ import pytest
 from rich.console import Console
 
 import regularizers as reg
-from experiments import inspect, plots
+from experiments import inspect
 from experiments.networks import build
-from regularizers.costs.named import cost_named
+from experiments.pictures import plots
+from regularizers.named import cost_named
 
 ROOT = Path(__file__).parents[2]
 MODELS = """

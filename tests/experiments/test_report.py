@@ -7,15 +7,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from experiments.plots import Point, pareto_front
+from experiments.pictures.plots import Point, pareto_front
 from experiments.report import RunError, read_run, write_report
 from experiments.report.__main__ import main
 from experiments.report.charts import Bar, bar_chart, nice_ticks, tradeoff_chart
 from experiments.report.networks import network_chart, networks_section
-from morph.removed import Removed
-from morph.tensorize.factorized import STACK
-from morph.tensorize.formats import FORMATS
-from morph.tensorize.planned import PlannedKernel
+from morph.architecture.parts import Removed
+from morph.kernels.factorized import STACK
+from morph.kernels.formats import FORMATS
+from morph.kernels.planned import PlannedKernel
 
 VOID = {"meta"}
 

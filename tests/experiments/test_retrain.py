@@ -11,7 +11,7 @@ import morph
 import regularizers as reg
 from experiments import retrain
 from experiments.report import read_run
-from morph.checkpoint import load_variables
+from morph.cycle.workdir import load_variables
 
 
 class Own(nn.Module):

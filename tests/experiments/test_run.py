@@ -9,9 +9,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import datasets, run
-from experiments import flags as settings
-from morph.architecture import Architecture
-from morph.config import CycleConfig
+from experiments.console import flags as settings
+from morph.architecture.architecture import Architecture
+from morph.cycle.config import CycleConfig
 
 TINY = [
     "--seed_network=mlp",

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import sweep
 from experiments.report import read_run
-from morph.sweep import Sweep
+from morph.cycle.sweep import Sweep
 
 FLAGS = [
     "--seed_network=mlp", "--width=0.05", "--seed_steps=10", "--shrink_steps=40",

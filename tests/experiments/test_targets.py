@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments import targets
-from morph.architecture import Architecture
+from morph.architecture.architecture import Architecture
 
 TINY = [
     "targets",

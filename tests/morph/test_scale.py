@@ -14,8 +14,8 @@ import pytest
 from jax.sharding import Mesh
 from small_run import STOP, compiled_once, make
 
-from morph import mesh as m
-from morph.checkpoint import load_variables
+from morph.cycle.workdir import load_variables
+from morph.training import mesh as m
 
 ROOT = Path(__file__).parents[2]
 

@@ -24,12 +24,12 @@ import jax
 import jsonschema
 import numpy as np
 
-from morph.compress.coding.errors import ContainerError
 from morph.compress.coding.gaps import WIDEST
 from morph.compress.coding.leaves import BEST, DTYPES, KINDS, RAW, Part, Record, decode, encode
 from morph.compress.coding.symbols import CODERS
+from morph.errors import ContainerError
 from morph.files import write_bytes
-from morph.tensorize.factorized import Factorized, Format
+from morph.kernels.factorized import Factorized, Format
 
 MAGIC = b"\x89MORPH\r\n"
 VERSION = 1

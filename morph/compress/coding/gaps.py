@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Int
 
-from morph.compress.coding.errors import ContainerError
+from morph.errors import ContainerError
 
 WIDEST = 12  # bits of a gap
 

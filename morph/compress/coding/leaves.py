@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from morph.compress.coding.errors import ContainerError
 from morph.compress.coding.gaps import WIDEST, from_gaps, to_gaps
 from morph.compress.coding.symbols import ALPHABET, CODERS, Symbols, entropy_bits
 from morph.compress.fixed_point import FixedPointCodes, Precision
-from morph.compress.values import Pruned, Shared
+from morph.errors import ContainerError
+from morph.kernels.compressed import Pruned, Shared
 
 RAW = "raw"  # the coder of numbers: little-endian
 BEST = "best"  # whichever coder makes the part smallest

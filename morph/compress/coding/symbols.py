@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from morph.compress.coding.errors import ContainerError
-from morph.extras import need
+from morph.errors import ContainerError, need
 
 _missing: ModuleNotFoundError | None = None
 try:

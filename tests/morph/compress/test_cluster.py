@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from morph.compress.cluster import METHODS, clustered, share, shared
-from morph.compress.values import Pruned
+from morph.kernels.compressed import Pruned
 
 
 def loss(weights, means, groups):

@@ -17,8 +17,8 @@ from morph.compress.coding.container import ContainerError, load, pack, same, sa
 from morph.compress.coding.gaps import from_gaps, to_gaps
 from morph.compress.coding.symbols import CODERS, entropy_bits, huffman_lengths
 from morph.compress.fixed_point import FixedPointCodes, Precision
-from morph.compress.values import Pruned, Shared
-from morph.tensorize.decompose import factorize
+from morph.kernels.compressed import Pruned, Shared
+from morph.kernels.decompose import factorize
 
 
 def variables():

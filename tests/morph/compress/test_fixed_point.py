@@ -29,10 +29,10 @@ from morph.compress.fixed_point_closest import closest
 from morph.compress.fixed_point_plan import FixedPointPlan, fixed_point_plan
 from morph.compress.methods import CompressConfig, compressed
 from morph.compress.training import accuracy_of, train
-from morph.compress.values import partition
-from morph.data import Batch
-from morph.losses import cross_entropy
+from morph.kernels.compressed import partition
 from morph.network import linen_network
+from morph.training.data import Batch
+from morph.training.losses import cross_entropy
 
 
 class Net(nn.Module):

@@ -22,9 +22,14 @@ from morph.compress.pruning import (
 )
 from morph.compress.sparsities import DISTRIBUTIONS, NOfM, given, kernels_of, largest
 from morph.compress.training import accuracy_of, train
-from morph.compress.values import Pruned, joined, partition, unpacked
-from morph.data import Batch
+from morph.kernels.compressed import (
+    Pruned,
+    joined,
+    partition,
+    unpacked,
+)
 from morph.network import linen_network
+from morph.training.data import Batch
 
 SHAPES = {"a": (7, 5), "b": (3, 3, 4, 11), "c": (11, 3)}
 

@@ -8,12 +8,12 @@ import optax
 import pytest
 
 from experiments.networks.mlp import MLP
-from experiments.sensitivity_plot import plot_sensitivity
+from experiments.pictures.sensitivity_plot import plot_sensitivity
 from morph.compress.pruning import finished, kept_counts, one_shot, pruned
 from morph.compress.sensitivity import Sensitivity, sensitivity
 from morph.compress.training import accuracy_of, train
-from morph.data import Batch
 from morph.network import linen_network
+from morph.training.data import Batch
 
 SCAN = Sensitivity(
     accuracy=0.9,

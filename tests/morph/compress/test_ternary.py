@@ -12,9 +12,9 @@ import regularizers as reg
 from experiments.networks.mlp import MLP
 from morph.compress.ternary import Ternary, ternarized
 from morph.compress.training import accuracy_of, train
-from morph.compress.values import Shared, unpacked
-from morph.data import Batch
+from morph.kernels.compressed import Shared, unpacked
 from morph.network import linen_network
+from morph.training.data import Batch
 
 
 class Net(nn.Module):

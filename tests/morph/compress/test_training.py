@@ -8,9 +8,9 @@ import pytest
 
 from experiments.networks.mlp import MLP
 from morph.compress.training import accuracy_of, train
-from morph.compress.values import Pruned, Shared
-from morph.data import Batch
+from morph.kernels.compressed import Pruned, Shared
 from morph.network import linen_network
+from morph.training.data import Batch
 
 
 @pytest.fixture(scope="module")

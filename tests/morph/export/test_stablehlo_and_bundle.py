@@ -8,9 +8,9 @@ import pytest
 
 import morph
 import regularizers as reg
+from morph.errors import MissingExtraError
 from morph.export import Agreement, ExportError, bundle, compare, onnx, stablehlo, tflite
 from morph.export.frozen import freeze, steps
-from morph.extras import MissingExtraError
 
 pytest.importorskip("flatbuffers")
 

@@ -15,10 +15,10 @@ from small_run import CONFIG, make
 
 import morph
 import regularizers as reg
-from morph.checkpoint import Interrupted, load_variables
-from morph.config import ConfigError
-from morph.listener import Silence
-from morph.tensorize.factorized import is_factorized
+from morph.cycle.listener import Silence
+from morph.cycle.workdir import load_variables
+from morph.errors import ConfigError, Interrupted
+from morph.kernels.factorized import is_factorized
 
 
 class Net(nn.Module):

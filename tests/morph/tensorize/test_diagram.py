@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensornetwork as tn
 
+from morph.kernels.factorized import STACK
+from morph.kernels.formats import FORMATS
+from morph.kernels.planned import PlannedKernel
 from morph.tensorize.diagram import nodes_of, to_dot
-from morph.tensorize.factorized import STACK
-from morph.tensorize.formats import FORMATS
-from morph.tensorize.planned import PlannedKernel
 
 SHAPE, ROLES = (3, 2, 6, 5), "ssio"
 

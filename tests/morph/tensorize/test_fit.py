@@ -10,7 +10,7 @@ import pytest
 
 import morph
 import regularizers as reg
-from morph.tensorize.factorized import is_factorized
+from morph.kernels.factorized import is_factorized
 from morph.tensorize.fit import RESPONSES, calibrate, matrix
 from morph.tensorize.layers import kernels_of
 

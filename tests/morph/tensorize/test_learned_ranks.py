@@ -9,8 +9,8 @@ import pytest
 
 import morph
 import regularizers as reg
-from morph.tensorize.factorized import Factorized
-from morph.tensorize.formats import FORMATS
+from morph.kernels.factorized import Factorized
+from morph.kernels.formats import FORMATS
 
 INPUTS, OUTPUTS, SAMPLES, STEPS = 36, 24, 256, 300
 CORES = {"svd": {}, "tt": {"cores": 3}}

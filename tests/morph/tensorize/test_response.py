@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from morph.tensorize.decompose import factorize
+from morph.kernels.decompose import factorize
 from morph.tensorize.response import (
     Moments,
     free_responses,

@@ -12,9 +12,9 @@ from jax import lax
 
 import regularizers as reg
 from morph.tensorize.fit import matrix
-from morph.tensorize.following import Following, following
 from morph.tensorize.layers import kernels_of
 from morph.tensorize.samples import inputs_of
+from regularizers.channels.following import Following, following
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import regularizers as reg
-from regularizers.channels.graph import matching
+from regularizers.channels.matching import matching
 
 
 class Block(nn.Module):

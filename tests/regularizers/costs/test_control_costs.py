@@ -13,7 +13,7 @@ from jax import lax
 
 import morph
 import regularizers as reg
-from morph.architecture import Architecture
+from morph.architecture.architecture import Architecture
 
 B, M, N, K, H, L = 2, 5, 7, 3, 11, 4
 ROOT = Path(__file__).parents[3]
@@ -189,7 +189,7 @@ FOUR_DEVICES = """
 import jax, jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec as P
 import regularizers as reg
-from morph.architecture import Architecture
+from morph.architecture.architecture import Architecture
 
 mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
 fn = jax.shard_map(

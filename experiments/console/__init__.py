@@ -1,0 +1,1 @@
+"""What commands share: flags, the live display, errors, TensorBoard."""

@@ -1,0 +1,1 @@
+"""Pictures: channel graphs, costs, training curves."""

@@ -1,0 +1,446 @@
+"""Pictures of what a network costs: bars per layer, and where its products lie under a roofline.
+
+matplotlib is optional, as in `plots`.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.console.display import humanize
+from experiments.pictures.plots import (
+    BLUE,
+    GREEN,
+    INK,
+    LIGHT,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    STYLE,
+    require_matplotlib,
+    shortened,
+)
+from regularizers.channels.graph import ChannelGraph
+from regularizers.costs.cost import SEEDS, Cost
+from regularizers.costs.devices import DEVICES
+from regularizers.costs.edge_tpu import EDGE_TPU
+from regularizers.costs.edge_tpu_network import batch_of
+from regularizers.costs.flops import operation_name
+from regularizers.costs.form import EXACT
+from regularizers.costs.latency import EDGE_TPU_NAME
+from regularizers.costs.work import workload_of
+
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+except ModuleNotFoundError as error:
+    if error.name != "matplotlib":
+        raise
+
+HERE = "here"  # the cost of this name is this machine's
+SUFFIXES = (".png", ".svg", ".pdf")
+MOST_ROWS = 40
+_LEAST_SHARE = 0.01  # of any cost; below it what is no product is not worth a row
+_TITLE_WIDTH = 32  # characters, of a panel
+_LABELLED = 5  # dots, or places with several
+_LABEL_GAP = 0.085  # of the height of a roofline, between two labels
+_LARGEST_DOT = 420.0  # points^2, of a dot with all of the time
+_SMALLEST_DOT = 14.0
+_GREY = "#9A9A9A"
+# By kind of product; grey is what has none.
+_KINDS = {
+    "conv": BLUE,
+    "transposed conv": "#56B4E9",
+    "depthwise conv": ORANGE,
+    "grouped conv": "#D55E00",
+    "dense": GREEN,
+    "product": PURPLE,
+    "ragged": PURPLE,
+}
+_NO_PRODUCT, _REST = "no product", "rest"
+_COLORS = {**_KINDS, _NO_PRODUCT: _GREY, _REST: LIGHT}
+
+
+# ---- What is drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """What every row of the picture costs.
+
+    Attributes:
+        rows: the names, in the order of the network.
+        kinds: of each, the kind of its product.
+        costs: of each, {name of a cost: cost}.
+    """
+
+    rows: tuple[str, ...]
+    kinds: tuple[str, ...]
+    costs: Mapping[str, tuple[float, ...]]
+
+
+def bars_of(graph: ChannelGraph, costs: Mapping[str, Cost]) -> Bars:
+    """The layers with a product, and what else costs at least 1 %; the rest in one row.
+
+    Args:
+        graph: the channel graph of the network.
+        costs: {what it is called: cost}.
+    """
+    kinds: dict[str, str] = {}
+    for operation in graph.operations:
+        kinds.setdefault(operation.layer, operation_name(operation)[0])
+    order = list(dict.fromkeys(line.layer for line in workload_of(graph).lines))
+    totals: dict[str, dict[str, float]] = {name: defaultdict(float) for name in costs}
+    shares: dict[str, float] = defaultdict(float)  # of the cost where it is the largest
+    for name, cost in costs.items():
+        total, place = totals[name], 0
+        for row in cost.table():
+            if row.layer not in order:  # stands behind what it stands behind in the table
+                order.insert(place, row.layer)
+            place = order.index(row.layer) + 1
+            total[row.layer] += row.cost
+        whole = sum(total.values()) or 1.0
+        for layer, value in total.items():
+            shares[layer] = max(shares[layer], value / whole)
+    worthy = [layer for layer in order if layer in kinds or shares[layer] >= _LEAST_SHARE]
+    chosen = {*sorted(worthy, key=lambda layer: -shares[layer])[:MOST_ROWS]}
+    rows = [layer for layer in order if layer in chosen]
+    rest = [layer for layer in order if layer not in chosen and shares[layer] > 0.0]
+    last = [f"{len(rest)} others"] if rest else []
+    return Bars(
+        rows=(*rows, *last),
+        kinds=(*(kinds.get(layer, _NO_PRODUCT) for layer in rows), *(_REST for _ in last)),
+        costs={
+            name: (*(total[x] for x in rows), *(sum(total[x] for x in rest) for _ in last))
+            for name, total in totals.items()
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    """One product or convolution: what it does per byte and second, and its share of the time."""
+
+    layer: str
+    kind: str
+    flops_per_byte: float
+    flops_per_s: float
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roofline:
+    """The products of a network on a device.
+
+    Attributes:
+        name: what the device is called.
+        dots: its products, in order.
+        peak_flops_per_s: that nothing can exceed; 0 if unknown.
+        bytes_per_s: of its memory; 0 if unknown.
+        dtype: of the operands.
+    """
+
+    name: str
+    dots: tuple[Dot, ...]
+    peak_flops_per_s: float = 0.0
+    bytes_per_s: float = 0.0
+    dtype: str
+
+
+def roofline_of(graph: ChannelGraph, name: str, cost: Cost) -> Roofline | None:
+    """Where the products of a network lie; None if `cost` is not the time of its kernels.
+
+    The roof is what a device of `reg.DEVICES` can do at most, or the vendor's peak of the Edge TPU,
+    whose figure for memory nobody knows. Of this machine none is known.
+
+    Args:
+        graph: the channel graph of the network.
+        name: of the cost.
+        cost: in seconds.
+    """
+    load = workload_of(graph)
+    layers = [line.layer for line in load.lines]
+    if cost.unit != "s" or cost.terms or [x.layer for x in cost.lines[: len(layers)]] != layers:
+        return None
+    peak = bandwidth = 0.0
+    examples, dtype = 1, "float32"
+    if name in DEVICES:
+        device = DEVICES[name]
+        dtype = device.default_dtype
+        peak, bandwidth = device.peak(dtype), device.bytes_per_s
+    elif name == EDGE_TPU_NAME:
+        tpu, dtype = EDGE_TPU, "int8"
+        peak = 2.0 * tpu.tile**2 * tpu.in_step * tpu.out_step * tpu.clock_hz
+        examples = batch_of(load.schedule.inputs)  # its cost is of one of them
+    widths = cost.vector()
+    work = load.at(widths)
+    seconds = np.asarray(cost.amounts(widths, EXACT))[: len(layers)]
+    flops = np.asarray(work.flops) / examples
+    traffic = (np.asarray(work.read + work.written) / examples + np.asarray(work.weights)) * (
+        jnp.dtype(dtype).itemsize
+    )
+    return Roofline(
+        name=name,
+        dots=tuple(
+            Dot(
+                layer=layers[k],
+                kind=str(work.facts.kind[k]),
+                flops_per_byte=float(flops[k] / traffic[k]),
+                flops_per_s=float(flops[k] * load.facts.count[k] / seconds[k]),
+                share=float(seconds[k]) / (cost.seed or 1.0),
+            )
+            for k in range(len(layers))
+            if flops[k] > 0.0 and seconds[k] > 0.0
+        ),
+        peak_flops_per_s=peak,
+        bytes_per_s=bandwidth,
+        dtype=dtype,
+    )
+
+
+def in_words(value: float, unit: str) -> str:
+    """A cost with three digits, e.g. `1.25 ms`, `78.0 k parameters`."""
+    if unit == SEEDS:
+        return f"{value:.4f} {unit}"
+    return humanize(value, unit) if len(unit) <= len("FLOP") else f"{humanize(value)} {unit}"
+
+
+# ---- How it is drawn
+
+
+def check_path(path: str | Path) -> None:
+    """Raises before any work is done.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if the file's ending is no format, or its directory is missing.
+    """
+    require_matplotlib()
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path.suffix!r} is none of {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no directory {str(path.parent)!r}")
+
+
+def plot_costs(
+    graph: ChannelGraph, costs: Mapping[str, Cost], path: str | Path, title: str = ""
+) -> None:
+    """Draws what every layer costs, and a roofline for every cost that is a time.
+
+    Args:
+        graph: the channel graph of the network.
+        costs: {what it is called: cost}; at least one.
+        path: the file to write; its ending chooses the format (.png, .svg, .pdf).
+        title: printed above; the network's name.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if the file's ending is no format, its directory is missing, or there is no
+            cost.
+    """
+    check_path(path)
+    with mpl.rc_context(STYLE):
+        draw_costs(graph, costs, title).savefig(path)
+
+
+def draw_costs(graph: ChannelGraph, costs: Mapping[str, Cost], title: str = "") -> Figure:
+    """The figure that `plot_costs` writes.
+
+    Raises:
+        ImportError: if matplotlib is not installed. ValueError: if there is no cost.
+    """
+    require_matplotlib()
+    if not costs:
+        raise ValueError("plot_costs needs at least one cost; got none.")
+    bars = bars_of(graph, costs)
+    found = (roofline_of(graph, name, cost) for name, cost in costs.items())
+    rooflines = [roofline for roofline in found if roofline is not None and roofline.dots]
+    width = max(8.6, 2.4 + 2.6 * len(costs))
+    across = min(len(rooflines), max(1, int(width // 6.0)))
+    down = math.ceil(len(rooflines) / across) if rooflines else 0
+    heights = [1.1 + 0.21 * max(len(bars.rows), 4), *[4.0] * down]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, 0.8 + sum(heights)), layout="constrained")
+        parts = figure.subfigures(1 + down, 1, height_ratios=heights, squeeze=False)[:, 0]
+        _draw_bars(parts[0], bars, costs)
+        for row, part in enumerate(parts[1:]):
+            axes = part.subplots(1, across, squeeze=False)[0]
+            for ax, roofline in zip(axes, rooflines[row * across :], strict=False):
+                _draw_roofline(ax, roofline)
+            for ax in axes[len(rooflines) - row * across :]:
+                ax.remove()
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+        present = [kind for kind in _COLORS if kind in bars.kinds]
+        figure.legend(
+            handles=[
+                Line2D([], [], ls="", marker="s", ms=7, color=_COLORS[kind], label=kind)
+                for kind in present
+            ],
+            loc="outside lower center",
+            ncols=len(present) or 1,
+            frameon=False,
+        )
+    return figure
+
+
+def _draw_bars(part: SubFigure, bars: Bars, costs: Mapping[str, Cost]) -> None:
+    """One panel per cost; all share the rows."""
+    colors = [_COLORS[kind] for kind in bars.kinds]
+    places = range(len(bars.rows))
+    panels = part.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    for ax, (name, cost) in zip(panels, costs.items(), strict=True):
+        values = np.asarray(bars.costs[name])
+        whole = float(values.sum()) or 1.0
+        scale, prefix = _scale(float(values.max(initial=0.0)), cost.unit)
+        ax.barh(places, values / scale, height=0.68, color=colors)
+        for y, value in enumerate(values):
+            if value > 0.0:
+                _beside(ax, f"{value / whole:.1%}", value / scale, y)
+        ax.set_xlim(0, 1.24 * (float(values.max(initial=0.0)) / scale or 1.0))
+        ax.set_title(_title(name, in_words(cost.seed, cost.unit)), fontsize=9.5)
+        ax.set_xlabel(f"{prefix}{cost.unit}" if len(cost.unit) < 5 else f"{prefix} {cost.unit}")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.grid(axis="x", color=LIGHT, linewidth=0.5, alpha=0.6)
+        ax.set_axisbelow(True)
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(axis="y", length=0, pad=6)
+    panels[0].set_ylim(len(bars.rows) - 0.4, -0.6)
+    panels[0].set_yticks(places, [shortened(row) for row in bars.rows], color=INK)
+
+
+def _title(name: str, total: str) -> str:
+    """In one line if that is short enough."""
+    line = f"{name}: {total}"
+    if len(line) <= _TITLE_WIDTH:
+        return line
+    return textwrap.fill(f"{name}:", _TITLE_WIDTH) + f"\n{total}"
+
+
+def _beside(ax: Axes, text: str, x: float, y: float) -> None:
+    ax.annotate(
+        text,
+        (x, y),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7.5,
+        color=INK,
+    )
+
+
+def _scale(largest: float, unit: str) -> tuple[float, str]:
+    """What to divide by, and the SI prefix for it."""
+    if unit == SEEDS or not largest > 0.0:
+        return 1.0, ""
+    power = 3 * math.floor(math.log10(largest) / 3)
+    power = min(max(power, min(EngFormatter.ENG_PREFIXES)), max(EngFormatter.ENG_PREFIXES))
+    return 10.0**power, EngFormatter.ENG_PREFIXES[power]
+
+
+def _draw_roofline(ax: Axes, roofline: Roofline) -> None:
+    """Dots by arithmetic intensity and rate, both logarithmic, under the roof if there is one."""
+    dots, peak, bandwidth = roofline.dots, roofline.peak_flops_per_s, roofline.bytes_per_s
+    ridge = peak / bandwidth if bandwidth else 0.0
+    x = [dot.flops_per_byte for dot in dots] + [ridge] * bool(ridge)
+    y = [dot.flops_per_s for dot in dots] + [peak] * bool(peak)
+    left, right = min(x) / 2.5, max(max(x) * 2.5, ridge * 8)
+    low, high = min(y) / 4, max(y) * 3
+    ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, high))
+    ax.set_xlabel("arithmetic intensity (FLOP/byte)")
+    ax.set_ylabel("FLOP/s")
+    ax.yaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.grid(color=LIGHT, linewidth=0.5, alpha=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(which="minor", length=0)
+    where = "this machine" if roofline.name == HERE else roofline.name
+    what = f"{'Roofline of' if bandwidth else 'Achieved on'} {where}, {roofline.dtype}"
+    ax.set_title(f"{what}; area: share of time", fontsize=9.5)
+    if bandwidth:
+        ax.plot([left, ridge, right], [left * bandwidth, peak, peak], color=INK, lw=1.2, zorder=1)
+        ax.axvline(ridge, color=MUTED, lw=0.7, ls=":", zorder=1)
+        _note(ax, f"ridge at {ridge:.3g} FLOP/byte", (ridge, low), (-4, 5), "right")
+        middle = math.sqrt(left * ridge)
+        _note(ax, humanize(bandwidth, "B/s"), (middle, middle * bandwidth), (-6, 6), "right")
+    elif peak:
+        ax.axhline(peak, color=INK, lw=1.2, zorder=1)
+    if peak:
+        _note(ax, f"peak {humanize(peak, 'FLOP/s')}", (right, peak), (-2, 11), "right")
+    ax.scatter(
+        [dot.flops_per_byte for dot in dots],
+        [dot.flops_per_s for dot in dots],
+        s=[_SMALLEST_DOT + _LARGEST_DOT * dot.share for dot in dots],
+        c=[_COLORS.get(dot.kind, _GREY) for dot in dots],
+        alpha=0.75,
+        edgecolors="white",
+        linewidths=0.6,
+        zorder=3,
+    )
+    _label_dots(ax, dots)
+
+
+def _note(
+    ax: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], side: str
+) -> None:
+    ax.annotate(
+        text,
+        at,
+        xytext=offset,
+        textcoords="offset points",
+        ha=side,
+        fontsize=7.5,
+        color=MUTED,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+    )
+
+
+def _label_dots(ax: Axes, dots: Sequence[Dot]) -> None:
+    """Names the largest dots in a column right of the axes; those in one place are one."""
+    places: dict[tuple[float, float], list[Dot]] = {}  # rate, intensity
+    for dot in dots:
+        place = float(f"{dot.flops_per_s:.3g}"), float(f"{dot.flops_per_byte:.3g}")
+        places.setdefault(place, []).append(dot)
+    shares = {place: sum(dot.share for dot in same) for place, same in places.items()}
+    largest = sorted(shares, key=lambda place: -shares[place])[:_LABELLED]
+    ordered = sorted(largest, reverse=True)  # so that leader lines do not cross
+    low, high = np.log(ax.get_ylim())
+    heights = [(math.log(rate) - low) / (high - low) for rate, _ in ordered]
+    for (rate, intensity), height in zip(ordered, _spread(heights), strict=True):
+        same = places[rate, intensity]
+        times = f" ×{len(same)}" if len(same) > 1 else ""
+        ax.annotate(
+            f"{shortened(same[0].layer)}{times}  {shares[rate, intensity]:.1%}",
+            (intensity, rate),
+            xytext=(1.02, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=7.5,
+            color=INK,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": MUTED, "lw": 0.5, "relpos": (0, 0.5)},
+            zorder=2,
+        )
+
+
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Heights in falling order, moved apart to at least the gap between two labels."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(min(height, placed[-1] - _LABEL_GAP) if placed else height)
+    floor = 0.02
+    for k in reversed(range(len(placed))):
+        placed[k] = max(placed[k], floor)
+        floor = placed[k] + _LABEL_GAP
+    return placed

@@ -1,0 +1,1 @@
+"""What every channel group becomes: shrinking, expanding, taking weights, JSON."""

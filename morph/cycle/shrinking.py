@@ -1,0 +1,207 @@
+"""A shrink phase: who measures, who decides, and what is cut at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from morph.architecture.architecture import Architecture, names_in
+from morph.architecture.shrink import shrink
+from morph.budget.amounts import floors_of
+from morph.budget.controller import Controller, Schedule
+from morph.budget.trim import strongest_within
+from morph.cycle.config import CycleConfig, target_cost
+from morph.network import Variables
+from morph.resize.compact import compact
+from morph.training.gated import with_gates
+from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.trace import trace_channels
+from regularizers.costs.cost import Cost
+from regularizers.objective.regularizer import FRESH, NetworkRegularizer
+from regularizers.patterns import matched, parse
+
+
+@dataclass(kw_only=True)
+class Shrinking:
+    """What a shrink phase has besides: who measures, who decides, and the strength in force.
+
+    Attributes:
+        graph: of the network at the phase's start.
+        regularizer: pulls on its channels and blocks.
+        measure: from params to strengths; compiled once.
+        controller: moves the strength.
+        strength: in force.
+    """
+
+    graph: ChannelGraph
+    regularizer: NetworkRegularizer
+    measure: Callable[[Any], dict[str, np.ndarray]]
+    controller: Controller
+    strength: float
+
+
+def begin(
+    config: CycleConfig, graph: ChannelGraph, variables: Variables, budget: float, steps: int
+) -> Shrinking:
+    """The regularizer and the budget controller of a shrink phase.
+
+    Args:
+        config: how to learn.
+        graph: of the network to shrink.
+        variables: its weights.
+        budget: to shrink to, in the unit of the target's cost.
+        steps: of the phase.
+    """
+    regularizer = make_regularizer(config, graph, target_cost(config, graph))
+    controller = Controller(
+        regularizer=regularizer,
+        schedule=Schedule(
+            budget_ratio=budget / regularizer.seed_cost,
+            start=steps // 20,
+            end=int(steps * (1.0 - config.settle)),
+        ),
+        min_width=make_floors(config, graph),
+        round_to=config.round_to,
+    )
+    compiled = jax.jit(regularizer.strengths)
+    if regularizer.gated:
+        variables = with_gates(variables, graph, regularizer.gated)
+
+    def measure(params: Any) -> dict[str, np.ndarray]:
+        return jax.device_get(compiled(params))
+
+    return Shrinking(
+        graph=graph,
+        regularizer=regularizer,
+        measure=measure,
+        controller=controller,
+        strength=controller.initial_strength(measure(variables["params"])),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trimmed:
+    """What is left at the end of a shrink phase.
+
+    Attributes:
+        step: relative to the network at its start.
+        masked: that network's variables, with what goes set to zero.
+        small: those of the network that is left.
+    """
+
+    step: Architecture
+    masked: Variables
+    small: Variables
+
+
+def trimmed(
+    config: CycleConfig,
+    shrinking: Shrinking,
+    predict: Callable[..., Any],
+    params: Any,
+    saliency: Mapping[str, np.ndarray],
+    variables: Variables,
+    budget: float,
+    x: Any,
+) -> Trimmed:
+    """Removes the silent blocks, then cuts channels until the budget is met.
+
+    Args:
+        config: how to learn.
+        shrinking: of the phase.
+        predict: the network at its start, without gates.
+        params: what strengths are measured of.
+        saliency: of the channels.
+        variables: what is kept, without gates.
+        budget: in the unit of the target's cost.
+        x: an input.
+    """
+    graph, regularizer = shrinking.graph, shrinking.regularizer
+    removed = regularizer.silent_blocks(params)
+    if not removed:
+        worth = regularizer.worth(shrinking.measure(params), saliency)
+        step = shrink(graph, _keep(config, graph, regularizer, worth, budget))
+    else:
+        first = shrink(graph, {}, removed=removed)
+        left = first.take(graph.mask({**variables, "params": params}, {}, removed))
+        rest = trace_channels(compact(predict, first), left, x)
+        own = make_regularizer(config, rest, target_cost(config, rest))
+        names = names_in(first, Architecture.of_seed(rest))
+        worth = own.worth(
+            jax.device_get(jax.jit(own.strengths)(left["params"])),
+            {g.group: saliency[names.get(g.group, g.group)] for g in own.groups},
+        )
+        step = first.then(shrink(rest, _keep(config, rest, own, worth, budget)))
+    alive = {
+        name: np.isin(np.arange(group.seed_width), group.parents)
+        for name, group in step.groups.items()
+        if group.width
+    }
+    masked = graph.mask(variables, alive, removed)
+    return Trimmed(step=step, masked=masked, small=step.take(masked))
+
+
+def _keep(
+    config: CycleConfig,
+    graph: ChannelGraph,
+    regularizer: NetworkRegularizer,
+    worth: Mapping[str, np.ndarray],
+    budget: float,
+) -> dict[str, np.ndarray]:
+    return strongest_within(
+        regularizer.cost,
+        worth,
+        budget,
+        min_width=make_floors(config, graph),
+        round_to=config.round_to,
+        fill=True,
+    )
+
+
+def make_regularizer(
+    config: CycleConfig, graph: ChannelGraph, cost: Cost, *, strict: bool = False
+) -> NetworkRegularizer:
+    """What pulls on the channels of a network.
+
+    Args:
+        config: names the penalties and their strengths.
+        graph: of the seed network, or of one that is left of it.
+        cost: of that graph.
+        strict: refuse patterns that match nothing; of a seed they all must match something.
+
+    Raises:
+        ValueError: if the penalties do not fit the graph.
+    """
+    penalty: str | dict[str, str] = config.penalty
+    if "=" in config.penalty:
+        penalty = parse(config.penalty, "penalty", str)
+    strengths = parse(config.strengths, "strengths", float)
+    if not strict:
+        penalty = penalty if isinstance(penalty, str) else matched(graph, penalty)
+        strengths = matched(graph, strengths)
+    has_gates = "gates" in (penalty if isinstance(penalty, str) else penalty.values())
+    return NetworkRegularizer(
+        graph,
+        cost,
+        penalty,
+        threshold=0.0,
+        relative_to=FRESH,
+        strengths=strengths,
+        blocks=config.blocks and not has_gates,
+    )
+
+
+def make_floors(
+    config: CycleConfig, graph: ChannelGraph, *, strict: bool = False
+) -> dict[str, int]:
+    """The least width of every group; see `make_regularizer`.
+
+    Raises:
+        ValueError: if a floor is none, or, where `strict`, a pattern matches nothing.
+    """
+    floors = parse(config.floors, "floors", int)
+    return floors_of(graph, config.min_width, floors if strict else matched(graph, floors))

@@ -1,0 +1,69 @@
+"""Everything that a person can mend, and optional packages that are missing."""
+
+from __future__ import annotations
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop and left a checkpoint."""
+
+
+class ConfigError(ValueError):
+    """Settings that make no sense, or that this network cannot follow."""
+
+
+class DataError(ValueError):
+    """Data that nothing can be learned from."""
+
+
+class BudgetError(ValueError):
+    """A budget that no widths can meet."""
+
+
+class WorkdirError(RuntimeError):
+    """A working directory that belongs to another run or cannot be used."""
+
+
+class MeshError(RuntimeError):
+    """Devices or processes that cannot work together as asked."""
+
+
+class NativeError(ValueError):
+    """The model's own code cannot run at the widths of an architecture."""
+
+
+class ArchitectureError(ValueError):
+    """A file that is not an architecture, or an architecture that does not fit."""
+
+
+class TrainingDivergedError(FloatingPointError):
+    """The loss is not a number any more."""
+
+
+class ContainerError(ValueError):
+    """The bytes are not those of a network that this version can read."""
+
+
+class ExportError(ValueError):
+    """A network that a target cannot run, or data that do not fit it."""
+
+
+class MissingExtraError(ModuleNotFoundError):
+    """A package that is not installed, and how to install it."""
+
+
+def need(what: str, missing: ModuleNotFoundError | None, extra: str) -> None:
+    """Raises if the packages of an extra are not installed.
+
+    Args:
+        what: that needs them, for the message.
+        missing: what importing them raised; None if they are there.
+        extra: its name.
+
+    Raises:
+        MissingExtraError: with the command that installs them.
+    """
+    if missing is not None:
+        raise MissingExtraError(
+            f"{what} needs packages that are not installed ({missing}): "
+            f"pip install 'morph-jax[{extra}]'"
+        ) from missing

@@ -1,0 +1,1 @@
+"""Values that stand where kernels stood: tensor networks and compressed kernels."""

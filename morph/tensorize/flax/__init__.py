@@ -1,0 +1,1 @@
+"""Layers whose kernels are tensor networks from the start, for Linen and NNX."""

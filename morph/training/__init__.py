@@ -1,0 +1,1 @@
+"""Training a network: data, losses, optimizers, the step, and the loop that runs it."""

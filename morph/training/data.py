@@ -1,0 +1,195 @@
+"""What training eats: sets or pipelines, in chunks that any step number can recompute."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from morph.errors import DataError
+
+T = TypeVar("T")
+AHEAD = 2  # chunks that wait on the device: one is used, one is there, one is on its way
+
+
+class Batch(NamedTuple):
+    """Inputs and labels, numpy or JAX."""
+
+    x: Any  # [n, ...]
+    y: Any  # int [n], or what the loss takes
+
+
+@runtime_checkable
+class Pipeline(Protocol):
+    """Batches from anywhere: a Grain loader, a generator over files.
+
+    Example:
+        >>> class Noise:
+        ...     def batches(self, start):
+        ...         for step in itertools.count(start):
+        ...             rng = np.random.default_rng(step)
+        ...             yield Batch(rng.normal(size=(32, 8)), rng.integers(0, 10, 32))
+        >>> isinstance(Noise(), Pipeline)
+        True
+    """
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Endless batches of one size, from number `start` of the whole run on.
+
+        The same number must always give the same batch: then a run that was stopped ends as if it
+        had not been.
+        """
+        ...
+
+
+def batches(
+    examples: int, batch_size: int, *, seed: int, start: int
+) -> Iterator[Int[np.ndarray, " batch"]]:
+    """Endless shuffled batches, from step `start` on; the same for the same seed, always.
+
+    Every epoch is a new permutation; its last, incomplete batch is left out.
+
+    Raises:
+        DataError: if there are fewer examples than a batch has.
+    """
+    per_epoch = batches_per_epoch(examples, batch_size)
+    epoch, offset = divmod(start, per_epoch)
+    while True:
+        order = np.random.default_rng((seed, epoch)).permutation(examples)
+        for i in range(offset, per_epoch):
+            yield order[i * batch_size : (i + 1) * batch_size]
+        epoch, offset = epoch + 1, 0
+
+
+def batches_per_epoch(examples: int, batch_size: int) -> int:
+    """Whole batches in an epoch.
+
+    Raises:
+        DataError: if a batch is larger than the set.
+    """
+    if batch_size > examples:
+        raise DataError(
+            f"batch_size is {batch_size}, but there are only {examples} training examples. "
+            f"Choose a batch_size of at most {examples}."
+        )
+    return examples // batch_size
+
+
+def chunk_ends(start: int, steps: int, size: int) -> list[int]:
+    """The steps at which compiled chunks end: the multiples of `size`, and the last step.
+
+    They depend on nothing else, so that a resumed run computes the same chunks.
+
+    Example:
+        >>> chunk_ends(0, 23, 10), chunk_ends(10, 23, 10)
+        ([10, 20, 23], [20, 23])
+    """
+    return [*range((start // size + 1) * size, steps, size), steps] if start < steps else []
+
+
+def chunks(
+    data: Batch | Pipeline,
+    batch_size: int,
+    ends: Sequence[int],
+    *,
+    start: int,
+    seed: int,
+    offset: int = 0,
+    put: Callable[[Any], Any] = jax.device_put,
+) -> Iterator[Any]:
+    """What each chunk of steps of a phase trains on.
+
+    Args:
+        data: a whole set, or a pipeline.
+        batch_size: of a whole set; a pipeline has its own.
+        ends: the step that each chunk ends at; see `chunk_ends`.
+        start: the step of the phase that the first chunk starts at.
+        seed: of the shuffling of a whole set.
+        offset: the steps of the run before this phase: where a pipeline goes on.
+        put: brings a pipeline's chunk to the devices, ahead of its use.
+
+    Yields:
+        Of a whole set the indices int [k, batch] of its batches, of a pipeline the batches
+        themselves, a `Batch` of [k, batch, ...].
+    """
+    lengths = np.diff([start, *ends])
+    if isinstance(data, Pipeline):
+        stream = data.batches(offset + start)
+        stacked = (
+            _stacked(stream, int(k), offset + int(end))
+            for k, end in zip(lengths, ends, strict=True)
+        )
+        yield from prefetched(map(put, stacked), AHEAD)
+    else:
+        indices = batches(len(data.x), batch_size, seed=seed, start=start)
+        for k in lengths:
+            yield np.stack(list(itertools.islice(indices, int(k))))
+
+
+def _stacked(stream: Iterator[Batch], count: int, end: int) -> Batch:
+    """`count` batches, the last of which is number `end` of the run."""
+    found = list(itertools.islice(stream, count))
+    if len(found) < count:
+        raise DataError(
+            f"the pipeline ended after {end - count + len(found)} batches; training needs at least "
+            f"{end}. Let `batches(start)` repeat the data without end."
+        )
+    try:
+        return Batch(*(np.stack(list(map(np.asarray, part))) for part in zip(*found, strict=True)))
+    except ValueError as error:
+        shapes = sorted({np.shape(batch[0]) for batch in found})
+        raise DataError(
+            f"all batches of a pipeline must have one shape, found inputs of {shapes}; drop the "
+            "incomplete last batch of an epoch."
+        ) from error
+
+
+def prefetched(items: Iterator[T], ahead: int) -> Iterator[T]:
+    """The same items, of which up to `ahead` are made by another thread while one is used."""
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(ahead)
+    closed = threading.Event()
+
+    def offer(item: tuple[bool, Any]) -> bool:
+        while not closed.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not offer((True, item)):
+                    return
+            offer((False, None))
+        except BaseException as error:  # raised again where the items are used
+            offer((False, error))
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, item = ready.get()
+            if more:
+                yield item
+            elif item is not None:
+                raise item
+            else:
+                return
+    finally:
+        closed.set()
+        thread.join()
+
+
+def resident(data: Batch | Pipeline) -> Batch | None:
+    """A whole set on the device, or None for a pipeline."""
+    return None if isinstance(data, Pipeline) else Batch(*map(jnp.asarray, data))

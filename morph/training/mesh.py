@@ -1,0 +1,155 @@
+"""Devices and processes: where arrays lie, and how processes agree.
+
+A run is the same program in every process. All hold the whole data set; a batch is cut over the
+devices of all of them, everything else lies on each. Whatever depends on one process alone (its
+files, its clock, its signals) comes from process 0, or is agreed on.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from morph.errors import MeshError
+
+
+def connect(
+    coordinator: str | None = None,
+    process_id: int | None = None,
+    num_processes: int | None = None,
+    *,
+    timeout_s: int = 300,
+) -> bool:
+    """Joins the processes of a run; must come before anything else is asked of JAX.
+
+    Args:
+        coordinator: `host:port` of process 0, the same in all processes.
+        process_id: this process's number, from 0.
+        num_processes: how many there are.
+        timeout_s: how long to wait for the others.
+
+    Returns:
+        Whether there is anything to join: if nothing is given, only tasks that Slurm's `srun`
+        started together are, with what Slurm tells them.
+
+    Raises:
+        MeshError: if only some are given, they contradict each other, or the others do not come.
+    """
+    given = (coordinator, process_id, num_processes)
+    if all(value is None for value in given):
+        if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
+            return False
+    elif any(value is None for value in given):
+        raise MeshError(
+            "coordinator, process_id and num_processes belong together; found "
+            f"coordinator={coordinator}, process_id={process_id}, num_processes={num_processes}"
+        )
+    try:
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, initialization_timeout=timeout_s
+        )
+    except (RuntimeError, ValueError) as error:
+        raise MeshError(
+            f"process {process_id} of {num_processes} cannot join the others at {coordinator}: "
+            f"{error}"
+        ) from error
+    return True
+
+
+def data_mesh() -> Mesh:
+    """All devices of all processes, along one axis."""
+    return Mesh(np.asarray(jax.devices()), ("data",))
+
+
+def check_divisible(batch_size: int, mesh: Mesh) -> None:
+    """Raises `MeshError` if a batch cannot be cut evenly over the devices of a mesh."""
+    if batch_size % mesh.size:
+        raise MeshError(
+            f"a batch of {batch_size} examples cannot be cut evenly over {mesh.size} devices; "
+            f"choose a batch_size that is a multiple of {mesh.size}, or fewer devices"
+        )
+
+
+def replicated(tree: Any, mesh: Mesh) -> Any:
+    """The arrays of a tree, equal in all processes, whole on every device of a mesh."""
+    place = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: _placed(leaf, place), tree)
+
+
+def split(chunk: Any, mesh: Mesh) -> Any:
+    """Arrays [steps, batch, ...], equal in all processes; each device gets its part of a batch.
+
+    Raises:
+        MeshError: if the batch cannot be cut evenly.
+    """
+    for leaf in jax.tree.leaves(chunk):
+        check_divisible(leaf.shape[1], mesh)
+    place = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
+    return jax.tree.map(lambda leaf: _placed(leaf, place), chunk)
+
+
+def _placed(leaf: Any, place: NamedSharding) -> jax.Array:
+    if isinstance(leaf, jax.Array) and (jax.process_count() == 1 or not leaf.is_fully_addressable):
+        return jax.device_put(leaf, place)
+    value = np.asarray(leaf)
+    return jax.make_array_from_callback(value.shape, place, lambda part: value[part])
+
+
+def local(tree: Any) -> Any:
+    """The arrays of a replicated tree as this process's own, tied to no device."""
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
+
+
+def is_first() -> bool:
+    """Whether this is process 0, which alone writes files and talks."""
+    return jax.process_index() == 0
+
+
+def any_of(*wishes: bool) -> tuple[bool, ...]:
+    """For each wish whether any process has it; all get the same answer at the same time."""
+    if jax.process_count() == 1:
+        return wishes
+    gathered = multihost_utils.process_allgather(np.asarray(wishes))  # [processes, wishes]
+    return tuple(map(bool, gathered.any(0)))
+
+
+def from_first(produce: Callable[[], Any]) -> Any:
+    """What process 0 makes, for all processes; the others wait and make nothing.
+
+    Raises:
+        Exception: what `produce` raises, in process 0.
+        MeshError: with its message, in the others.
+    """
+    if jax.process_count() == 1:
+        return produce()
+    sent, failure = b"", None
+    if is_first():
+        try:
+            sent = pickle.dumps((produce(), None))
+        except Exception as error:  # it goes on below, in every process
+            failure = error
+            sent = pickle.dumps((None, f"{type(error).__name__}: {error}"))
+    value, message = pickle.loads(_broadcast(sent))
+    if failure is not None:
+        raise failure
+    if message is not None:
+        raise MeshError(f"process 0 failed: {message}")
+    return value
+
+
+def _broadcast(data: bytes) -> bytes:
+    """Process 0's bytes; not its arrays, whose negative zeros a sum over processes would lose."""
+    size = np.frombuffer(len(data).to_bytes(8, "little"), np.uint8)
+    size = np.asarray(multihost_utils.broadcast_one_to_all(size))
+    buffer = np.zeros(int.from_bytes(size.tobytes(), "little"), np.uint8)
+    if is_first():
+        buffer[:] = np.frombuffer(data, np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()

@@ -1,0 +1,131 @@
+"""The vocabulary of channel graphs: read first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from regularizers.channels import jaxprs
+from regularizers.channels.axes import Axis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One axis of one variable that carries a group."""
+
+    path: str
+    axis: int
+    produces: bool
+    consumes: bool
+    kind: str  # kernel, scale, shift, table; statistic where it is not trained
+
+    def __str__(self) -> str:
+        verb = " and ".join(v for v, on in self._verbs() if on)
+        return f"{self.path} axis {self.axis} ({self.kind}, {verb})"
+
+    def _verbs(self) -> tuple[tuple[str, bool], ...]:
+        return (("produces", self.produces), ("consumes", self.consumes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """A layer that sees a number in dead channels, which its bias can take.
+
+    Attributes:
+        kernel: the path of its kernel.
+        axis: the kernel's axis along which the dead channels lie.
+        free: the axes of the kernel that are those of the bias, in order.
+        bias: the path of its bias.
+        number: what a dead channel holds, e.g. 1/2 behind a sigmoid.
+    """
+
+    kernel: str
+    axis: int
+    free: tuple[int, ...]
+    bias: str
+    number: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Axis positions over variables and activations that must keep the same width.
+
+    Attributes:
+        name: of the first layer that produces it.
+        width: the number of channels.
+        members: the axes of variables that carry it.
+        exact: whether removing dead channels is the same as zeroing what produces them.
+        why_inexact: why not, and where.
+        folds: the layers whose biases can take what dead channels hold; then `ChannelGraph.fold`
+            makes removing them exact.
+    """
+
+    name: str
+    width: int
+    members: tuple[Member, ...]
+    exact: bool
+    why_inexact: str = ""
+    folds: tuple[Fold, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """One leaf of the variables: its seed shape and what its axes are made of."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    axes: tuple[Axis, ...]
+    produces: frozenset[int]  # axes
+    consumes: frozenset[int]  # axes
+    kind: str
+    trained: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedAxis:
+    """One axis of a variable, or a stretch of it, whose width is fixed."""
+
+    path: str
+    axis: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinGroup:
+    """The axes that are fixed for one reason, at one line of the user's ("" where unknown)."""
+
+    reason: str
+    source: str
+    axes: tuple[PinnedAxis, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One matrix product or convolution: what the costs count.
+
+    Attributes:
+        kernel: the path of the kernel variable; empty for a product of activations.
+        count: how often one call runs it: the length of the scans around it (a `while` counts
+            once), and once on every device of a `shard_map`.
+        branches: the (`cond`, branch) pairs that it stands in, of which one runs.
+    """
+
+    primitive: jaxprs.Primitive
+    layer: str
+    kernel: str
+    lhs: tuple[Axis, ...]
+    rhs: tuple[Axis, ...]
+    out: tuple[Axis, ...]
+    params: Mapping[str, Any] = field(repr=False)
+    count: int = 1
+    branches: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+
+
+def layer_name(path: str) -> str:
+    """`params/Block_0/Conv_0/kernel` -> `Block_0/Conv_0`."""
+    parts = path.split("/")
+    if len(parts) > 1 and parts[0] == "params":
+        parts = parts[1:]
+    return "/".join(parts[:-1] if len(parts) > 1 else parts)

@@ -1,0 +1,68 @@
+"""Which consumers see a dead channel as exactly zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from regularizers.channels import jaxprs
+from regularizers.channels.dead import Use, find_dead
+from regularizers.channels.exactness import find_inexact
+from regularizers.channels.inference import Body
+from regularizers.channels.terms import Atom, atoms
+
+
+def inexact_reasons(
+    body: Body,
+    named: Mapping[str, Atom],
+    produces: Sequence[Collection[int]],
+    wanted: Callable[[int, str], bool] = lambda variable, group: True,
+) -> tuple[dict[str, str], dict[str, list[Use]], set[tuple[int, int]]]:
+    """The groups that are not exact when the given axes are zeroed.
+
+    Args:
+        body: the inferred function.
+        named: the groups.
+        produces: the axes of every variable.
+        wanted: whether those of variable i are zeroed for a group.
+
+    Returns:
+        The reason for each; what biases can take of those that can be folded; and the axes of
+        variables, (position, axis), that would have to be zeroed for the others to be exact.
+    """
+    groups = set(named.values())
+    names = {atom: name for name, atom in named.items()}
+    zeroed = [
+        frozenset((k, atom) for k, atom in pairs if wanted(i, names[atom]))
+        for i, pairs in enumerate(zeroed_pairs(body, groups, produces))
+    ]
+    exactness = find_inexact(body, groups, zeroed)
+    reasons: dict[str, str] = {}
+    uses: dict[str, list[Use]] = {}
+    closed: set[tuple[int, int]] = set()
+    if not exactness.reasons:
+        return reasons, uses, closed
+    dead = find_dead(body, exactness, len(produces))
+    for name, atom in named.items():
+        if atom in dead.reasons:
+            reason, source = dead.reasons[atom]
+            where = jaxprs.source_line(source)
+            reasons[name] = f"{reason} [{where}]" if where else reason
+        elif atom in dead.closable:
+            closed |= dead.closable[atom]
+            reasons[name] = "its dead channels are not zero where kernels take them in"
+        elif atom in dead.uses:
+            uses[name] = dead.uses[atom]
+            number = uses[name][0].number
+            reasons[name] = f"its dead channels are {number:.6g}; biases can take it, by graph.fold"
+    return reasons, uses, closed
+
+
+def zeroed_pairs(
+    body: Body, groups: Collection[Atom], produces: Sequence[Collection[int]]
+) -> list[frozenset[tuple[int, Atom]]]:
+    """For each input of `body`, the (axis, group) whose dead slices are zero."""
+    zeroed = [
+        frozenset((k, atom) for k in own for atom in atoms(axes[k]) if atom in groups)
+        for own, axes in zip(produces, body.inputs, strict=False)
+    ]
+    return zeroed + [frozenset()] * (len(body.inputs) - len(zeroed))

@@ -1,0 +1,74 @@
+"""Costs by name, for command lines and files: `flops`, `edge_tpu`, `0.5*flops + 0.5*V100`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from regularizers.calibration import calibrate
+from regularizers.channels.graph import ChannelGraph
+from regularizers.costs.activation import activation_bytes
+from regularizers.costs.cost import Cost, weighted
+from regularizers.costs.devices import DEVICES
+from regularizers.costs.energy import energy
+from regularizers.costs.flops import flops
+from regularizers.costs.latency import EDGE_TPU_NAME, latency
+from regularizers.costs.size import model_size
+from regularizers.messages import near
+
+
+def latency_here(graph: ChannelGraph) -> Cost:
+    """Seconds of one call on this machine, which is calibrated if it has not been."""
+    return latency(graph, calibrate())
+
+
+# A new cost is a function and a row here.
+COSTS: Mapping[str, Callable[[ChannelGraph], Cost]] = {
+    "flops": flops,
+    "size": model_size,
+    "activation_bytes": activation_bytes,
+    "activation_peak": partial(activation_bytes, peak=True),
+    "energy": energy,
+    EDGE_TPU_NAME: partial(latency, device=EDGE_TPU_NAME),
+    "here": latency_here,
+    **{name: partial(latency, device=name) for name in DEVICES},
+}
+
+
+def check_name(spec: str) -> tuple[tuple[float, str], ...]:
+    """The weights and names in `spec`.
+
+    Raises:
+        ValueError: if a name is unknown (the message lists near matches), or a weight is none.
+    """
+    terms = []
+    for part in spec.split("+"):
+        weight, _, name = part.rpartition("*")
+        name = name.strip()
+        if name not in COSTS:
+            raise ValueError(f"no cost {name!r} in {spec!r}{near(name, COSTS)}")
+        try:
+            number = float(weight) if weight else 1.0
+        except ValueError:
+            number = math.nan
+        if not 0.0 < number < math.inf:
+            raise ValueError(f"{weight!r} in {spec!r} is no weight: a number above 0 is needed")
+        terms.append((number, name))
+    return tuple(terms)
+
+
+def cost_named(graph: ChannelGraph, spec: str) -> Cost:
+    """The cost of that name, or the weighted sum of several.
+
+    Args:
+        graph: the channel graph of the network.
+        spec: a name of `COSTS`, or e.g. `"0.5*flops + 0.5*edge_tpu"`.
+
+    Raises:
+        ValueError: if a name is unknown (the message lists near matches), or a weight is none.
+    """
+    terms = check_name(spec)
+    if terms == ((1.0, spec),):
+        return COSTS[spec](graph)
+    return weighted([(weight, COSTS[name](graph)) for weight, name in terms])

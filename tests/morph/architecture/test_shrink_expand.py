@@ -1,0 +1,227 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import morph
+import regularizers as reg
+from experiments import networks
+from morph.architecture.expand import multiplied, width_multiplier
+from morph.cycle.starts import told_apart
+
+
+def traced(name):
+    model = networks.build(name, input_shape=(13, 11, 3), num_classes=7, width=0.5)
+    x = jax.ShapeDtypeStruct((1, 13, 11, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    return model, variables, x, reg.trace_channels(model.apply, variables, x)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return traced("resnet8")
+
+
+@pytest.fixture(scope="module")
+def graph():
+    """4 -> a (6) -> b (5, after exp: inexact) -> c (7) -> 3."""
+
+    def fn(v, x):
+        x = jax.nn.relu(x @ v["a"])
+        x = jnp.exp(x @ v["b"])
+        return jax.nn.relu(x @ v["c"]) @ v["d"]
+
+    sizes = {"a": (4, 6), "b": (6, 5), "c": (5, 7), "d": (7, 3)}
+    variables = {name: jnp.ones(shape) for name, shape in sizes.items()}
+    graph = reg.trace_channels(fn, variables, jnp.ones((1, 4)))
+    assert {name: group.exact for name, group in graph.groups.items()} == {
+        "a": True,
+        "b": False,
+        "c": True,
+    }
+    return graph
+
+
+def only(width, *alive):
+    return np.isin(np.arange(width), alive)
+
+
+# Shrink
+
+
+def test_keeps_alive_channels_in_order(graph):
+    arch = morph.shrink(graph, {"a": only(6, 1, 4, 5)})
+    assert arch.groups["a"].parents == (1, 4, 5)
+    assert all(type(parent) is int for parent in arch.groups["a"].parents)
+    assert arch.widths == {"a": 3, "b": 5, "c": 7}
+    assert arch.width_multiplier is None
+
+
+def test_takes_jax_masks_and_none_at_all(graph):
+    assert morph.shrink(graph, {"a": jnp.arange(6) < 2}).widths["a"] == 2
+    assert morph.shrink(graph, {}).resized == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("alive", "min_width", "parents"),
+    [
+        ((), 1, (0,)),
+        ((3,), 1, (3,)),
+        ((), 3, (0, 1, 2)),
+        ((4,), 3, (0, 1, 4)),
+        ((1, 4), 2, (1, 4)),
+        ((1, 4, 5), 2, (1, 4, 5)),
+        ((2,), 99, (0, 1, 2, 3, 4, 5)),
+        ((), 0, ()),
+    ],
+)
+def test_dead_channels_fill_up_to_the_minimal_width(graph, alive, min_width, parents):
+    arch = morph.shrink(graph, {"a": only(6, *alive)}, min_width=min_width)
+    assert arch.groups["a"].parents == parents
+
+
+def test_inexact_groups_stay_whole_unless_asked(graph):
+    alive = {"a": only(6, 0, 1), "b": only(5, 2)}
+    assert morph.shrink(graph, alive).widths == {"a": 2, "b": 5, "c": 7}
+    assert morph.shrink(graph, alive, inexact=True).widths == {"a": 2, "b": 1, "c": 7}
+
+
+def test_shrink_does_not_change_the_masks(graph):
+    alive = {"a": only(6)}
+    morph.shrink(graph, alive)
+    assert not alive["a"].any()
+
+
+def test_wrong_masks_are_refused(graph):
+    with pytest.raises(KeyError, match="no channel group 'e'; known are 'a', 'b', 'c'"):
+        morph.shrink(graph, {"e": only(6)})
+    with pytest.raises(ValueError, match=r"alive must be bool\[6\], found bool\[5\]"):
+        morph.shrink(graph, {"a": only(5)})
+    with pytest.raises(ValueError, match=r"alive must be bool\[6\], found int64\[6\]"):
+        morph.shrink(graph, {"a": np.arange(6)})
+
+
+# Expand
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "round_to", "widths"),
+    [
+        (1.0, 1, {"a": 6, "b": 17}),
+        (0.5, 1, {"a": 3, "b": 9}),
+        (1.25, 1, {"a": 8, "b": 21}),
+        (1.0, 4, {"a": 8, "b": 16}),
+        (0.0, 1, {"a": 1, "b": 1}),
+        (0.01, 8, {"a": 8, "b": 8}),
+    ],
+)
+def test_widths_are_rounded_and_never_zero(multiplier, round_to, widths):
+    assert multiplied({"a": 6, "b": 17}, multiplier, round_to) == widths
+
+
+def next_larger(widths, multiplier, round_to):
+    """The widths at the next multiplier where the rounding changes any of them."""
+    now = multiplied(widths, multiplier, round_to)
+    steps = [round_to * (now[name] / round_to + 0.5) / width for name, width in widths.items()]
+    return multiplied(widths, min(steps) * (1 + 1e-12), round_to)
+
+
+@pytest.mark.parametrize("round_to", [1, 4, 7])
+@pytest.mark.parametrize("share", [0.21, 0.5, 1.0, 3.3])
+@pytest.mark.parametrize("build", [reg.flops, reg.model_size], ids=["flops", "size"])
+def test_multiplier_is_the_largest_within_the_budget(resnet, build, share, round_to):
+    graph = resnet[3]
+    cost = build(graph)
+    rng = np.random.default_rng(0)
+    alive = {name: rng.random(width) < 0.7 for name, width in graph.widths.items()}
+    arch = morph.shrink(graph, alive)
+    budget = share * cost()
+    if budget < cost(dict.fromkeys(graph.widths, round_to)):
+        with pytest.raises(morph.BudgetError, match="cannot meet a budget"):
+            morph.expand(arch, cost, budget, round_to=round_to)
+        return
+    wide = morph.expand(arch, cost, budget, round_to=round_to)
+    assert cost(wide.widths) <= budget
+    assert all(width > 0 and width % round_to == 0 for width in wide.widths.values())
+    larger = next_larger(arch.widths, wide.width_multiplier, round_to)
+    assert larger != wide.widths
+    assert all(larger[name] >= width for name, width in wide.widths.items())
+    assert cost(larger) > budget
+
+
+def test_the_seed_at_its_own_cost_stays_the_seed(resnet):
+    graph = resnet[3]
+    seed = morph.Architecture.of_seed(graph)
+    same = morph.expand(seed, reg.flops(graph), reg.flops(graph)())
+    assert same.resized == frozenset()
+    assert same.mean_widths == seed.widths
+    assert 1.0 <= same.width_multiplier < 1.1
+
+
+def test_new_channels_are_fresh_or_clones_in_turn(graph):
+    arch = morph.shrink(graph, {"a": only(6, 1, 4)})
+    cost = reg.flops(graph)
+    fresh = morph.expand(arch, cost, cost({name: 3 * w for name, w in arch.widths.items()}))
+    assert fresh.groups["a"].parents == (1, 4, -1, -1, -1, -1)
+    warm = morph.expand(
+        arch, cost, cost({name: 3 * w for name, w in arch.widths.items()}), warm=True
+    )
+    assert warm.groups["a"].parents == (1, 4, 1, 4, 1, 4)
+    assert warm.width_multiplier == fresh.width_multiplier >= 3.0
+    narrow = morph.expand(arch, cost, cost(dict.fromkeys(arch.widths, 1)))
+    assert narrow.groups["a"].parents == (1,)
+
+
+def test_the_cost_may_be_any_function_of_widths():
+    widths = {"a": 10, "b": 4}
+    multiplier = width_multiplier(widths, lambda w: max(w["a"], 3 * w["b"]), 30)
+    assert multiplied(widths, multiplier) == {"a": 26, "b": 10}
+    # A cost that the widths do not change is always within its budget.
+    assert math.isfinite(width_multiplier(widths, lambda w: 1.0, 1.0))
+
+
+def test_impossible_budgets_are_refused(graph):
+    cost = reg.flops(graph)
+    arch = morph.Architecture.of_seed(graph)
+    least = 2 * (4 + 1 + 1 + 3)
+    assert morph.expand(arch, cost, least).widths == {"a": 1, "b": 1, "c": 1}
+    with pytest.raises(
+        morph.BudgetError, match=r"a budget of 17: the narrowest widths \(1 per group\) cost 18"
+    ):
+        morph.expand(arch, cost, least - 1)
+    with pytest.raises(morph.BudgetError, match=r"the narrowest widths \(8 per group\) cost"):
+        morph.expand(arch, cost, least, round_to=8)
+    with pytest.raises(morph.BudgetError, match="a budget of nan"):
+        morph.expand(arch, cost, float("nan"))
+
+
+def test_a_warm_expansion_keeps_the_function():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(5, (3, 3))(x))
+            x = nn.relu(nn.Conv(3, (3, 3))(x)) + nn.Conv(3, (1, 1))(x)
+            return nn.Dense(2)(nn.relu(nn.Dense(4)(x.reshape((x.shape[0], -1)))))
+
+    model, x = Net(), jax.random.normal(jax.random.key(1), (2, 4, 5, 2))
+    variables = model.init(jax.random.key(0), x)
+    graph = reg.trace_channels(model.apply, variables, x)
+    cost = reg.flops(graph)
+    wide = morph.expand(morph.Architecture.of_seed(graph), cost, 3.5 * cost(), warm=True)
+    assert all(w > graph.widths[name] for name, w in wide.widths.items())
+    alike = wide.take(variables)
+    apart = told_apart(wide, alike, jax.random.key(2))
+    run = jax.jit(morph.compact(model.apply, wide))
+    for widened in (alike, apart):
+        np.testing.assert_allclose(run(widened, x), model.apply(variables, x), rtol=1e-5, atol=1e-6)
+    # What clones give differs, and what makes them does not: only then do their gradients differ.
+    for name in ("Conv_1", "Conv_2", "Dense_0", "Dense_1"):
+        one, other = (each["params"][name] for each in (alike, apart))
+        assert np.abs(one["kernel"] / other["kernel"] - 1.0).max() > 0.1
+        np.testing.assert_array_equal(one["bias"], other["bias"])
+    np.testing.assert_array_equal(
+        alike["params"]["Conv_0"]["kernel"], apart["params"]["Conv_0"]["kernel"]
+    )
