@@ -4,7 +4,7 @@ The road: `trace_channels` -> a cost (`flops`, `model_size`, `latency`, ...) -> 
 -> your loss, or `proximal` around your optimizer. Useful alone, with a training loop of your own.
 """
 
-from regularizers.calibration import calibrate
+from regularizers.calibration.measure import calibrate
 from regularizers.channels.custom import couples
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Group
