@@ -11,7 +11,6 @@ seconds and ends at an accuracy of 0.98 to 0.99. The same command resumes a stop
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -49,6 +48,7 @@ from morph.files import write_text
 from morph.tensorize.diagram import to_dot
 from morph.training.data import Batch
 from morph.training.mesh import connect, is_first
+from regularizers import json_files
 from regularizers.costs.cost import SEEDS
 
 define_settings()
@@ -218,7 +218,7 @@ def show(display: Display, workdir: Path, result: CycleResult) -> None:
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:
     """The records of metrics.jsonl."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return list(json_files.read_records(workdir / "metrics.jsonl"))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from morph.architecture.architecture import Architecture
 from morph.errors import ExportError, need
 from morph.export.exported import Agreement, Exported
 from morph.files import write_text
+from regularizers import json_files
 from regularizers.channels.calls import flat_paths
 
 _missing: ModuleNotFoundError | None = None
@@ -154,7 +155,7 @@ def load(folder: str | Path) -> Bundle:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json_files.read(path)
     except (OSError, ValueError) as error:
         raise ExportError(f"{folder} is no bundle: cannot read {path.name}: {error}") from error
     files = manifest.get("files") if isinstance(manifest, dict) else None

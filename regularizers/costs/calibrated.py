@@ -19,8 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from regularizers import json_files
 from regularizers.costs.form import Form, numpy_of
 from regularizers.costs.work import Work
+from regularizers.json_files import JsonError
 
 FORMAT = "morph calibration 1"
 CALL = "call: calls"
@@ -114,15 +116,15 @@ class Calibration:
         return json.dumps({"format": FORMAT, **values}, indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Calibration:
+    def from_json(cls, text: str | bytes) -> Calibration:
         """The inverse of `to_json`.
 
         Raises:
             ValueError: if it is no calibration.
         """
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
+            values = json_files.parse(text)
+        except JsonError as error:
             raise ValueError(f"not a calibration, and no JSON: {error}") from None
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f'not a calibration: it does not say "format": "{FORMAT}"')
@@ -149,8 +151,8 @@ class Calibration:
             ValueError: if the file is no calibration. FileNotFoundError: if there is none.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:  # also what is no text
+            return cls.from_json(json_files.read_bytes(path))
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
 

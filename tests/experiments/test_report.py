@@ -213,8 +213,8 @@ def test_the_front_is_what_nothing_beats():
     ("file", "text", "told"),
     [
         ("results.json", "{", "results.json is broken"),
-        ("config.json", "[1]", "expected an object, found a list"),
-        ("metrics.jsonl", "oops\n{}\n", "broken in line 1"),
+        ("config.json", "[1]", "expected an object, found list"),
+        ("metrics.jsonl", "oops\n{}\n", "broken: line 1: Expecting value"),
         ("architecture.json", "{}", "not an architecture"),
     ],
 )
