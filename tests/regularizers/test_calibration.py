@@ -10,21 +10,20 @@ from rich.progress import Progress
 
 import regularizers as reg
 from regularizers import Calibration
-from regularizers.calibration import (
+from regularizers.calibration import timing
+from regularizers.calibration.fit import fit, nonnegative, robust
+from regularizers.calibration.machine import cache_path, device_name
+from regularizers.calibration.measure import (
     BusyMachineWarning,
-    cache_path,
-    device_name,
     measure,
     summarise,
-    timing,
     work_of,
 )
-from regularizers.calibration.fit import fit, nonnegative, robust
 from regularizers.calibration.programs import Program, conv, dense, designed, relu
 from regularizers.costs.calibrated import amounts
 from regularizers.costs.form import EXACT
 
-MODULE = sys.modules["regularizers.calibration"]  # `reg.calibrate` is the function
+MODULE = sys.modules["regularizers.calibration.measure"]
 
 
 def tiny():
