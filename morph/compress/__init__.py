@@ -6,7 +6,7 @@ from regularizers.lazy import lazy
 
 if TYPE_CHECKING:
     from morph.compress.cluster import clustered, shared
-    from morph.compress.coding.container import Contents, load, pack, save, unpack
+    from morph.compress.coding.container import Contents, load, pack, same, save, unpack
     from morph.compress.curves import Sensitivity, sensitivity
     from morph.compress.fixed_point import FixedPoint, FixedPointCodes, equalized
     from morph.compress.fixed_point_closest import closest
@@ -46,6 +46,7 @@ __all__ = [
     "one_shot",
     "pack",
     "pruned",
+    "same",
     "save",
     "sensitivity",
     "shared",
