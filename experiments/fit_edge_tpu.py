@@ -44,6 +44,7 @@ import numpy as np
 from absl import flags
 
 from experiments.published import PUBLISHED, FitError, Network, read_published, read_tables
+from morph.untrusted import printable
 from regularizers.costs.edge_tpu import EDGE_TPU, EdgeTPU, seconds
 from regularizers.costs.form import EXACT
 
@@ -334,7 +335,7 @@ def main(argv: Sequence[str]) -> None:
             raise FitError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
         run(options, " ".join(["python -m experiments.fit_edge_tpu", *argv[1:]]))
     except (FitError, flags.Error, OSError, json.JSONDecodeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -48,6 +48,7 @@ from morph.files import write_text
 from morph.tensorize.diagram import to_dot
 from morph.training.data import Batch
 from morph.training.mesh import connect, is_first
+from morph.untrusted import printable
 from regularizers import json_files
 from regularizers.costs.cost import SEEDS
 
@@ -234,7 +235,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"\n{stop}. To resume: {command}", file=sys.stderr)
         sys.exit(130)
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from rich.console import Console
 from rich.table import Table
 
 from experiments import datasets
 from experiments.console.display import humanize
+from experiments.console.terminal import terminal
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
 from morph.architecture.architecture import Architecture
@@ -48,6 +48,7 @@ from morph.training.step import (
     loops_well,
     make_step,
 )
+from morph.untrusted import printable
 from regularizers.calibration.timing import compiled, interleaved
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.trace import trace_channels
@@ -257,7 +258,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         options(list(argv))
     except flags.Error as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
     if options.help:
         print(f"{__doc__}\n{options.get_help()}")
@@ -266,9 +267,9 @@ def main(argv: Sequence[str]) -> None:
     try:
         learned, own = study(options)
     except (TrainingDivergedError, WorkdirError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
-    Console().print(table_of(learned, own.costs))
+    terminal().print(table_of(learned, own.costs))
     if options.output:
         data = {
             "command": shlex.join(["python", "-m", "experiments.targets", *argv[1:]]),

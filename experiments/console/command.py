@@ -10,6 +10,7 @@ from absl import flags, logging
 from rich.console import Console
 
 from experiments import datasets
+from experiments.console.terminal import terminal
 from morph.cycle.checkpoint import WorkdirError
 from morph.errors import (
     ArchitectureError,
@@ -22,6 +23,7 @@ from morph.errors import (
     MissingExtraError,
     TrainingDivergedError,
 )
+from morph.untrusted import printable
 
 # What a person can cause; everything else is a bug and shows its traceback.
 USER_ERRORS = (
@@ -69,10 +71,10 @@ def launch(
             return
         if len(rest) > 1:
             raise ConfigError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
-        run(options, command, Console())
+        run(options, command, terminal())
     except KeyboardInterrupt:
         print(f"\nstopped; what was finished stays. To go on: {command}", file=sys.stderr)
         sys.exit(130)
     except causes as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)

@@ -17,6 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from experiments.console.terminal import Clean, terminal
+
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 _LEVELS = "▁▂▃▄▅▆▇█"
 _REMOVED = "·"
@@ -144,7 +146,7 @@ class Display:
         ...     display.update(1, loss=2.30, cost_ratio=1.0, strength=1e-3)
     """
 
-    console: Console = dataclasses.field(default_factory=Console)
+    console: Console = dataclasses.field(default_factory=terminal)
     budget_ratio: float | None = None
     seed_widths: Mapping[str, int] = dataclasses.field(default_factory=dict)
     live_interval_s: float = 0.1
@@ -246,7 +248,7 @@ class Display:
             lines.append(Text("  ".join(metrics)))
         if widths := self._widths(progress):
             lines.append(Text(widths, no_wrap=True, overflow="ellipsis"))
-        return Group(*lines)
+        return Clean(renderable=Group(*lines))  # the live panel passes by the console's own
 
     def _widths(self, progress: _Progress) -> str:
         return _described_widths(progress.widths, self.seed_widths) if progress.widths else ""

@@ -22,6 +22,7 @@ from experiments.pictures.plots import (
     ORANGE,
     PURPLE,
     STYLE,
+    plain,
     require_matplotlib,
     shortened,
 )
@@ -134,7 +135,7 @@ def draw_costs(graph: ChannelGraph, costs: Mapping[str, Cost], title: str = "") 
                 _draw_roofline(ax, roofline)
             for ax in axes[len(rooflines) - row * across :]:
                 ax.remove()
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
         present = [kind for kind in _COLORS if kind in bars.kinds]
         figure.legend(
             handles=[

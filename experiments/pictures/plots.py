@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from morph.untrusted import printable
+
 try:
     import matplotlib as mpl
     from matplotlib.axes import Axes
@@ -125,8 +127,13 @@ def _draw_widths(ax: "Axes", rows: Sequence[tuple[str, int, int, int]], slots: i
 
 
 def shortened(name: str) -> str:
-    """Returns the end of a long name, which tells more than its beginning."""
-    return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
+    """Returns the end of a long name, which tells more than its beginning, as plain text."""
+    return plain(name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :])
+
+
+def plain(text: str) -> str:
+    """Text for matplotlib: dollars are no formula, control characters are escapes."""
+    return printable(text).replace("$", r"\$")
 
 
 # Per panel: its title, and the records' keys it shows with their label, colour and line style.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from experiments.report.page import write_report
 from experiments.report.runs import RunError
+from morph.untrusted import printable
 
 
 def main(argv: Sequence[str]) -> None:
@@ -20,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
         for workdir in argv[1:]:
             print(write_report(workdir))
     except (RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -39,6 +39,9 @@ _PANELS: tuple[tuple[str, dict[str, str], dict[str, bool]], ...] = (
     ("Strength λ", {"strength": "λ"}, {}),
 )
 
+# Nothing is fetched, and no script runs.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
 
 def write_report(workdir: str | Path) -> Path:
     """Writes `report.html` into the working directory of a run, a sweep or a retraining.
@@ -73,6 +76,7 @@ def page_of(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
     )
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="color-scheme" content="light dark">\n<title>{esc(title)}</title>\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{esc(title)}</h1>\n"

@@ -80,7 +80,7 @@ def write(path: str | Path, data: Any) -> None:
 
 @cache
 def _validator() -> Any:
-    text = resources.files("morph").joinpath("architecture.schema.json").read_bytes()
+    text = resources.files("morph.architecture").joinpath("architecture.schema.json").read_bytes()
     return schemas.validator(json_files.parse(text))
 
 
