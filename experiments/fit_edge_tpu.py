@@ -47,6 +47,7 @@ from experiments.published import PUBLISHED, FitError, Network, read_published, 
 from morph.untrusted import printable
 from regularizers.costs.edge_tpu import EDGE_TPU, EdgeTPU, seconds
 from regularizers.costs.form import EXACT
+from regularizers.json_files import JsonError
 
 FITTED = ("utilisation", "depthwise_steps", "bytes_per_s", "startup_s")
 ALTERNATIVES: Mapping[str, tuple[Any, ...]] = {
@@ -334,7 +335,7 @@ def main(argv: Sequence[str]) -> None:
         if len(rest) > 1:
             raise FitError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
         run(options, " ".join(["python -m experiments.fit_edge_tpu", *argv[1:]]))
-    except (FitError, flags.Error, OSError, json.JSONDecodeError) as error:
+    except (FitError, flags.Error, OSError, JsonError) as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 

@@ -1,10 +1,13 @@
 import io
+import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+import experiments
 from experiments.console.display import Display, Result, figure_table, result_table, width_table
 from experiments.console.terminal import terminal
 
@@ -60,3 +63,10 @@ def test_other_tables_are_as_they_were():
     file = io.StringIO()
     Console(file=file, width=120).print(table)
     assert shown(lambda console: console.print(table)) == file.getvalue()
+
+
+def test_no_command_makes_a_console_of_its_own():
+    root = Path(experiments.__file__).parent
+    bare = re.compile(r"(?<!\w)Console\(")
+    found = [path.name for path in root.rglob("*.py") if bare.search(path.read_text("utf-8"))]
+    assert found == ["terminal.py"]
