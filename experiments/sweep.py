@@ -35,7 +35,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from rich.table import Table
 from experiments import datasets
 from experiments.console.command import USER_ERRORS, launch
 from experiments.console.display import Display, humanize
+from experiments.console.flags import config_of, define_settings
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
 from experiments.pictures import plots
@@ -54,30 +55,30 @@ from experiments.pictures.plots import Point
 from experiments.report import write_report
 from morph.architecture.architecture import Architecture
 from morph.cycle.config import CycleConfig
+from morph.cycle.members import Member, Trained
 from morph.cycle.progress import Outcome
-from morph.cycle.sweep import Member, Sweep, Trained
+from morph.cycle.sweep import Sweep
+from morph.cycle.unused import UNUSED_BY_SWEEP
 from morph.cycle.workdir import claim_workdir, load_variables, save_variables
 from morph.errors import ConfigError
 from morph.files import write_text
 from morph.network import Variables
 from morph.training.data import Batch
-from regularizers.objective.penalties import PENALTIES
 
 HOWS = ("vmap", "turn", "processes")
 KINDS = {"learned": "learned, from scratch", "shrunk": "shrunk, warm", "uniform": "uniform width"}
 # What a working directory is for; budgets and seeds may be added to it.
+# Of all settings the random seed says whose strengths are the unit.
 IDENTITY = (
-    "seed_network", "width", "dataset", "target", "penalty", "seed_steps", "shrink_steps",
-    "retrain_steps", "batch_size", "learning_rate", "shrink_learning_rate", "weight_decay",
-    "min_width", "round_to",
+    "seed_network", "width", "dataset",
+    *(setting.name for setting in fields(CycleConfig) if setting.name not in UNUSED_BY_SWEEP),
 )  # fmt: skip
-_DEFAULTS = CycleConfig(penalty="group_lasso")
+_DEFAULTS = {"penalty": "group_lasso", "blocks": False}
 
 
 def define_flags() -> flags.FlagValues:
     """The flags of this command, which shares names, and no values, with experiments.run."""
     own = flags.FlagValues()
-    d = _DEFAULTS
     flags.DEFINE_enum(
         "seed_network", "mlp", list(SEED_NETWORKS), "The network to begin with.", flag_values=own
     )
@@ -94,21 +95,10 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_list("only", None, "Of the budgets only these, for now.", flag_values=own)
     flags.DEFINE_enum("how", "vmap", HOWS, "Side by side, or one by one.", flag_values=own)
     flags.DEFINE_integer("jobs", 2, "Processes at a time.", 1, flag_values=own)
-    flags.DEFINE_string("target", d.target, "The cost; see experiments.run.", flag_values=own)
-    flags.DEFINE_enum("penalty", d.penalty, list(PENALTIES), "Of channels.", flag_values=own)
-    flags.DEFINE_integer("seed_steps", d.seed_steps, "Of the seed.", 1, flag_values=own)
-    flags.DEFINE_integer("shrink_steps", d.shrink_steps, "Of shrinking.", 1, flag_values=own)
-    flags.DEFINE_integer(
-        "retrain_steps", None, "From scratch; seed_steps + shrink_steps.", 1, flag_values=own
-    )
-    flags.DEFINE_integer("batch_size", d.batch_size, "Examples per step.", 1, flag_values=own)
-    flags.DEFINE_float("learning_rate", d.learning_rate, "Peak.", 0.0, flag_values=own)
-    flags.DEFINE_float(
-        "shrink_learning_rate", d.shrink_learning_rate, "Peak, shrinking.", 0.0, flag_values=own
-    )
-    flags.DEFINE_float("weight_decay", d.weight_decay, "L2 on kernels.", 0.0, flag_values=own)
-    flags.DEFINE_integer("min_width", d.min_width, "Of every group.", 1, flag_values=own)
-    flags.DEFINE_integer("round_to", d.round_to, "Uniform widths.", 1, flag_values=own)
+    define_settings(own)
+    own.set_default("retrain_steps", None)  # seed_steps + shrink_steps
+    for name, value in _DEFAULTS.items():
+        own.set_default(name, value)
     flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
     return own
 
@@ -291,7 +281,7 @@ def points_of(rows: Sequence[Mapping[str, Any]], seed_cost: float) -> list[Point
         own = [row for row in rows if row["kind"] == kind]
         for budget in dict.fromkeys(row["budget"] for row in own):
             runs = [row for row in own if row["budget"] == budget]
-            accuracies = [row["accuracy"] for row in runs]
+            accuracies = [_value(row) for row in runs]
             points.append(
                 Point(
                     series=label,
@@ -303,6 +293,11 @@ def points_of(rows: Sequence[Mapping[str, Any]], seed_cost: float) -> list[Point
                 )
             )
     return points
+
+
+def _value(row: Mapping[str, Any]) -> float:
+    """The first metric; where an older sweep left it, the accuracy."""
+    return float(next(iter(row["metrics"].values()), row["accuracy"]))
 
 
 def table_of(points: Sequence[Point], cost: str) -> Table:
@@ -338,9 +333,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         raise ConfigError(f"--only={odd[0]:g} is none of the budgets ({listed})")
     if odd := [seed for seed in seeds if seed < 0]:
         raise ConfigError(f"--seeds must be at least 0, found {odd[0]}")
-    known = asdict(_DEFAULTS)
-    given: dict[str, Any] = {name: options[name].value for name in IDENTITY if name in known}
-    config = replace(_DEFAULTS, **given)
+    config = config_of(options)
     steps = options.retrain_steps or config.seed_steps + config.shrink_steps
     config = replace(config, retrain_steps=steps)
     data = datasets.load(options.dataset, options.data_dir)

@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from morph.architecture.architecture import Architecture
@@ -32,6 +31,17 @@ from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import key_of
 from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import Measure
+from morph.cycle.members import (
+    Member,
+    Pulling,
+    Record,
+    Trained,
+    kept,
+    obeyed,
+    seen,
+    stacked,
+    unstacked,
+)
 from morph.cycle.progress import Outcome
 from morph.cycle.recipe import Recipe
 from morph.cycle.shrinking import Trimmed, make_controller, make_regularizer, trimmed
@@ -48,61 +58,11 @@ from morph.training.losses import Loss, Metric
 from morph.training.step import Step, TrainState, loops_well
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
-from regularizers.objective.proximal import ProximalState, proximal
+from regularizers.objective.proximal import proximal
 from regularizers.objective.regularizer import NetworkRegularizer
 
 SEED, SHRINK, RETRAIN = range(3)  # the stages; randomness depends on them, as in a cycle's phases
 STAGES = ("seed", "shrink", "retrain")
-Record = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """One run of a sweep: a budget, as a ratio to the seed's cost, and a random seed."""
-
-    budget: float
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A network at the end of a stage.
-
-    Attributes:
-        architecture: relative to the seed network.
-        variables: at its widths.
-        metrics: on the test examples.
-        records: of every look: phase, step, loss, and what the controller saw.
-    """
-
-    architecture: Architecture
-    variables: Variables
-    metrics: Mapping[str, float]
-    records: tuple[Record, ...]
-
-    @property
-    def accuracy(self) -> float | None:
-        """On the test examples, a share; None if it was not asked for."""
-        return self.metrics.get("accuracy")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Pulling:
-    """What all shrinking shares: compiled once, however many runs there are.
-
-    Attributes:
-        regularizer: measures strengths and costs.
-        reference: the variables whose mean strengths are the unit.
-        strengths: of one run's parameters.
-        strengths_of_all: of stacked parameters.
-        tx: the proximal optimizer.
-    """
-
-    regularizer: NetworkRegularizer
-    reference: Variables
-    strengths: Callable[[Any], Any]
-    strengths_of_all: Callable[[Any], Any]
-    tx: optax.GradientTransformation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,11 +127,11 @@ class Sweep:
     def train_seeds(self, seeds: Sequence[int]) -> list[Trained]:
         """The seed network, once for every random seed."""
         variables = [self._drawn(seed, SEED) for seed in seeds]
-        states = _stacked([self._state(v, self._seed_tx) for v in variables])
+        states = stacked([self._state(v, self._seed_tx) for v in variables])
         states, records = self._run(states, SEED, seeds, self.config.seed_steps)
         return [
             self._trained(self.whole, one.learned, own)
-            for one, own in zip(_unstacked(states, len(seeds)), records, strict=True)
+            for one, own in zip(unstacked(states, len(seeds)), records, strict=True)
         ]
 
     def pulling(self, reference: Variables) -> Pulling:
@@ -215,19 +175,19 @@ class Sweep:
             controller.initial_strength(first[member.seed])
             for controller, member in zip(controllers, members, strict=True)
         ]
-        states = _stacked([self._state(trained[member.seed], pulling.tx) for member in members])
+        states = stacked([self._state(trained[member.seed], pulling.tx) for member in members])
 
         def seen_of(states: TrainState) -> list[list[Any]]:
             both = pulling.strengths_of_all(states.params), states.opt_state.saliency
-            return [_unstacked(one, len(members)) for one in jax.device_get(both)]
+            return [unstacked(one, len(members)) for one in jax.device_get(both)]
 
         def look(states: TrainState, step: int) -> tuple[TrainState, list[Look]]:
-            seen, saliency = seen_of(states)
+            strengths, saliency = seen_of(states)
             looks = []
             for i, controller in enumerate(controllers):
-                looks.append(controller.look(step, seen[i], force[i], saliency[i]))
+                looks.append(controller.look(step, strengths[i], force[i], saliency[i]))
                 force[i] = looks[i].strength
-            return states.replace(opt_state=_obeyed(states.opt_state, looks)), looks
+            return states.replace(opt_state=obeyed(states.opt_state, looks)), looks
 
         states, _ = look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]
@@ -248,7 +208,7 @@ class Sweep:
                 ),
                 records[i],
             )
-            for i, one in enumerate(_unstacked(states, len(members)))
+            for i, one in enumerate(unstacked(states, len(members)))
         ]
 
     def uniform(self, budget: float) -> Architecture:
@@ -292,15 +252,15 @@ class Sweep:
         tx = proximal(self.recipe.transformation(RETRAIN), self._holding, strength=0.0)
         states = []
         for architecture, seed in zip(architectures, seeds, strict=True):
-            keep = _kept(architecture)
+            keep = kept(architecture)
             state = self._state(self.graph.mask(self._fresh(architecture, seed), keep), tx)
             held = {name: jnp.asarray(~keep[name]) for name in state.opt_state.held}
             states.append(state.replace(opt_state=state.opt_state._replace(held=held)))
-        trained, records = self._run(_stacked(states), RETRAIN, seeds, self.config.retrain_steps)
+        trained, records = self._run(stacked(states), RETRAIN, seeds, self.config.retrain_steps)
         return [
             self._trained(architecture, one.learned, own)
             for architecture, one, own in zip(
-                architectures, _unstacked(trained, len(seeds)), records, strict=True
+                architectures, unstacked(trained, len(seeds)), records, strict=True
             )
         ]
 
@@ -321,9 +281,9 @@ class Sweep:
         elif variables is None:
             variables = fresh(network, key_of(seed, RETRAIN), self.traces.x)
         tx = self.recipe.transformation(RETRAIN)
-        states = _stacked([self.recipe.state(network, variables, tx)])
+        states = stacked([self.recipe.state(network, variables, tx)])
         states, records = self._run(states, RETRAIN, [seed], c.retrain_steps)
-        return self.tested(architecture, _unstacked(states, 1)[0].learned, records[0])
+        return self.tested(architecture, unstacked(states, 1)[0].learned, records[0])
 
     def tested(
         self, architecture: Architecture, variables: Variables, records: Sequence[Record] = ()
@@ -362,9 +322,8 @@ class Sweep:
         for done in self._loop.run(states, course, look):
             states = done.state
             for i, loss in enumerate(done.loss.tolist()):
-                seen = _seen(done.seen[i]) if done.seen else {}
                 told = {"phase": name, "phase_index": stage, "step": done.step, "loss": loss}
-                records[i].append(told | seen)
+                records[i].append(told | (seen(done.seen[i]) if done.seen else {}))
             self.listener.update(done.step, loss=float(done.loss.mean()))
         return states, records
 
@@ -372,7 +331,7 @@ class Sweep:
         self, architecture: Architecture, variables: Variables, records: Sequence[Record]
     ) -> Trained:
         """A network that was trained as the seed network with channels at zero, cut out."""
-        masked = self.graph.mask(variables, _kept(architecture))
+        masked = self.graph.mask(variables, kept(architecture))
         cut = Trimmed(step=architecture, masked=masked, small=architecture.take(masked))
         return self._shrunk(cut, records)
 
@@ -477,38 +436,3 @@ class Sweep:
         mapped = jax.vmap(self.recipe.step(self.traces), in_axes=(0, None, 0, 0))
         step: Step = jax.jit(mapped, donate_argnums=0) if loops_well(self.graph) else mapped
         return step
-
-
-def _kept(architecture: Architecture) -> dict[str, np.ndarray]:
-    """Which of the seed's channels an architecture has, bool [width] by group."""
-    return {
-        name: np.isin(np.arange(group.seed_width), group.parents)
-        for name, group in architecture.groups.items()
-    }
-
-
-def _seen(look: Look) -> Record:
-    """What a controller saw, for a record; costs over the seed's."""
-    return {
-        "cost_ratio": look.cost_ratio,
-        "target_ratio": look.target_ratio,
-        "strength": 0.0 if look.settled else look.strength,
-    }
-
-
-def _obeyed(states: ProximalState, looks: Sequence[Look]) -> ProximalState:
-    """The stacked states of the optimizer with what was decided for each run."""
-    each = [look.obeyed(states) for look in looks]
-    return states._replace(
-        strength=jnp.stack([one.strength for one in each]),
-        protected=_stacked([one.protected for one in each]),
-        held=_stacked([one.held for one in each]),
-    )
-
-
-def _stacked(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _unstacked(tree: Any, count: int) -> list[Any]:
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]
