@@ -220,7 +220,7 @@ def readers(folder: Path) -> dict[str, tuple[bytes, Callable[[Path], Any], type[
 def main() -> None:
     """Counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--files", type=int, default=22_000)
     parser.add_argument("--out", help="write the table as JSON to this path")
     flags = parser.parse_args()
     g = np.random.default_rng(0)
