@@ -80,12 +80,12 @@ from experiments.networks import SEED_NETWORKS, build
 from experiments.pictures import cost_plots, svg
 from experiments.pictures.cost_plots import in_words
 from experiments.pictures.flow import count_equations
-from regularizers.channels import axes as ax
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import PinGroup, layer_name
 from regularizers.costs.cost import Cost, LayerCost
 from regularizers.costs.flops import operation_name
 from regularizers.named import check_name, cost_named
+from regularizers.primitives import axes as ax
 
 _SEED_INPUT = "1,32,32,3"
 _SEED_CLASSES = 10

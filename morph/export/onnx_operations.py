@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from regularizers.channels import jaxprs
-from regularizers.channels.jaxprs import JaxprEqn, Primitive
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import JaxprEqn, Primitive
+from regularizers.primitives.jaxprs import primitives as p
 
 
 class Unsupported(Exception):

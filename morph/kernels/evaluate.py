@@ -15,9 +15,9 @@ import jax.numpy as jnp
 
 from morph.kernels.contract import Labels
 from morph.kernels.factorized import Factorized, is_factorized
-from regularizers.channels import jaxprs
-from regularizers.channels.jaxprs import JaxprEqn, Primitive
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import JaxprEqn, Primitive
+from regularizers.primitives.jaxprs import primitives as p
 
 # The results of an equation of which some operands are factorized.
 Meet: TypeAlias = Callable[[JaxprEqn, Sequence[Any]], list[Any]]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from regularizers.channels import jaxprs
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import Jaxpr, JaxprEqn, Literal, Primitive, Var, shape_of
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import Jaxpr, JaxprEqn, Literal, Primitive, Var, shape_of
+from regularizers.primitives.jaxprs import primitives as p
 
 IN_PLACE = frozenset({p.call_p, p.closed_call_p, p.jit_p, p.remat_p})
 

@@ -21,11 +21,11 @@ from jax.extend.core import primitives as p
 from jax.lax import linalg
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from regularizers.channels import axes as ax
-from regularizers.channels import jaxprs
-from regularizers.channels.coupling import RULES
 from regularizers.channels.inference import Inference
-from regularizers.channels.terms import atoms, freeze
+from regularizers.primitives import axes as ax
+from regularizers.primitives import jaxprs
+from regularizers.primitives.table import RECORDS
+from regularizers.primitives.terms import atoms, freeze
 
 MESH = Mesh(np.array(jax.devices()[:1]), ("d",))
 REPLICATED = NamedSharding(MESH, PartitionSpec())
@@ -362,6 +362,12 @@ CONTRACTION += [
 ALGEBRA = [
     Case(p.fft_p, lambda x: lax.fft(x, "FFT", (7,)), ((5, 7),), "a 7 -> a 7", (C64,)),
     Case(p.fft_p, lambda x: lax.fft(x, "RFFT", (8,)), ((5, 8),), "a 8 -> a 5"),
+    Case(
+        jaxprs.symmetric_product_p,
+        lambda a, c: linalg.symmetric_product(a, c, beta=1.0, symmetrize_output=False),
+        ((5, 7, 3), (5, 7, 7)),
+        "a b c, a b b -> a b b",
+    ),
     Case(p.cholesky_p, lambda x: linalg.cholesky(x), ((5, 3, 3),), "a 3 3 -> a 3 3"),
     Case(p.eig_p, lambda x: linalg.eig(x), ((5, 3, 3),), "a 3 3 -> a 3, a 3 3, a 3 3"),
     Case(p.eigh_p, lambda x: linalg.eigh(x), ((5, 3, 3),), "a 3 3 -> a 3 3, a 3"),
@@ -684,7 +690,7 @@ def infer(case):
 
 
 def test_every_primitive_has_a_case():
-    assert {case.primitive for case in CASES} == set(RULES)
+    assert {case.primitive for case in CASES} == set(RECORDS)
 
 
 @every_case
