@@ -128,6 +128,14 @@ def _reshaped(graph: Graph, eqn: JaxprEqn, x: str) -> str:
     return graph.node("Reshape", x, graph.shape(jaxprs.shape_of(eqn.outvars[0])))
 
 
+def _reordered(graph: Graph, eqn: JaxprEqn, x: str) -> str:
+    """A reshape, which may transpose first."""
+    order = eqn.params["dimensions"]
+    return _reshaped(
+        graph, eqn, x if order is None else graph.node("Transpose", x, perm=list(order))
+    )
+
+
 def _broadcast(graph: Graph, eqn: JaxprEqn, x: str) -> str:
     target, dims = eqn.params["shape"], eqn.params["broadcast_dimensions"]
     shape = jaxprs.shape_of(eqn.invars[0])
@@ -335,7 +343,7 @@ RULES: Mapping[Primitive, Rule] = {
     p.reduce_sum_p: _reduced("ReduceSum"),
     p.reduce_window_max_p: _pool("MaxPool"),
     p.reduce_window_sum_p: _pool("AveragePool"),
-    p.reshape_p: _reshaped,
+    p.reshape_p: _reordered,
     p.rev_p: _reversed,
     p.rsqrt_p: _rsqrt,
     p.select_n_p: _select,

@@ -36,13 +36,13 @@ def flops(graph: ChannelGraph) -> Cost:
 def uncounted(graph: ChannelGraph) -> list[Line]:
     """A line for all work whose price nobody said, so that it is not free without a word.
 
-    Warns of each such primitive; Python shows a warning once.
+    Warns of each such primitive, which Python shows once: wherever it is met, it is this line.
     """
     for name in dict.fromkeys(name for _, name in graph.uncounted):
         warnings.warn(
             f"{name} has no price: its work is not counted (reg.couples takes one for a primitive "
             "of your own)",
-            stacklevel=3,
+            stacklevel=1,
         )
     return [
         Line(layer=layer or name, detail=f"{name}, not counted") for layer, name in graph.uncounted

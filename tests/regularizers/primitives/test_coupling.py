@@ -241,6 +241,9 @@ SHAPE = [
     Case(p.pad_p, lambda x: lax.pad(x, 0.0, ((0, 0, 1), (0, -2, 0))), ((5, 7),), "5 7 -> 9 5"),
     Case(p.pad_p, lambda x: lax.pad(x, 0.0, ((2, 0, 3),)), ((1,),), "1 -> (a+1)"),
     Case(p.reshape_p, lambda x: x.reshape(5, 77), ((5, 7, 11),), "a b c -> a (b*c)"),
+    Case(
+        p.reshape_p, lambda x: lax.reshape(x, (7, 55), (1, 0, 2)), ((5, 7, 11),), "a b c -> b (a*c)"
+    ),
     Case(p.reshape_p, lambda x: x.reshape(5, 7, 11), ((5, 77),), "a (b*c) -> a b c"),
     Case(p.reshape_p, lambda x: x.reshape(1, 5, 1, 7), ((5, 7, 1),), "a b 1 -> 1 a 1 b"),
     Case(p.reshape_p, lambda x: x.reshape(3, 14), ((6, 7),), "(a*b) c -> a (b*c)"),
@@ -698,6 +701,18 @@ def test_signature(case):
     found = infer(case)
     assert case.primitive in found.primitives
     assert str(found).replace(" + ", "+").replace(" x ", "*") == case.signature
+
+
+@every_case
+def test_all_parameters_are_understood(case):
+    jaxpr = jax.make_jaxpr(case.fn)(*case.structs).jaxpr
+    equations = [eqn for eqn in jaxpr.eqns if eqn.primitive is case.primitive]
+    unknown = {name for eqn in equations for name in eqn.params.keys() - understood(case)}
+    assert unknown == set(), f"{case.primitive.name}: its record does not say what these mean"
+
+
+def understood(case):
+    return set(RECORDS[case.primitive].params)
 
 
 def draw(struct, rng):
