@@ -3,7 +3,8 @@
     python -m experiments.retrain --architecture=runs/digits-resnet8/architecture.json
 
 The file names the seed network, its width, the data set and the configuration that learned it;
-flags override them, and must be given where a file has none. For a seed network of your own:
+flags override them, and must be given where a file has none; a setting that only tells how to
+shrink is refused. For a seed network of your own:
 
     python -m experiments.retrain --architecture=a.json --model=package.module:attribute
 
@@ -17,10 +18,8 @@ Weights are drawn from scratch, or read from --variables. --workdir then holds a
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
 import json
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +38,8 @@ from rich.console import Console
 from experiments import datasets
 from experiments.console.command import USER_ERRORS, launch
 from experiments.console.display import Display, Result, result_table
+from experiments.console.flags import define_settings
+from experiments.facts import facts_of, write_facts
 from experiments.models import InspectError, find_attribute, network_of
 from experiments.networks import SEED_NETWORKS
 from experiments.report import write_report
@@ -46,14 +47,15 @@ from morph.architecture.architecture import Architecture
 from morph.cycle.checkpoint import WorkdirError
 from morph.cycle.config import CycleConfig
 from morph.cycle.sweep import Sweep
+from morph.cycle.unused import UNUSED_BY_RETRAIN, check_unused
 from morph.cycle.workdir import load_variables, save_variables
 from morph.errors import ArchitectureError, ConfigError
-from morph.files import write_text
 from morph.network import Network, Variables, linen_network, nnx_network
 from morph.training.data import Batch
 from regularizers.channels.calls import flat_paths
 
-_SETTINGS = {"retrain_steps": int, "batch_size": int, "learning_rate": float, "seed": int}
+# What tells how a network was shrunk, and is only told again; a teacher would change the training.
+_PAST = {*UNUSED_BY_RETRAIN} - {"distill"}
 _MOST_DIFFERENCES = 5  # that a message lists
 
 
@@ -80,10 +82,9 @@ def define_flags() -> flags.FlagValues:
     define_seed_flags(own)
     flags.DEFINE_string("variables", None, "Start from these, saved.", flag_values=own)
     flags.DEFINE_string("workdir", "runs/retrain", "Where everything goes.", flag_values=own)
-    flags.DEFINE_integer("retrain_steps", None, "Training steps; 0 only tests.", 0, flag_values=own)
-    flags.DEFINE_integer("batch_size", None, "Examples per step.", 1, flag_values=own)
-    flags.DEFINE_float("learning_rate", None, "Peak.", 0.0, flag_values=own)
-    flags.DEFINE_integer("seed", None, "Of everything random.", 0, flag_values=own)
+    define_settings(own)
+    for setting in fields(CycleConfig):
+        own.set_default(setting.name, None)  # as the network was learned
     flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
     return own
 
@@ -100,11 +101,20 @@ def chained(paths: Sequence[str]) -> Architecture:
 
 
 def config_of(report: Mapping[str, Any], options: flags.FlagValues) -> CycleConfig:
-    """How to train: as the network was learned, but for what the flags say."""
-    known = {field.name for field in fields(CycleConfig)}
-    given = {name: value for name, value in report.get("config", {}).items() if name in known}
-    own = {name: options[name].value for name in _SETTINGS if options[name].value is not None}
-    return CycleConfig(**{**given, **own})
+    """How to train: as the network was learned, but for what the flags say.
+
+    What tells how it was shrunk is left out; a flag for it is refused, as is a teacher.
+
+    Raises:
+        ConfigError: naming the setting, and why it has no use.
+    """
+    names = [setting.name for setting in fields(CycleConfig)]
+    before = report.get("config", {})
+    told = {name: before[name] for name in names if name in before and name not in _PAST}
+    own = {name: options[name].value for name in names if options[name].present}
+    config = CycleConfig(**{**told, **own})
+    check_unused(config, UNUSED_BY_RETRAIN)
+    return config
 
 
 def fact(name: str, report: Mapping[str, Any], options: flags.FlagValues, default: Any) -> Any:
@@ -235,31 +245,32 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             config=config,
             listener=display,
         )
+        sweep.check([])
         trained = sweep.train_one(architecture, config.seed, start)
-    before = [o for o in report.get("outcomes", ()) if o["name"] == "seed"]
+    seeds = [o for o in report.get("outcomes", ()) if o["name"] == "seed"]
     outcome = sweep.outcome("retrained", trained, config.retrain_steps)
-    facts = {
-        "command": command,
-        "seconds": round(time.monotonic() - started, 1),
-        "target": sweep.cost.name,
-        "unit": sweep.cost.unit,
-        "seed_cost": float(sweep.cost()),
-        "cost": outcome.cost,
-        "seed_network": name,
-        "dataset": data.name,
-        "data_fingerprint": data.fingerprint,
-        "config": asdict(config),
-        "outcomes": [*before, asdict(outcome)],
-        "device": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        "versions": {n: importlib.metadata.version(n) for n in ("jax", "flax", "optax", "numpy")},
-    }
+    before = report.get("config", {})
+    facts = facts_of(
+        command,
+        time.monotonic() - started,
+        {
+            "target": sweep.cost.name,
+            "unit": sweep.cost.unit,
+            "seed_cost": float(sweep.cost()),
+            "cost": outcome.cost,
+            "seed_network": name,
+            "dataset": data.name,
+            "data_fingerprint": data.fingerprint,
+            "config": asdict(config) | {name: before[name] for name in _PAST if name in before},
+            "outcomes": [*seeds, asdict(outcome)],
+        },
+    )
     kept = replace(architecture, report={**report, **facts})
     kept.save(workdir / "architecture.json")
     save_variables(workdir / "variables", trained.variables)
     with (workdir / "metrics.jsonl").open("w") as lines:
         lines.writelines(json.dumps(record) + "\n" for record in trained.records)
-    write_text(workdir / "results.json", json.dumps(facts, indent=2) + "\n")
+    write_facts(workdir, facts)
     rows = [
         Result(name=o["name"], flops=o["flops"], parameters=o["parameters"], accuracy=o["accuracy"])
         for o in facts["outcomes"]
