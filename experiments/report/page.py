@@ -19,7 +19,7 @@ from experiments.report.runs import Run, read_run
 from experiments.report.style import STYLE
 from experiments.report.tables import esc, percent, table
 from morph.architecture.architecture import Architecture
-from regularizers.channels import axes as ax
+from regularizers.primitives import axes as ax
 
 REPORT = "report.html"
 _MOST_CURVES = 400  # points of one curve: what a screen can tell apart

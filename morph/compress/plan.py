@@ -30,13 +30,13 @@ from morph.compress.fixed_point import (
     rounding_errors,
 )
 from morph.kernels.compressed import unpacked
-from regularizers.channels import jaxprs
 from regularizers.channels.calls import bind_call, flat_paths
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import JaxprEqn
 from regularizers.channels.matching import matching
 from regularizers.channels.parts import layer_name
 from regularizers.messages import near
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import JaxprEqn
 
 WordLength: TypeAlias = int | Mapping[str, int]
 Precisions: TypeAlias = Mapping[str, Precision]

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 
 from morph.kernels.contract import Labels
 from morph.kernels.factorized import Factorized, is_factorized
-from regularizers.channels import jaxprs
-from regularizers.channels.jaxprs import JaxprEqn, Primitive
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import JaxprEqn, Primitive
+from regularizers.primitives.jaxprs import primitives as p
 
 # The results of an equation of which some operands are factorized.
 Meet: TypeAlias = Callable[[JaxprEqn, Sequence[Any]], list[Any]]
@@ -76,12 +76,19 @@ def _convert(eqn: JaxprEqn, kernel: Factorized) -> Any:
     return kernel.astype(new) if jnp.issubdtype(new, jnp.inexact) else None
 
 
+def _reshape(eqn: JaxprEqn, kernel: Factorized) -> Any:
+    """With `dimensions` the kernel is transposed first."""
+    order = eqn.params["dimensions"]
+    kernel = kernel if order is None else kernel.transpose(order)
+    return kernel.reshape(eqn.params["new_sizes"])
+
+
 # What leaves a kernel factorized; None where it cannot.
 MOVES: Mapping[Primitive, Callable[..., Any]] = {
     p.broadcast_in_dim_p: _broadcast,
     p.convert_element_type_p: _convert,
     p.copy_p: lambda eqn, kernel: kernel,
-    p.reshape_p: lambda eqn, kernel: kernel.reshape(eqn.params["new_sizes"]),
+    p.reshape_p: _reshape,
     p.squeeze_p: lambda eqn, kernel: kernel.reshape(jaxprs.shape_of(eqn.outvars[0])),
     p.transpose_p: lambda eqn, kernel: kernel.transpose(eqn.params["permutation"]),
     jaxprs.copy_p: lambda eqn, kernel: kernel,

@@ -18,7 +18,7 @@ from regularizers import json_files
 from regularizers.calibration.machine import cache_path
 from regularizers.calibration.timing import compiled, interleaved
 from regularizers.channels.calls import abstract
-from regularizers.channels.jaxprs import JaxprEqn
+from regularizers.primitives.jaxprs import JaxprEqn
 
 SECONDS = 0.2  # that a comparison may take, about, besides compiling
 ROUNDS = 5

@@ -17,8 +17,8 @@ from morph.kernels.measure import faster
 from morph.kernels.products import dot, lookup
 from morph.kernels.windows import convolve
 from regularizers.channels.calls import bind_call
-from regularizers.channels.jaxprs import ClosedJaxpr, JaxprEqn, dtype_of, rebind
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn, dtype_of, rebind
+from regularizers.primitives.jaxprs import primitives as p
 
 PLANS = 64  # traces that a function keeps, one per call signature
 MODES = ("factorized", "reconstructed", "auto")

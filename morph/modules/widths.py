@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from morph.architecture.architecture import Architecture
 from morph.errors import NativeError
-from regularizers.channels import axes as ax
-from regularizers.channels.axes import Axis, Product, Sum, make_product
+from regularizers.primitives import axes as ax
+from regularizers.primitives.axes import Axis, Product, Sum, make_product
 
 
 class AbsentError(LookupError):

@@ -17,16 +17,17 @@ from morph.resize.evaluate import Plan, evaluate
 from morph.resize.lacking import Lacking
 from morph.resize.silence import find_silence
 from morph.resize.sizes import Sizes, thaw
-from regularizers.channels import jaxprs
 from regularizers.channels.calls import Call, abstract, bind_call, flat_paths
 from regularizers.channels.dead import find_dead
 from regularizers.channels.exactness import find_inexact
-from regularizers.channels.inference import Body, Inference
+from regularizers.channels.inference import Inference
 from regularizers.channels.means import find_means
-from regularizers.channels.terms import Atom, Axes, atoms, find
 from regularizers.channels.trace import updated_variable
 from regularizers.channels.zeroed import zeroed_pairs
 from regularizers.messages import near
+from regularizers.primitives import jaxprs
+from regularizers.primitives.step import Body
+from regularizers.primitives.terms import Atom, Axes, atoms, find
 
 PLANS = 64  # that a function keeps, one per call signature
 

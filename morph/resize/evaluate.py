@@ -14,13 +14,14 @@ from morph.resize.emission import emit
 from morph.resize.lacking import Lacking
 from morph.resize.silence import Silence, kept_operand, zeros_of
 from morph.resize.sizes import Sizes
-from regularizers.channels import jaxprs
-from regularizers.channels.axes import size
-from regularizers.channels.inference import Body, Inference, Step
-from regularizers.channels.jaxprs import Literal, Primitive, Var
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.channels.inference import Inference
 from regularizers.channels.means import Divisor, find_means
-from regularizers.channels.terms import Axes, freeze
+from regularizers.primitives import jaxprs
+from regularizers.primitives.axes import size
+from regularizers.primitives.jaxprs import Literal, Primitive, Var
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.step import Body, Step
+from regularizers.primitives.terms import Axes, freeze
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,10 +31,10 @@ from morph.tensorize.response import (
     reduced_rank_relu,
 )
 from morph.tensorize.samples import inputs_of, rows_of
-from regularizers.channels import jaxprs
 from regularizers.channels.following import Following, following
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import ClosedJaxpr, dtype_of, shape_of
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import ClosedJaxpr, dtype_of, shape_of
 
 RESPONSES = ("linear", "asymmetric", "relu")
 FITTED = "svd"  # the kind whose cores are fitted; of others only the ranks and biases see data

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regularizers.channels import jaxprs
+from regularizers.primitives import jaxprs
 
 
 @dataclass(frozen=True, kw_only=True)

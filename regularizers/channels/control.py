@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from regularizers.channels import jaxprs
-from regularizers.channels.jaxprs import JaxprEqn, Primitive, shape_of
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import JaxprEqn, Primitive, shape_of
+from regularizers.primitives.jaxprs import primitives as p
 
 V = TypeVar("V")
 Walk: TypeAlias = Callable[[int, list[Any]], list[Any]]  # (which jaxpr, its inputs) -> its outputs

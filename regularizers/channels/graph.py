@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regularizers.channels import axes as ax
-from regularizers.channels import jaxprs
 from regularizers.channels.blocks import Block, find_blocks
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.inference import Body
-from regularizers.channels.parts import Group, Operation, PinGroup, PinnedAxis, Variable, layer_name
-from regularizers.channels.terms import Atom, Axes, Pin, atoms
+from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name
 from regularizers.channels.zeroed import inexact_reasons
 from regularizers.messages import near
+from regularizers.primitives import axes as ax
+from regularizers.primitives import jaxprs
+from regularizers.primitives.step import Body, Operation
+from regularizers.primitives.terms import Atom, Axes, Pin, atoms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class ChannelGraph:
         variables: every leaf of the variables, by path, in the order of the tree.
         operations: its products and convolutions, in the order of the function.
         unknown: primitives without a rule, with the user's source line of the first use.
+        uncounted: the work without a price that no cost counts: (name scope, primitive).
         body: all equations with the terms of their operands and results; for further analyses.
         operation_steps: for each of `operations`, the `id` of its step in `body`.
     """
@@ -39,6 +40,7 @@ class ChannelGraph:
     variables: Mapping[str, Variable]
     operations: tuple[Operation, ...]
     unknown: Mapping[str, str]
+    uncounted: tuple[tuple[str, str], ...]
     body: Body = field(repr=False)
     operation_steps: tuple[int, ...] = field(repr=False)
     _terms: tuple[Axes, ...] = field(repr=False)

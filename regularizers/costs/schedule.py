@@ -17,14 +17,10 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 
-from regularizers.channels import control, jaxprs
-from regularizers.channels.coupling import elementwise, reduction
+from regularizers.channels import control
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.inference import Body, Step, trips
-from regularizers.channels.jaxprs import Literal, Var, shape_of
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.parts import Operation, layer_name
-from regularizers.channels.terms import Axes, freeze
+from regularizers.channels.inference import trips
+from regularizers.channels.parts import layer_name
 from regularizers.costs.flops import dearest_branches, operation_name
 from regularizers.costs.kernels import (
     ELEMENTWISE,
@@ -36,6 +32,11 @@ from regularizers.costs.kernels import (
     Schedule,
     Value,
 )
+from regularizers.primitives import elementwise, jaxprs, reduction
+from regularizers.primitives.jaxprs import Literal, Var, shape_of
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.step import Body, Operation, Step
+from regularizers.primitives.terms import Axes, freeze
 
 
 def schedule_of(graph: ChannelGraph) -> Schedule:

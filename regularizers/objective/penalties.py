@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from regularizers.channels import axes as ax
-from regularizers.channels.axes import Axis
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Group
 from regularizers.objective import gates as stochastic
+from regularizers.primitives import axes as ax
+from regularizers.primitives.axes import Axis
 
 
 def rms(leaf: Float[Array, "..."], axis: int, l1_share: float = 0.0) -> Float[Array, " n"]:

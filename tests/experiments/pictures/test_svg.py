@@ -17,7 +17,7 @@ from experiments.networks import build
 from experiments.pictures import flow as flow_of_graph
 from experiments.pictures import layout
 from experiments.pictures import svg as svg_writer
-from regularizers.channels import axes as ax
+from regularizers.primitives import axes as ax
 
 SVG = "{http://www.w3.org/2000/svg}"
 

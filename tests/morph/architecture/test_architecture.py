@@ -17,7 +17,7 @@ from flax import linen as nn
 import morph
 import regularizers as reg
 from morph import Architecture, ArchitectureError
-from regularizers.channels.axes import Product, Sum
+from regularizers.primitives.axes import Product, Sum
 
 
 class Net(nn.Module):

@@ -9,9 +9,9 @@ from flax import linen as nn
 import morph
 import regularizers as reg
 from experiments import networks
-from regularizers.channels.axes import Product, Sum
 from regularizers.costs.cost import Line, multilinear
 from regularizers.costs.sizes import monomials
+from regularizers.primitives.axes import Product, Sum
 
 COSTS = {"flops": reg.flops, "model_size": reg.model_size}
 ALL_COSTS = COSTS | {

@@ -5,7 +5,6 @@ import pytest
 from flax import linen as nn
 
 import regularizers as reg
-from regularizers.channels.axes import Product, Sum
 from regularizers.objective import penalties
 from regularizers.objective.penalties import (
     PENALTIES,
@@ -13,6 +12,7 @@ from regularizers.objective.penalties import (
     channel_of,
     rms,
 )
+from regularizers.primitives.axes import Product, Sum
 
 MEMBERS = [
     np.array([0.1, 0.3, 0.6, 0.2], np.float32),

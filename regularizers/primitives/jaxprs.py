@@ -55,6 +55,7 @@ __all__ = [
     "source_line",
     "split_p",
     "stack_p",
+    "symmetric_product_p",
     "tile_p",
     "trace",
     "unstack_p",
@@ -96,6 +97,7 @@ scatter_sub_p = _internal("scatter_sub_p", "lax.slicing")
 shard_map_p = _internal("shard_map_p", "shard_map")
 split_p = _internal("split_p", "lax.lax")
 stack_p = _internal("stack_p", "lax.lax")
+symmetric_product_p = _internal("symmetric_product_p", "lax.linalg")
 tile_p = _internal("tile_p", "lax.lax")
 unstack_p = _internal("unstack_p", "lax.lax")
 
