@@ -38,7 +38,7 @@ from experiments.datasets import load
 from experiments.pretrained import imagenet_pictures, mnist_cnn, mobilenet_v2
 from morph.compress.fixed_point import equalized
 from morph.compress.fixed_point_closest import closest
-from morph.compress.fixed_point_plan import FixedPointPlan, fixed_point_plan
+from morph.compress.plan import FixedPointPlan, fixed_point_plan
 from morph.compress.training import accuracy_of, train
 from morph.files import write_text
 from morph.network import Network, linen_network

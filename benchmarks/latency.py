@@ -31,7 +31,7 @@ from timing import report
 import regularizers as reg
 from experiments.fit_edge_tpu import spearman
 from experiments.networks import build
-from regularizers.calibration import summarise, work_of
+from regularizers.calibration.measure import summarise, work_of
 from regularizers.calibration.programs import designed
 from regularizers.calibration.timing import ROUNDS, compiled, interleaved
 

@@ -37,8 +37,8 @@ from experiments import datasets
 from experiments.models import network_of
 from experiments.pictures.sensitivity_plot import plot_sensitivity
 from morph.compress.coding import container
+from morph.compress.curves import Sensitivity, sensitivity
 from morph.compress.pruning import finished, iterative, kept_counts, pruned
-from morph.compress.sensitivity import Sensitivity, sensitivity
 from morph.compress.sparsities import DISTRIBUTIONS, Distribution, given
 from morph.compress.training import accuracy_of, train
 from morph.kernels.compressed import unpacked

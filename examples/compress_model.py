@@ -14,13 +14,9 @@ import numpy as np
 import optax
 
 import morph
-from morph.compress.cluster import shared
-from morph.compress.coding import container
-from morph.compress.pruning import finished, gradual, pruned
-from morph.compress.training import accuracy_of, train
+from morph import compress
+from morph.compress import accuracy_of, finished, gradual, pruned, shared, train
 from morph.export import stablehlo
-from morph.kernels.compressed import unpacked
-from morph.training.data import Batch
 
 
 class Net(nn.Module):
@@ -36,7 +32,7 @@ def main() -> None:
     generator = np.random.default_rng(0)
     y = generator.integers(4, size=512).astype(np.int32)
     x = generator.normal(size=(4, 8, 8, 1))[y] + generator.normal(size=(512, 8, 8, 1))
-    data = Batch(x.astype(np.float32), y)
+    data = morph.Batch(x.astype(np.float32), y)
     network = morph.linen_network(Net(), train_kwarg=None)
     variables = network.init(jax.random.key(0), data.x[:1])
     weights = sum(leaf.size for leaf in jax.tree.leaves(variables))
@@ -49,13 +45,13 @@ def main() -> None:
     print(f"accuracy {accuracy_of(network, variables, data):.3f}")
 
     folder = Path(tempfile.mkdtemp())
-    size = container.save(folder / "net.morph", variables)
-    again = container.load(folder / "net.morph").variables
-    assert container.same(again, variables)
+    size = compress.save(folder / "net.morph", variables)
+    again = compress.load(folder / "net.morph").variables
+    assert compress.same(again, variables)
     print(f"{size:,} bytes, {4 * weights / size:.0f} times smaller than {weights:,} floats")
 
     logits = morph.tensorized(network.predict)(again, data.x)
-    dense = jax.tree.map(jnp.asarray, unpacked(dict(again)))
+    dense = jax.tree.map(jnp.asarray, compress.unpacked(dict(again)))
     stablehlo.to_stablehlo(network.predict, dense, data.x, folder / "net.stablehlo")
     run = stablehlo.load(folder / "net.stablehlo")
     print(f"exported logits differ by {np.abs(run(data.x) - logits).max():.1e}")

@@ -8,11 +8,8 @@ names the file, so a run never trains on half a data set.
 from __future__ import annotations
 
 import difflib
-import gzip
 import hashlib
-import json
 import os
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,19 +17,21 @@ from pathlib import Path
 import numpy as np
 
 try:
-    from PIL import Image
     from sklearn.datasets import load_digits
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"experiments.datasets reads its sets with pillow and scikit-learn ({error}): "
+        f"experiments.datasets reads digits with scikit-learn ({error}): "
         "pip install 'morph-jax[data]'"
     ) from error
+from experiments.dataset_files import (
+    DatasetError,
+    checked_labels,
+    read_idx,
+    read_json_labels,
+    read_rgb,
+)
 
 DATA_DIR_VARIABLE = "MORPH_DATA_DIR"
-
-
-class DatasetError(ValueError):
-    """An unknown data set, or files that are not what they should be."""
 
 
 class DatasetNotFoundError(FileNotFoundError):
@@ -249,10 +248,10 @@ def _read_idx_set(row: DatasetRow, paths: Mapping[str, Path]) -> RawDataset:
     height, width, channels = row.image_shape
 
     def images(path: Path, count: int) -> np.ndarray:
-        return _read_idx(path, (count, height, width)).reshape(count, height, width, channels)
+        return read_idx(path, (count, height, width)).reshape(count, height, width, channels)
 
     def labels(path: Path, count: int) -> np.ndarray:
-        return _checked_labels(path, _read_idx(path, (count,)), count, row.num_classes)
+        return checked_labels(path, read_idx(path, (count,)), count, row.num_classes)
 
     return RawDataset(
         train_images=images(train_images, row.num_train),
@@ -260,38 +259,6 @@ def _read_idx_set(row: DatasetRow, paths: Mapping[str, Path]) -> RawDataset:
         test_images=images(test_images, row.num_test),
         test_labels=labels(test_labels, row.num_test),
     )
-
-
-def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads one idx file of unsigned bytes, gzipped or not, that must have this shape."""
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DatasetError(
-                f"{path}: expected a whole gzip file, found {len(content)} bytes that do not "
-                f"decompress ({error}). Install it again."
-            ) from error
-    # Header: two zero bytes, the element type (8 = uint8), the rank; then each size, big-endian.
-    magic = bytes((0, 0, 8, len(shape)))
-    if content[:4] != magic:
-        raise DatasetError(
-            f"{path}: expected idx magic number {magic.hex()} (uint8, {len(shape)} axes), "
-            f"found {content[:4].hex() or 'an empty file'}."
-        )
-    start = 4 + 4 * len(shape)
-    if len(content) < start:
-        raise DatasetError(f"{path}: expected {start} bytes of header, found {len(content)} bytes.")
-    found = tuple(int(size) for size in np.frombuffer(content, ">u4", len(shape), 4))
-    if found != shape:
-        raise DatasetError(f"{path}: expected shape {shape}, found {found}.")
-    expected = int(np.prod(shape))
-    if len(content) - start != expected:
-        raise DatasetError(
-            f"{path}: expected {expected} bytes after the header, found {len(content) - start}."
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 _CIFAR_TRAIN_IMAGES = tuple(f"data_batch_{i}.png" for i in range(1, 6))
@@ -306,11 +273,11 @@ def _read_cifar(row: DatasetRow, paths: Mapping[str, Path]) -> RawDataset:
     def images(files: tuple[str, ...], count: int) -> np.ndarray:
         height, width, channels = row.image_shape
         each = count // len(files)
-        batches = [_read_rgb(paths[file], (each, height * width)) for file in files]
+        batches = [read_rgb(paths[file], (each, height * width)) for file in files]
         return np.concatenate(batches).reshape(count, height, width, channels)
 
     def labels(file: str, count: int) -> np.ndarray:
-        return _read_json_labels(paths[file], count, row.num_classes)
+        return read_json_labels(paths[file], count, row.num_classes)
 
     return RawDataset(
         train_images=images(_CIFAR_TRAIN_IMAGES, row.num_train),
@@ -318,46 +285,6 @@ def _read_cifar(row: DatasetRow, paths: Mapping[str, Path]) -> RawDataset:
         test_images=images((_CIFAR_TEST_IMAGES,), row.num_test),
         test_labels=labels(_CIFAR_TEST_LABELS, row.num_test),
     )
-
-
-def _read_rgb(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Reads an RGB picture of this (height, width) as uint8 [height, width, 3]."""
-    height, width = shape
-    try:
-        with Image.open(path) as picture:
-            if picture.mode != "RGB" or picture.size != (width, height):
-                raise DatasetError(
-                    f"{path}: expected an RGB picture, {width} wide and {height} high, found "
-                    f"{picture.mode}, {picture.width} wide and {picture.height} high."
-                )
-            return np.asarray(picture)
-    except (OSError, SyntaxError, zlib.error) as error:  # pillow's words for a broken PNG
-        raise DatasetError(
-            f"{path}: expected a whole PNG file, found {path.stat().st_size} bytes that do not "
-            f"decode ({error}). Install it again."
-        ) from error
-
-
-def _read_json_labels(path: Path, count: int, num_classes: int) -> np.ndarray:
-    try:
-        labels = np.asarray(json.loads(path.read_bytes()))
-    except ValueError as error:  # not UTF-8, not JSON, or a ragged list
-        raise DatasetError(f"{path}: expected a JSON list of labels, found {error}.") from error
-    return _checked_labels(path, labels, count, num_classes)
-
-
-def _checked_labels(path: Path, labels: np.ndarray, count: int, num_classes: int) -> np.ndarray:
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise DatasetError(
-            f"{path}: expected {count} integer labels, "
-            f"found shape {labels.shape} of {labels.dtype}."
-        )
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise DatasetError(
-            f"{path}: expected labels in 0..{num_classes - 1}, "
-            f"found {labels.min()}..{labels.max()}."
-        )
-    return labels.astype(np.uint8)
 
 
 def _npm_install(package: str, version: str) -> str:

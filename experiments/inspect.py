@@ -52,18 +52,16 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import regularizers as reg
-from experiments.console.display import humanize
+from experiments.inspect_tables import show
+from experiments.inspected import COSTS, make_report, to_json
 from experiments.models import (
     ADVICE,
     Input,
@@ -78,20 +76,10 @@ from experiments.models import (
 )
 from experiments.networks import SEED_NETWORKS, build
 from experiments.pictures import cost_plots, svg
-from experiments.pictures.cost_plots import in_words
-from experiments.pictures.flow import count_equations
-from regularizers.channels import axes as ax
-from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.parts import PinGroup, layer_name
-from regularizers.costs.cost import Cost, LayerCost
-from regularizers.costs.flops import operation_name
-from regularizers.named import check_name, cost_named
+from regularizers.named import check_name
 
 _SEED_INPUT = "1,32,32,3"
 _SEED_CLASSES = 10
-_COSTS = ("flops", "size")
-_HEADINGS = {"flops": "FLOPs", "size": "parameters"}  # which need no unit beside the number
-_MOST_NAMES = 3  # in one cell
 _CONSOLE_WIDTH = 160  # where there is no terminal
 
 
@@ -112,7 +100,7 @@ def define_flags() -> flags.FlagValues:
         "kwargs", "", "Static keyword arguments, e.g. train=False,depth=3.", flag_values=own
     )
     flags.DEFINE_multi_string(
-        "cost", [",".join(_COSTS)], "Costs to show, separated by commas.", flag_values=own
+        "cost", [",".join(COSTS)], "Costs to show, separated by commas.", flag_values=own
     )
     flags.DEFINE_string(
         "plot", None, "Draw the costs into this .png, .svg or .pdf file.", flag_values=own
@@ -122,266 +110,6 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer("verbosity", 0, "1 shows the traceback of an error.", flag_values=own)
     flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
     return own
-
-
-# ---- What was found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """All that is shown about a network; `costs` are those asked for, by what they are called."""
-
-    model: str
-    inputs: tuple[Input, ...]
-    graph: ChannelGraph
-    flops: Cost
-    parameters: Cost
-    costs: Mapping[str, Cost]
-    pins: tuple[PinGroup, ...]
-    equations: int
-    seconds: float
-
-
-def make_report(
-    model: str,
-    inputs: Sequence[Input],
-    graph: ChannelGraph,
-    seconds: float,
-    costs: Sequence[str] = _COSTS,
-) -> Report:
-    """Everything about a graph that took so many seconds to trace.
-
-    Raises:
-        InspectError: if a cost is unknown, or cannot be counted for this graph.
-    """
-    return Report(
-        model=model,
-        inputs=tuple(inputs),
-        graph=graph,
-        flops=reg.flops(graph),
-        parameters=reg.model_size(graph),
-        costs={name: _cost(graph, name) for name in costs},
-        pins=graph.pins(),
-        equations=count_equations(graph.jaxpr),
-        seconds=seconds,
-    )
-
-
-def _cost(graph: ChannelGraph, name: str) -> Cost:
-    try:
-        return cost_named(graph, name)
-    except ValueError as error:
-        raise InspectError(f"--cost={name}: {error}") from None
-
-
-def totals_of(report: Report) -> dict[str, float]:
-    """The last lines of a report: costs of the seed, and how much of them is free."""
-    nothing = dict.fromkeys(report.graph.groups, 0)
-    totals: dict[str, float] = {
-        "equations": report.equations,
-        "seconds": round(report.seconds, 3),
-        "flops": report.flops(),
-        "parameters": report.parameters(),
-    }
-    for name, cost in (("flops", report.flops), ("parameters", report.parameters)):
-        totals[f"free_{name}"] = 1 - _over(cost(nothing), cost())
-        totals[f"halved_{name}"] = halved(cost)
-    return totals
-
-
-def halved(cost: Cost) -> float:
-    """The share of a cost that is left when every group has half its width, rounded up."""
-    return _over(cost({name: -(-width // 2) for name, width in cost.groups.items()}), cost())
-
-
-def _over(part: float, whole: float) -> float:
-    return part / whole if whole else 1.0
-
-
-def layers_of(report: Report) -> list[dict[str, Any]]:
-    """Every layer with its operations and costs: first those with a product, in order."""
-    graph = report.graph
-    rows: dict[str, dict[str, Any]] = {}
-    operations: dict[str, dict[Any, dict[str, Any]]] = {}
-    names = [*graph.layers, *(layer_name(v.path) for v in graph.variables.values() if v.trained)]
-    for name in dict.fromkeys(names):
-        rows[name] = {"layer": name, "operations": [], "flops": 0.0, "flops_share": 0.0}
-        rows[name] |= {"parameters": 0.0, "parameters_share": 0.0}
-    for operation in graph.operations:
-        kind, kernel, into, out = operation_name(operation)
-        merged = operations.setdefault(operation.layer, {})
-        shown = merged.setdefault(
-            (kind, kernel, into, out),
-            {
-                "op": kind,
-                "kernel": list(kernel),
-                "in": int(ax.size(into, graph.widths)),
-                "out": int(ax.size(out, graph.widths)),
-                "in_axis": ax.to_json(into),
-                "out_axis": ax.to_json(out),
-                "count": 0,
-            },
-        )
-        shown["count"] += operation.count
-    for name, merged in operations.items():
-        rows[name]["operations"] = list(merged.values())
-    for key, cost in (("flops", report.flops), ("parameters", report.parameters)):
-        for line in cost.table():
-            rows[line.layer][key] += line.cost
-            rows[line.layer][f"{key}_share"] += line.share
-    return list(rows.values())
-
-
-def costs_of(report: Report) -> list[dict[str, Any]]:
-    """Every cost that was asked for: in all, and by layer."""
-    return [
-        {
-            "name": name,
-            "unit": cost.unit,
-            "seed": cost.seed,
-            "halved": halved(cost),
-            "layers": [asdict(row) for row in cost.table()],
-        }
-        for name, cost in report.costs.items()
-    ]
-
-
-def to_json(report: Report) -> dict[str, Any]:
-    """The report as JSON; its keys are in this module's documentation."""
-    return {
-        "version": 1,
-        "model": report.model,
-        "inputs": [
-            {"name": i.name, "shape": list(i.struct.shape), "dtype": str(i.struct.dtype)}
-            for i in report.inputs
-        ],
-        "groups": [asdict(group) for group in report.graph.groups.values()],
-        "layers": layers_of(report),
-        "costs": costs_of(report),
-        "pins": [asdict(group) for group in report.pins],
-        "unknown": [
-            {"primitive": name, "source": source} for name, source in report.graph.unknown.items()
-        ],
-        "totals": totals_of(report),
-    }
-
-
-# ---- How it is shown
-
-
-def show(report: Report, console: Console) -> None:
-    """Prints the tables and the totals."""
-    console.print(group_table(report.graph))
-    console.print()
-    console.print(layer_table(report))
-    console.print()
-    if report.pins:
-        console.print(pin_table(report.pins))
-        console.print()
-    for name, source in report.graph.unknown.items():
-        where = f" [{source}]" if source else ""
-        console.print(
-            Text(f"no rule for {name}: all that it touches is fixed{where}", "red"), soft_wrap=True
-        )
-    totals = totals_of(report)
-    _say(
-        console,
-        f"{report.model}: {report.equations:,} equations, traced and inferred in "
-        f"{report.seconds:.2f} s. Free: {totals['free_flops']:.1%} of "
-        f"{humanize(totals['flops'], 'FLOP')}, {totals['free_parameters']:.1%} of "
-        f"{humanize(totals['parameters'])} parameters; the rest is what fixed widths cost. With "
-        f"every group halved: {totals['halved_flops']:.1%} of the FLOPs, "
-        f"{totals['halved_parameters']:.1%} of the parameters.",
-    )
-    for name, cost in report.costs.items():
-        if name not in _COSTS:  # those are told above
-            share = f"{halved(cost):.1%} with every group halved"
-            _say(console, f"{name}: {in_words(cost.seed, cost.unit)}; {share}.")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-
-def group_table(graph: ChannelGraph) -> Table:
-    """Every group: its width, whether dead channels are exactly zero, and who shares it."""
-    table = Table(title="Channel groups", title_justify="left")
-    table.add_column("group", overflow="fold")
-    table.add_column("width", justify="right")
-    for column in ("exact", "produced by", "consumed by"):
-        table.add_column(column, overflow="fold")
-    for group in graph.groups.values():
-        members = [member for member in group.members if member.kind != "statistic"]
-        table.add_row(
-            Text(group.name),
-            str(group.width),
-            Text("yes") if group.exact else Text(f"no: {group.why_inexact}", "dark_orange"),
-            _few(layer_name(m.path) for m in members if m.produces),
-            _few(layer_name(m.path) for m in members if m.consumes),
-        )
-    return table
-
-
-def layer_table(report: Report) -> Table:
-    """Every layer with a product; what costs beside them, in the last rows."""
-    table = Table(title="Layers", title_justify="left")
-    for column in ("layer", "op", "in → out"):
-        table.add_column(column, overflow="fold")
-    for name in report.costs:
-        table.add_column(Text(_HEADINGS.get(name, name)), justify="right")
-        table.add_column("share", justify="right")
-    booked = {name: cost.table() for name, cost in report.costs.items()}
-    layers = layers_of(report)
-    for layer in layers:
-        if layer["operations"]:
-            first, *more = layer["operations"]
-            kernel = "×".join(map(str, first["kernel"]))
-            times = f" +{len(more)}" if more else f" ×{first['count']}" * (first["count"] > 1)
-            op = f"{first['op']} {kernel}".strip() + times
-            cells = _cells(report, booked, {layer["layer"]})
-            table.add_row(Text(layer["layer"]), op, f"{first['in']} → {first['out']}", *cells)
-    products = {layer["layer"] for layer in layers if layer["operations"]}
-    names = [layer["layer"] for layer in layers]
-    names += [row.layer for rows in booked.values() for row in rows]
-    others = [name for name in dict.fromkeys(names) if name not in products]
-    # What belongs to no layer, such as an input, has a name in brackets.
-    for name in [name for name in others if name.startswith("(")]:
-        table.add_row(Text(name), "", "", *_cells(report, booked, {name}))
-    others = [name for name in others if not name.startswith("(")]
-    if others:
-        name = f"{len(others)} without a product: {_few(iter(others))}"
-        table.add_row(Text(name), "", "", *_cells(report, booked, set(others)))
-    return table
-
-
-def _cells(
-    report: Report, booked: Mapping[str, Iterable[LayerCost]], layers: set[str]
-) -> Iterator[str]:
-    """What some layers cost together, and their share: two cells per cost."""
-    for name, cost in report.costs.items():
-        rows = [row for row in booked[name] if row.layer in layers]
-        value = sum(row.cost for row in rows)
-        yield humanize(value) if name in _HEADINGS else in_words(value, cost.unit)
-        yield f"{sum(row.share for row in rows):.1%}"
-
-
-def pin_table(pins: Sequence[PinGroup]) -> Table:
-    """What is fixed: the reason, the line of the user's code, how many axes and which."""
-    table = Table(title="Fixed widths", title_justify="left")
-    table.add_column("reason", overflow="fold")
-    table.add_column("axes", justify="right")
-    table.add_column("e.g.", overflow="fold")
-    table.add_column("where", overflow="fold")
-    for pin in pins:
-        examples = _few(f"{axis.path}[{axis.axis}] = {axis.size}" for axis in pin.axes)
-        table.add_row(Text(pin.reason), str(len(pin.axes)), examples, Text(pin.source))
-    return table
-
-
-def _few(names: Iterator[str]) -> Text:
-    distinct = list(dict.fromkeys(names))
-    more = f", +{len(distinct) - _MOST_NAMES}" if len(distinct) > _MOST_NAMES else ""
-    return Text(", ".join(distinct[:_MOST_NAMES]) + more)
 
 
 # ---- The command

@@ -18,10 +18,8 @@ Weights are drawn from scratch, or read from --variables. --workdir then holds a
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
 import json
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -41,6 +39,7 @@ from experiments import datasets
 from experiments.console.command import USER_ERRORS, launch
 from experiments.console.display import Display, Result, result_table
 from experiments.console.flags import define_settings
+from experiments.facts import facts_of, write_facts
 from experiments.models import InspectError, find_attribute, network_of
 from experiments.networks import SEED_NETWORKS
 from experiments.report import write_report
@@ -51,7 +50,6 @@ from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_RETRAIN, check_unused
 from morph.cycle.workdir import load_variables, save_variables
 from morph.errors import ArchitectureError, ConfigError
-from morph.files import write_text
 from morph.network import Network, Variables, linen_network, nnx_network
 from morph.training.data import Batch
 from regularizers.channels.calls import flat_paths
@@ -252,28 +250,27 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     seeds = [o for o in report.get("outcomes", ()) if o["name"] == "seed"]
     outcome = sweep.outcome("retrained", trained, config.retrain_steps)
     before = report.get("config", {})
-    facts = {
-        "command": command,
-        "seconds": round(time.monotonic() - started, 1),
-        "target": sweep.cost.name,
-        "unit": sweep.cost.unit,
-        "seed_cost": float(sweep.cost()),
-        "cost": outcome.cost,
-        "seed_network": name,
-        "dataset": data.name,
-        "data_fingerprint": data.fingerprint,
-        "config": asdict(config) | {name: before[name] for name in _PAST if name in before},
-        "outcomes": [*seeds, asdict(outcome)],
-        "device": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        "versions": {n: importlib.metadata.version(n) for n in ("jax", "flax", "optax", "numpy")},
-    }
+    facts = facts_of(
+        command,
+        time.monotonic() - started,
+        {
+            "target": sweep.cost.name,
+            "unit": sweep.cost.unit,
+            "seed_cost": float(sweep.cost()),
+            "cost": outcome.cost,
+            "seed_network": name,
+            "dataset": data.name,
+            "data_fingerprint": data.fingerprint,
+            "config": asdict(config) | {name: before[name] for name in _PAST if name in before},
+            "outcomes": [*seeds, asdict(outcome)],
+        },
+    )
     kept = replace(architecture, report={**report, **facts})
     kept.save(workdir / "architecture.json")
     save_variables(workdir / "variables", trained.variables)
     with (workdir / "metrics.jsonl").open("w") as lines:
         lines.writelines(json.dumps(record) + "\n" for record in trained.records)
-    write_text(workdir / "results.json", json.dumps(facts, indent=2) + "\n")
+    write_facts(workdir, facts)
     rows = [
         Result(name=o["name"], flops=o["flops"], parameters=o["parameters"], accuracy=o["accuracy"])
         for o in facts["outcomes"]

@@ -11,9 +11,7 @@ seconds and ends at an accuracy of 0.98 to 0.99. The same command resumes a stop
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import shlex
 import sys
 import time
@@ -23,7 +21,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import app, flags, logging
 from rich.console import Console
 
@@ -38,6 +35,7 @@ from experiments.console.display import (
 )
 from experiments.console.flags import config_of, define_settings
 from experiments.console.tensorboard import Listeners, TensorBoard
+from experiments.facts import facts_of, write_facts
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
 from experiments.pictures import plots
@@ -161,9 +159,7 @@ def width_rows(result: CycleResult) -> list[tuple[str, int, int, int]]:
 def save_results(workdir: Path, result: CycleResult, command: str, seconds: float) -> None:
     """Writes results.json: every network of the run, the command, and what it ran on."""
     report: Mapping[str, Any] = result.architecture.report
-    data = {
-        "command": command,
-        "seconds": round(seconds, 1),
+    facts = {
         "dataset": report["dataset"],
         "data_fingerprint": report["data_fingerprint"],
         "seed_network": report["seed_network"],
@@ -173,13 +169,8 @@ def save_results(workdir: Path, result: CycleResult, command: str, seconds: floa
         "budget": report["budget"],
         "outcomes": [asdict(outcome) for outcome in result.outcomes],
         "config": report["config"],
-        "device": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy")
-        },
     }
-    write_text(workdir / "results.json", json.dumps(data, indent=2) + "\n")
+    write_facts(workdir, facts_of(command, seconds, facts))
 
 
 def show(display: Display, workdir: Path, result: CycleResult) -> None:

@@ -4,23 +4,30 @@ The road: `shrink` -> `Architecture` -> `compact` -> `expand` -> `init`; `cycle`
 `tensorize` replaces kernels by tensor networks.
 """
 
-from morph.architecture.architecture import Architecture
-from morph.architecture.expand import expand
-from morph.architecture.shrink import shrink
-from morph.cycle.config import CycleConfig
-from morph.cycle.cycle import Cycle
-from morph.cycle.workdir import load_variables
-from morph.errors import ArchitectureError, BudgetError, DataError, NativeError
-from morph.kernels.decompose import factorize
-from morph.kernels.factorized import Factorized
-from morph.kernels.tensorized import tensorized
-from morph.native.native import native
-from morph.network import Network, linen_network, nnx_network
-from morph.resize.compact import compact
-from morph.resize.emission import emits
-from morph.resize.initialize import init
-from morph.tensorize.plan import TensorizePlan, tensorize_plan
-from morph.training.data import Batch, Pipeline
+from typing import TYPE_CHECKING
+
+from regularizers.lazy import lazy
+
+if TYPE_CHECKING:
+    from morph.architecture.architecture import Architecture
+    from morph.architecture.expand import expand
+    from morph.architecture.shrink import shrink
+    from morph.cycle.config import CycleConfig
+    from morph.cycle.cycle import Cycle
+    from morph.cycle.workdir import load_variables
+    from morph.errors import ArchitectureError, BudgetError, DataError, NativeError
+    from morph.kernels.decompose import factorize
+    from morph.kernels.factorized import Factorized
+    from morph.kernels.tensorized import tensorized
+    from morph.modules.native import native
+    from morph.network import Network, linen_network, nnx_network
+    from morph.resize.compact import compact
+    from morph.resize.emission import emits
+    from morph.resize.initialize import init
+    from morph.tensorize.plan import TensorizePlan, tensorize_plan
+    from morph.training.data import Batch, Pipeline
+else:
+    __getattr__, __dir__ = lazy(__name__)
 
 __all__ = [
     "Architecture",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from regularizers.calibration import calibrate
+from regularizers.calibration.measure import calibrate
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.activation import activation_bytes
 from regularizers.costs.cost import Cost, weighted

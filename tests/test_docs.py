@@ -4,15 +4,34 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 
+import flax.linen as nn
 import jax
+import numpy as np
 import pytest
+
+import morph
+import regularizers as reg
+from morph.cycle.workdir import save_variables
 
 ROOT = Path(__file__).parent.parent
 PAGES = (
     "inference", "pinned", "custom_primitives", "costs", "edge_tpu", "calibrate", "training",
-    "tensorize", "pruning", "quantization", "export",
+    "tensorize", "pruning", "quantization", "container", "export",
 )  # fmt: skip
+IMPORT = re.compile(r"^(?:from|import) ((?:morph|regularizers)[\w.]*)", re.MULTILINE)
+DOORS = {"morph", "regularizers", "morph.compress", "morph.export", "morph.tensorize"}
+TOLD = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / "examples").glob("*.py"),
+]
+# Pages of those who write a rule or a cost of their own: the engine's inside.
+DEEPER = {
+    "custom_primitives.md": {"regularizers.channels.terms"},
+    "edge_tpu.md": {"regularizers.costs.edge_tpu"},
+}
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
 
@@ -25,6 +44,23 @@ HOLD = {"reason", "reasons", "why"}
 
 def read(page: str) -> str:
     return (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+
+
+def blocks(path: Path) -> Iterator[CodeType]:
+    """The code of a page; errors and pins name its lines."""
+    text = path.read_text(encoding="utf-8")
+    found = list(BLOCK.finditer(text))
+    assert found
+    for block in found:
+        yield compile("\n" * text.count("\n", 0, block.start(1)) + block[1], str(path), "exec")
+
+
+@pytest.fixture(autouse=True)
+def as_a_reader(tmp_path, monkeypatch):
+    """In a folder of one's own, with rank promotion as it is by default."""
+    monkeypatch.chdir(tmp_path)
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def reasons_in(tree: ast.AST) -> Iterator[str]:
@@ -49,14 +85,35 @@ def reasons_in(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_code_runs(page):
-    path, text = ROOT / "docs" / f"{page}.md", read(page)
-    blocks = list(BLOCK.finditer(text))
-    assert blocks
     namespace = {"__name__": page}
-    with jax.numpy_rank_promotion("allow"):  # as it is by default
-        for block in blocks:
-            above = text.count("\n", 0, block.start(1))  # errors and pins name the line of the page
-            exec(compile("\n" * above + block[1], str(path), "exec"), namespace)
+    for code in blocks(ROOT / "docs" / f"{page}.md"):
+        exec(code, namespace)
+
+
+class Net(nn.Module):
+    """What a reader may have."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(4)(nn.relu(nn.Dense(8)(x)))
+
+
+@pytest.mark.parametrize("number", range(4), ids=["plug in", "read", "tensorize", "compress"])
+def test_code_of_the_readme_runs(number):
+    """Every block by itself, in the folder of a run, with a reader's own network at hand."""
+    model, x, key = Net(), np.ones((128, 16), np.float32), jax.random.key(0)
+    variables = model.init(key, x)
+    graph = reg.trace_channels(model.apply, variables, x)
+    morph.Architecture.of_seed(graph).save("architecture.json")
+    save_variables(Path("runs/digits-resnet8/variables"), variables)
+    namespace = {"morph": morph, "reg": reg, "model": model, "network": morph.linen_network(model)}
+    namespace |= {"variables": variables, "x": x, "key": key}
+    namespace |= {"data": morph.Batch(x, np.arange(128, dtype=np.int32) % 4)}
+    exec(list(blocks(ROOT / "README.md"))[number], namespace)
+
+
+def test_the_readme_has_no_other_code():
+    assert len(list(blocks(ROOT / "README.md"))) == 4
 
 
 def test_every_reason_is_explained():
@@ -80,3 +137,9 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
             assert section in slugs, section
+
+
+@pytest.mark.parametrize("path", TOLD, ids=lambda path: path.name)
+def test_nothing_deeper_than_a_surface_is_imported(path):
+    found = set(IMPORT.findall(path.read_text(encoding="utf-8")))
+    assert found <= DOORS | DEEPER.get(path.name, set())

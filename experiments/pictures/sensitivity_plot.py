@@ -15,7 +15,7 @@ from experiments.pictures.plots import (
     require_matplotlib,
     shortened,
 )
-from morph.compress.sensitivity import Sensitivity
+from morph.compress.curves import Sensitivity
 
 try:
     import matplotlib as mpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from morph.architecture import spec
+from morph.architecture import checks, records, spec
 from morph.architecture.parts import FRESH, Layer, Removed, ResizedGroup
-from morph.architecture.records import is_dtype
 from morph.architecture.removed import restored, without
-from morph.architecture.slicing import Place, one_device, takes_in
+from morph.architecture.slicing import Slicing
 from morph.errors import ArchitectureError
 from morph.kernels.planned import PlannedKernel
 from regularizers.channels import axes as ax
@@ -24,7 +23,6 @@ from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Variable, layer_name
 from regularizers.costs.flops import dearest, flop_factors, operation_name
-from regularizers.messages import near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,155 +207,15 @@ class Architecture:
                     f"group {name!r} has fresh channels, which have nothing to be taken from; use "
                     "morph.init, or morph.expand(..., warm=True) to clone channels instead."
                 )
-        paths, leaves, treedef = flat_paths(tree)
-        places = [self._place(path) for path in paths]
-        gone = {i for i, p in enumerate(places) if p is not None and p.owner in self.gone}
-        if not any(places) and any(map(np.ndim, leaves)):
-            raise ArchitectureError(
-                f"no leaf belongs to the architecture: found {paths[0]!r}, ..., "
-                f"expected paths like {next(iter(self.variables))!r}."
-            )
-        means = self._means(dict(zip(paths, leaves, strict=True)), filter(None, places))
-        taken = []
-        for path, leaf, place in zip(paths, leaves, places, strict=True):
-            if place is None or place.owner in self.gone:
-                taken.append(leaf)
-            elif path in means:
-                taken.append(self._slice(*means[path], place.owner))
-            else:
-                taken.append(self._slice(leaf, self._axes_of(leaf, path, place), place.owner))
-        for i, path in enumerate(paths):
-            if path in self.factorized and not isinstance(taken[i], jax.ShapeDtypeStruct):
-                taken[i] = self.factorized[path].decompose(taken[i])
-        return without(jax.tree.unflatten(treedef, taken), gone)
-
-    @cached_property
-    def _short_paths(self) -> dict[str, str]:
-        """Every variable by its full path and by its path without collection, if unambiguous."""
-        names: dict[str, list[str]] = {}
-        for path in self.variables:
-            names.setdefault(path.split("/", 1)[-1], []).append(path)
-        short = {name: paths[0] for name, paths in names.items() if len(paths) == 1}
-        return {**short, **{path: path for path in self.variables}}
-
-    def _place(self, path: str) -> Place | None:
-        """The variable that a leaf belongs to; below it there may be one key of a list or a box."""
-        parts = path.split("/")
-        boxed = parts[-1] == "value" or parts[-1].isdigit()
-        for end in (len(parts), len(parts) - 1) if boxed else (len(parts),):
-            for i in range(end):
-                tail = "/".join(parts[i:end])
-                if tail in self._short_paths:
-                    key = "/".join(parts[end:])
-                    return Place(self._short_paths[tail], "/".join(parts[:i]), tail, key)
-        return None
-
-    def _axes_of(self, leaf: Any, path: str, place: Place) -> tuple[int | None, ...]:
-        """For each axis of a leaf, the axis of its variable that it runs along; None if none."""
-        shape, seed = tuple(np.shape(leaf)), self.variables[place.owner].shape
-        history = len(shape) - len(seed)
-        if shape == seed:
-            return tuple(range(len(seed)))
-        if place.head and shape in ((), (1,)):
-            return (None,) * len(shape)  # a number that an optimizer keeps per variable, or none
-        if place.head and history > 0 and shape[history:] == seed:
-            return (*(None,) * history, *range(len(seed)))
-        if place.key.isdigit() and shape == seed[int(place.key) :][:1]:
-            return (int(place.key),)  # of a list with one vector per axis, as SM3 keeps it
-        raise ArchitectureError(
-            f"{path!r} has shape {list(shape)}; in the seed network {place.owner!r} has "
-            f"{list(seed)}. Pass the seed's variables, or the state of an optimizer that keeps "
-            "arrays of their shapes; start another with tx.init(architecture.take(variables))."
-        )
-
-    def _means(
-        self, leaves: Mapping[str, Any], places: Iterable[Place]
-    ) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
-        """Adafactor's means, by path: those that stand there at the new widths, and their axes.
-
-        Of the two longest axes of a variable `optax.scale_by_factored_rms` averages `v_row` over
-        the longest and `v_col` over the second, if that is long enough; else it keeps `v`. How
-        long is enough the state does not say, only between which lengths the limit is.
-
-        Raises:
-            ArchitectureError: if a variable might be factored otherwise at its new shape.
-        """
-        states = []
-        for place in places:
-            seed, now = self.variables[place.owner].shape, self.shape(place.owner)
-            row, col, full = (
-                f"{place.head.removesuffix('v_row')}{name}/{place.tail}"
-                for name in ("v_row", "v_col", "v")
-            )
-            if place.head.split("/")[-1] == "v_row" and {col, full} <= set(leaves) and seed[1:]:
-                states.append((row, col, tuple(np.shape(leaves[full])) != seed, seed, now))
-        least = min((sorted(s)[-2] for *_, factored, s, _ in states if factored), default=np.inf)
-        most = max((sorted(s)[-2] for *_, factored, s, _ in states if not factored), default=0)
-        means: dict[str, tuple[Any, tuple[int | None, ...]]] = {}
-        for row, col, factored, seed, now in states:
-            longest, then = np.argsort(seed)[-2:], np.argsort(now)[-2:]  # as optax sorts them
-            length = sorted(now)[-2]
-            if (length < least if factored else length > most) or (
-                factored and set(longest) != set(then)
-            ):
-                raise ArchitectureError(
-                    f"{row!r} belongs to a variable of shape {list(seed)} that is {list(now)} now: "
-                    "whether and along which axes its optimizer would factor it then the state "
-                    "does not say; start afresh with tx.init(architecture.take(variables))."
-                )
-            if factored:
-                without = {longest[1]: leaves[row], longest[0]: leaves[col]}
-                for path, axis in ((row, then[1]), (col, then[0])):
-                    rest = tuple(k for k in range(len(seed)) if k != axis)
-                    means[path] = (without[axis], rest)
-        return means
-
-    def _slice(self, leaf: Any, axes: Sequence[int | None], owner: str) -> Any:
-        """Takes the kept positions; `axes` says which of the owner's each axis of the leaf is."""
-        variable, shape = self.variables[owner], self.shape(owner)
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            sizes = (n if k is None else shape[k] for n, k in zip(leaf.shape, axes, strict=True))
-            return jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
-        changed = [
-            (i, k)
-            for i, k in enumerate(axes)
-            if k is not None and not self.resized.isdisjoint(ax.groups_of(variable.axes[k]))
-        ]
-        sharding = one_device(leaf) if changed else None
-        if sharding is not None:
-            leaf = np.asarray(leaf)  # NumPy compiles nothing, where JAX would for every shape
-        for i, k in changed:
-            index = self._positions(variable.axes[k])
-            leaf = leaf.take(index, axis=i)
-            clones = np.bincount(index)[index]
-            if takes_in(variable, k) and clones.max(initial=1) > 1:
-                ones = [-1 if j == i else 1 for j in range(len(axes))]
-                leaf = leaf / clones.reshape(ones).astype(leaf.dtype)
-        return leaf if sharding is None else jax.device_put(leaf, sharding)
+        return self._slicing.take(tree, self.factorized)
 
     def clones(self, path: str) -> dict[int, np.ndarray]:
         """The axes of a variable that consume clones: what each position is a clone of."""
-        variable = self.variables[path]
-        found = {k: self._positions(axis) for k, axis in enumerate(variable.axes)}
-        return {
-            k: origin
-            for k, origin in found.items()
-            if takes_in(variable, k) and np.bincount(origin).max(initial=1) > 1
-        }
-
-    def _positions(self, axis: Axis) -> np.ndarray:
-        known = self._known_positions
-        if axis not in known:
-            known[axis] = ax.parent_positions(axis, self._parents, self.seed_widths)
-        return known[axis]
+        return self._slicing.clones(path)
 
     @cached_property
-    def _known_positions(self) -> dict[Axis, np.ndarray]:
-        return {}
-
-    @cached_property
-    def _parents(self) -> dict[str, np.ndarray]:
-        return {name: np.asarray(group.parents, int) for name, group in self.groups.items()}
+    def _slicing(self) -> Slicing:
+        return Slicing(groups=self.groups, variables=self.variables, gone=self.gone)
 
     def flops(self, widths: Mapping[str, int] | None = None) -> dict[str, float]:
         """FLOPs per layer (2 per multiply-add, at the traced batch size) at `widths` or now."""
@@ -405,60 +263,20 @@ class Architecture:
                 "seed_parameters": sum(self.parameters(seed).values()),
             },
             "layers": [
-                {
-                    "path": layer.path,
-                    "op": layer.op,
-                    "kernel": list(layer.kernel),
-                    "in": {
-                        "width": ax.size(layer.in_axis, now),
-                        "seed": ax.size(layer.in_axis, seed),
-                    },
-                    "out": {
-                        "width": ax.size(layer.out_axis, now),
-                        "seed": ax.size(layer.out_axis, seed),
-                    },
-                    "factorization": self._factorization(layer.path),
-                    "flops": flops[layer.path],
-                    "parameters": parameters.get(layer.path, 0),
-                    "in_axis": ax.to_json(layer.in_axis),
-                    "out_axis": ax.to_json(layer.out_axis),
-                    "flop_coefficient": layer.flop_coefficient,
-                    "flop_axes": [ax.to_json(axis) for axis in layer.flop_axes],
-                }
+                records.layer_to_json(
+                    layer,
+                    now,
+                    seed,
+                    factorization=self._factorization(layer.path),
+                    flops=flops[layer.path],
+                    parameters=parameters.get(layer.path, 0),
+                )
                 for layer in self.layers
             ],
-            "removed": [
-                {
-                    "name": block.name,
-                    "kind": block.kind,
-                    "variables": list(block.variables),
-                    "layers": list(block.layers),
-                }
-                for block in self.removed
-            ],
+            "removed": [records.removed_to_json(block) for block in self.removed],
             "factorized": {path: kernel.to_json() for path, kernel in self.factorized.items()},
-            "groups": {
-                name: {
-                    "seed_width": group.seed_width,
-                    "width": group.width,
-                    "parents": list(group.parents),
-                    "members": list(group.members),
-                    **({} if group.mean_width is None else {"mean_width": group.mean_width}),
-                }
-                for name, group in self.groups.items()
-            },
-            "variables": {
-                path: {
-                    "shape": list(variable.shape),
-                    "dtype": variable.dtype,
-                    "axes": [ax.to_json(axis) for axis in variable.axes],
-                    "produces": sorted(variable.produces),
-                    "consumes": sorted(variable.consumes),
-                    "kind": variable.kind,
-                    "trained": variable.trained,
-                }
-                for path, variable in self.variables.items()
-            },
+            "groups": {name: records.group_to_json(group) for name, group in self.groups.items()},
+            "variables": {path: records.variable_to_json(v) for path, v in self.variables.items()},
         }
 
     def _factorization(self, layer: str) -> dict[str, Any] | None:
@@ -490,141 +308,33 @@ class Architecture:
         """The inverse of `to_json`; raises `ArchitectureError` as `load` does."""
         spec.check(data)
         architecture = cls(
-            groups={
-                name: ResizedGroup(
-                    seed_width=int(group["seed_width"]),  # JSON's 5.0 is an integer, too
-                    parents=tuple(map(int, group["parents"])),
-                    members=tuple(group["members"]),
-                    mean_width=None if "mean_width" not in group else int(group["mean_width"]),
-                )
-                for name, group in data["groups"].items()
-            },
+            groups={name: records.group_from_json(g) for name, g in data["groups"].items()},
             variables={
-                path: Variable(
-                    path=path,
-                    shape=tuple(map(int, variable["shape"])),
-                    dtype=variable["dtype"],
-                    axes=tuple(map(ax.from_json, variable["axes"])),
-                    produces=frozenset(map(int, variable["produces"])),
-                    consumes=frozenset(map(int, variable["consumes"])),
-                    kind=variable["kind"],
-                    trained=variable["trained"],
-                )
-                for path, variable in data["variables"].items()
+                path: records.variable_from_json(path, v) for path, v in data["variables"].items()
             },
-            layers=tuple(
-                Layer(
-                    path=layer["path"],
-                    op=layer["op"],
-                    kernel=tuple(map(int, layer["kernel"])),
-                    in_axis=ax.from_json(layer["in_axis"]),
-                    out_axis=ax.from_json(layer["out_axis"]),
-                    flop_coefficient=layer["flop_coefficient"],
-                    flop_axes=tuple(map(ax.from_json, layer["flop_axes"])),
-                )
-                for layer in data["layers"]
-            ),
-            removed=tuple(
-                Removed(
-                    name=block["name"],
-                    kind=block["kind"],
-                    variables=tuple(block["variables"]),
-                    layers=tuple(block["layers"]),
-                )
-                for block in data["removed"]
-            ),
+            layers=tuple(map(records.layer_from_json, data["layers"])),
+            removed=tuple(map(records.removed_from_json, data["removed"])),
+            factorized=records.factorized_from_json(data["factorized"]),
             width_multiplier=data["width_multiplier"],
             report=data["report"],
         )
-        try:
-            kernels = {
-                path: PlannedKernel.from_json(path, kernel)
-                for path, kernel in data["factorized"].items()
-            }
-        except (ValueError, KeyError) as error:
-            raise ArchitectureError(f"malformed architecture: {error}") from error
-        architecture = replace(architecture, factorized=kernels)
         architecture._check(data)
         return architecture
 
     def _check(self, data: Mapping[str, Any]) -> None:
         """What a schema cannot say: parents in range, widths and shapes that agree."""
-        for name, group in self.groups.items():
-            if data["groups"][name]["width"] != group.width:
-                raise ArchitectureError(
-                    f"malformed architecture: group {name!r} says width "
-                    f"{data['groups'][name]['width']}, but lists {group.width} parents"
-                )
-            if any(not FRESH <= parent < group.seed_width for parent in group.parents):
-                raise ArchitectureError(
-                    f"malformed architecture: group {name!r} has a parent outside 0.."
-                    f"{group.seed_width - 1}"
-                )
-        for path in self.gone:
-            if path not in self.variables:
-                raise ArchitectureError(
-                    f"malformed architecture: a removed block had {path!r}"
-                    f"{near(path, self.variables)}"
-                )
+        checks.check_groups(self.groups, data["groups"])
+        checks.check_removed(self.gone, self.variables)
+        checks.check_finite(self.width_multiplier, self.layers)
+        checks.check_axes(self.variables, self.layers, self.seed_widths)
+        checks.check_variables(self.variables, self.seed_widths)
+        checks.check_layers(self.layers, data["layers"], self.widths, self.seed_widths)
         self._check_factorized()
-        numbers = [self.width_multiplier or 0.0, *(layer.flop_coefficient for layer in self.layers)]
-        if not np.all(np.isfinite(numbers)):
-            raise ArchitectureError("malformed architecture: a number in it is not finite")
-        known = self.seed_widths
-        for where, axis in [
-            *((path, axis) for path, v in self.variables.items() for axis in v.axes),
-            *(
-                (layer.path, axis)
-                for layer in self.layers
-                for axis in (layer.in_axis, layer.out_axis, *layer.flop_axes)
-            ),
-        ]:
-            for name in ax.groups_of(axis):
-                if name not in known:
-                    raise ArchitectureError(
-                        f"malformed architecture: {where!r} names group {name!r}{near(name, known)}"
-                    )
-        for path, variable in self.variables.items():
-            sizes = tuple(ax.size(axis, known) for axis in variable.axes)
-            if sizes != variable.shape:
-                raise ArchitectureError(
-                    f"malformed architecture: {path!r} has shape {list(variable.shape)}, but its "
-                    f"axes measure {list(sizes)}"
-                )
-            odd = sorted(k for k in variable.produces | variable.consumes if k >= len(sizes))
-            if odd:
-                raise ArchitectureError(
-                    f"malformed architecture: {path!r} has {len(sizes)} axes, but produces or "
-                    f"consumes along axis {odd[0]}"
-                )
-            if not is_dtype(variable.dtype):
-                raise ArchitectureError(
-                    f"malformed architecture: {path!r} has dtype {variable.dtype!r}, which "
-                    "does not exist"
-                )
-        for layer, entry in zip(self.layers, data["layers"], strict=True):
-            for end, axis in (("in", layer.in_axis), ("out", layer.out_axis)):
-                now, seed = ax.size(axis, self.widths), ax.size(axis, known)
-                if (entry[end]["width"], entry[end]["seed"]) != (now, seed):
-                    raise ArchitectureError(
-                        f"malformed architecture: layer {layer.path!r} says {end} width "
-                        f"{entry[end]['width']} of {entry[end]['seed']}, but its axis measures "
-                        f"{now} of {seed}; widths are changed in groups, by their parents"
-                    )
 
     def _check_factorized(self) -> None:
         """Factorized kernels are variables of the network, of the shapes that they have now."""
-        for path, kernel in self.factorized.items():
-            if path not in self.variables or path in self.gone:
-                raise ArchitectureError(
-                    f"malformed architecture: the network has no {path!r}, which is factorized"
-                    f"{near(path, set(self.variables) - self.gone)}"
-                )
-            if kernel.shape != self.shape(path):
-                raise ArchitectureError(
-                    f"malformed architecture: {path!r} has shape {list(self.shape(path))}, but its "
-                    f"cores make {list(kernel.shape)}"
-                )
+        shapes = {path: self.shape(path) for path in self.variables if path not in self.gone}
+        checks.check_factorized(self.factorized, shapes)
 
     def abstract(self, tree: Any) -> Any:
         """The abstract value that a tree of the seed's variables has now; fresh channels count."""

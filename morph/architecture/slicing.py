@@ -2,21 +2,138 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from morph.architecture.optimizer_layouts import Axes, adafactor_means, axes_of, find_place
+from morph.architecture.parts import ResizedGroup
+from morph.architecture.removed import without
+from morph.errors import ArchitectureError
+from morph.kernels.planned import PlannedKernel
+from regularizers.channels import axes as ax
+from regularizers.channels.axes import Axis
+from regularizers.channels.calls import flat_paths
 from regularizers.channels.parts import Variable
 
 
-class Place(NamedTuple):
-    """Where a leaf stands in a tree: `head/tail/key`, where `tail` names its variable."""
+@dataclass(frozen=True, kw_only=True)
+class Slicing:
+    """What is needed of an architecture to slice by it.
 
-    owner: str  # the variable's path
-    head: str
-    tail: str
-    key: str
+    Attributes:
+        groups: by name.
+        variables: of the seed, by path.
+        gone: the paths of those that left.
+    """
+
+    groups: Mapping[str, ResizedGroup]
+    variables: Mapping[str, Variable]
+    gone: Collection[str]
+
+    def take(self, tree: Any, factorized: Mapping[str, PlannedKernel]) -> Any:
+        """The tree at the new widths, with kernels decomposed; see `Architecture.take`."""
+        paths, leaves, treedef = flat_paths(tree)
+        places = [find_place(path, self._names) for path in paths]
+        gone = {i for i, p in enumerate(places) if p is not None and p.owner in self.gone}
+        if not any(places) and any(map(np.ndim, leaves)):
+            raise ArchitectureError(
+                f"no leaf belongs to the architecture: found {paths[0]!r}, ..., "
+                f"expected paths like {next(iter(self.variables))!r}."
+            )
+        known = [place for place in places if place is not None]
+        shapes = {p.owner: (self.variables[p.owner].shape, self.shape(p.owner)) for p in known}
+        means = adafactor_means(dict(zip(paths, leaves, strict=True)), known, shapes)
+        taken = []
+        for path, leaf, place in zip(paths, leaves, places, strict=True):
+            if place is None or place.owner in self.gone:
+                taken.append(leaf)
+            elif path in means:
+                taken.append(self._slice(*means[path], place.owner))
+            else:
+                axes = axes_of(leaf, path, place, self.variables[place.owner].shape)
+                taken.append(self._slice(leaf, axes, place.owner))
+        for i, path in enumerate(paths):
+            if path in factorized and not isinstance(taken[i], jax.ShapeDtypeStruct):
+                taken[i] = factorized[path].decompose(taken[i])
+        return without(jax.tree.unflatten(treedef, taken), gone)
+
+    def shape(self, path: str) -> tuple[int, ...]:
+        """The shape of a variable now."""
+        return tuple(ax.size(axis, self._widths) for axis in self.variables[path].axes)
+
+    def clones(self, path: str) -> dict[int, np.ndarray]:
+        """The axes of a variable that consume clones: what each position is a clone of."""
+        variable = self.variables[path]
+        found = {k: self._positions(axis) for k, axis in enumerate(variable.axes)}
+        return {
+            k: origin
+            for k, origin in found.items()
+            if takes_in(variable, k) and np.bincount(origin).max(initial=1) > 1
+        }
+
+    def _slice(self, leaf: Any, axes: Axes, owner: str) -> Any:
+        """Takes the kept positions; `axes` says which of the owner's each axis of the leaf is."""
+        variable, shape = self.variables[owner], self.shape(owner)
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            sizes = (n if k is None else shape[k] for n, k in zip(leaf.shape, axes, strict=True))
+            return jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
+        changed = [
+            (i, k)
+            for i, k in enumerate(axes)
+            if k is not None and not self._resized.isdisjoint(ax.groups_of(variable.axes[k]))
+        ]
+        sharding = one_device(leaf) if changed else None
+        if sharding is not None:
+            leaf = np.asarray(leaf)  # NumPy compiles nothing, where JAX would for every shape
+        for i, k in changed:
+            index = self._positions(variable.axes[k])
+            leaf = leaf.take(index, axis=i)
+            clones = np.bincount(index)[index]
+            if takes_in(variable, k) and clones.max(initial=1) > 1:
+                ones = [-1 if j == i else 1 for j in range(len(axes))]
+                leaf = leaf / clones.reshape(ones).astype(leaf.dtype)
+        return leaf if sharding is None else jax.device_put(leaf, sharding)
+
+    def _positions(self, axis: Axis) -> np.ndarray:
+        known = self._known_positions
+        if axis not in known:
+            known[axis] = ax.parent_positions(axis, self._parents, self._seed_widths)
+        return known[axis]
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Every variable by its full path and by its path without collection, if unambiguous."""
+        names: dict[str, list[str]] = {}
+        for path in self.variables:
+            names.setdefault(path.split("/", 1)[-1], []).append(path)
+        short = {name: paths[0] for name, paths in names.items() if len(paths) == 1}
+        return {**short, **{path: path for path in self.variables}}
+
+    @cached_property
+    def _widths(self) -> dict[str, int]:
+        return {name: group.width for name, group in self.groups.items()}
+
+    @cached_property
+    def _seed_widths(self) -> dict[str, int]:
+        return {name: group.seed_width for name, group in self.groups.items()}
+
+    @cached_property
+    def _resized(self) -> frozenset[str]:
+        return frozenset(name for name, group in self.groups.items() if not group.unchanged)
+
+    @cached_property
+    def _parents(self) -> dict[str, np.ndarray]:
+        return {name: np.asarray(group.parents, int) for name, group in self.groups.items()}
+
+    @cached_property
+    def _known_positions(self) -> dict[Axis, np.ndarray]:
+        return {}
 
 
 def takes_in(variable: Variable, k: int) -> bool:

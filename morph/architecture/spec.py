@@ -71,7 +71,7 @@ def write(path: str | Path, data: Any) -> None:
 
 @cache
 def _validator() -> Any:
-    text = resources.files("morph").joinpath("architecture.schema.json").read_text()
+    text = resources.files("morph.architecture").joinpath("architecture.schema.json").read_text()
     return jsonschema.Draft202012Validator(json.loads(text))
 
 

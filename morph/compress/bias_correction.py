@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from morph.compress.activations import floats, run_rounded
 from morph.compress.fixed_point import rounded
-from morph.compress.fixed_point_plan import FixedPointPlan, calibration_arrays
+from morph.compress.plan import FixedPointPlan, calibration_arrays
 from morph.kernels.compressed import unpacked
 from regularizers.channels.following import OUTPUTS, following
 from regularizers.channels.graph import ChannelGraph

@@ -12,7 +12,7 @@ from optax.losses import kl_divergence_with_log_targets
 
 from morph.compress.bias_correction import bias_corrected
 from morph.compress.fixed_point import CRITERIA, equalized
-from morph.compress.fixed_point_plan import FixedPointPlan, WordLength, fixed_point_plan
+from morph.compress.plan import FixedPointPlan, WordLength, fixed_point_plan
 from regularizers.channels.graph import ChannelGraph
 
 

@@ -1,6 +1,6 @@
 """What the Edge TPU's compiler would map of a TFLite file, and how long that takes.
 
-The table of operations is the project's own (`regularizers.costs.edge_tpu.OPERATIONS`, after Coral,
+The table of operations is the project's own (`OPERATIONS`, after Coral,
 "TensorFlow models on the Edge TPU", coral.ai/docs/edgetpu/models-intro); here are the limits that
 the file itself can be checked for. The compiler partitions once: the first operation that it does
 not map, and everything after it, runs on the CPU.
@@ -16,7 +16,8 @@ import numpy as np
 
 from morph.export import flatbuffer
 from morph.export.flatbuffer import Graph, Operation
-from regularizers.costs.edge_tpu import EDGE_TPU, IN_STEP, OPERATIONS, EdgeTPU, Layers, seconds
+from regularizers.costs.edge_tpu import EDGE_TPU, IN_STEP, EdgeTPU, Layers, seconds
+from regularizers.costs.edge_tpu_operations import OPERATIONS
 from regularizers.costs.form import EXACT
 
 # The file's operation -> the name in Coral's table, and the kind of layer that it costs; "" if none

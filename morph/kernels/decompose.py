@@ -127,6 +127,36 @@ def factorize(
     return Factorization(value=value, error=_error(value, source), notes=tuple(notes))
 
 
+def factorize_stack(kernel: Any, roles: str, kind: str, **how: Any) -> Factorization:
+    """`factorize`, for stacks of kernels too (role `b`).
+
+    The kernels of a stack get the same ranks: the largest that one of them asks for.
+    """
+    if "b" not in roles:
+        return factorize(kernel, roles, kind, **how)
+    axis = roles.index("b")
+    slices, rest = jnp.moveaxis(jnp.asarray(kernel), axis, 0), roles.replace("b", "")
+    found = [factorize(one, rest, kind, **how) for one in slices]
+    ranks = {
+        bond: max(one.value.ranks[bond] for one in found) for bond in found[0].value.format.bonds
+    }
+    if any(one.value.ranks != ranks for one in found):
+        how = {
+            name: how[name] for name in ("cores", "factors", "iterations", "path") if name in how
+        }
+        found = [factorize(one, rest, kind, ranks, **how) for one in slices]
+    value = Factorized(
+        cores=tuple(
+            jnp.stack(cores) for cores in zip(*(f.value.cores for f in found), strict=True)
+        ),
+        format=found[0].value.format.stacked(axis),
+    )
+    powers = [float(jnp.sum(jnp.square(one.astype(jnp.float32)))) for one in slices]
+    lost = sum(f.error**2 * power for f, power in zip(found, powers, strict=True))
+    notes = tuple(dict.fromkeys(note for one in found for note in one.notes))
+    return Factorization(value=value, error=math.sqrt(lost / (sum(powers) or 1.0)), notes=notes)
+
+
 def truncated(value: Factorized, rank: int) -> Factorized:
     """The best factorization of a lower rank, of kind `svd`, at the price of two thin QRs.
 

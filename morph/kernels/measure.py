@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from morph.files import write_text
-from regularizers.calibration import cache_path
+from regularizers.calibration.machine import cache_path
 from regularizers.calibration.timing import compiled, interleaved
 from regularizers.channels.calls import abstract
 from regularizers.channels.jaxprs import JaxprEqn

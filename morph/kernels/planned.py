@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from morph.kernels.decompose import Factorization, factorize
+from morph import kernels
 from morph.kernels.factorized import Factorized, Format
 from morph.kernels.initial import random_factorized
 
@@ -76,7 +76,7 @@ class PlannedKernel:
             )
         tt = self.format.kind == "tt"
         factors = [own for own, role in zip(self.factors, self.roles, strict=True) if role != "b"]
-        return decompose(
+        return kernels.factorize_stack(
             kernel,
             self.roles,
             self.format.kind,
@@ -168,33 +168,3 @@ def _finite(path: str, number: Any) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{path!r} has a number that is not finite")
     return float(number)
-
-
-def decompose(kernel: Any, roles: str, kind: str, **how: Any) -> Factorization:
-    """`morph.kernels.decompose.factorize`, for stacks of kernels too (role `b`).
-
-    The kernels of a stack get the same ranks: the largest that one of them asks for.
-    """
-    if "b" not in roles:
-        return factorize(kernel, roles, kind, **how)
-    axis = roles.index("b")
-    slices, rest = jnp.moveaxis(jnp.asarray(kernel), axis, 0), roles.replace("b", "")
-    found = [factorize(one, rest, kind, **how) for one in slices]
-    ranks = {
-        bond: max(one.value.ranks[bond] for one in found) for bond in found[0].value.format.bonds
-    }
-    if any(one.value.ranks != ranks for one in found):
-        how = {
-            name: how[name] for name in ("cores", "factors", "iterations", "path") if name in how
-        }
-        found = [factorize(one, rest, kind, ranks, **how) for one in slices]
-    value = Factorized(
-        cores=tuple(
-            jnp.stack(cores) for cores in zip(*(f.value.cores for f in found), strict=True)
-        ),
-        format=found[0].value.format.stacked(axis),
-    )
-    powers = [float(jnp.sum(jnp.square(one.astype(jnp.float32)))) for one in slices]
-    lost = sum(f.error**2 * power for f, power in zip(found, powers, strict=True))
-    notes = tuple(dict.fromkeys(note for one in found for note in one.notes))
-    return Factorization(value=value, error=math.sqrt(lost / (sum(powers) or 1.0)), notes=notes)

@@ -8,3 +8,29 @@ kernels a function has), `planned` (how one is factorized), `options`, `allocate
 `plan` (which of them, at which ranks), `following`, `samples`, `response` and `fit` (the same by
 what layers answer on a calibration batch).
 """
+
+from typing import TYPE_CHECKING
+
+from regularizers.lazy import lazy
+
+if TYPE_CHECKING:
+    from morph.kernels.decompose import factorize
+    from morph.kernels.factorized import Factorized
+    from morph.kernels.tensorized import settled, tensorized
+    from morph.tensorize.diagram import to_dot
+    from morph.tensorize.flax import linen_layers, nnx_layers
+    from morph.tensorize.plan import TensorizePlan, tensorize_plan
+else:
+    __getattr__, __dir__ = lazy(__name__)
+
+__all__ = [
+    "Factorized",
+    "TensorizePlan",
+    "factorize",
+    "linen_layers",
+    "nnx_layers",
+    "settled",
+    "tensorize_plan",
+    "tensorized",
+    "to_dot",
+]

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from morph.kernels.decompose import factorize_stack
 from morph.kernels.evaluate import evaluate
 from morph.kernels.factorized import Factorized
-from morph.kernels.planned import decompose
 from morph.tensorize.layers import Kernel, KernelUse, run
 from morph.tensorize.options import LEAST_ERROR, MOST_ERROR, RUNGS, Rung, ladder
 from morph.tensorize.response import (
@@ -342,5 +342,5 @@ def response_ladder(layer: Layer, kernel: Any, kind: str, **shaping: Any) -> lis
     return [
         (ranks, layer.error(matrix(made.dense(), layer.roles)))
         for ranks, _ in (rungs[k] for k in some)
-        for made in [decompose(kernel, layer.roles, kind, ranks=ranks, **shaping).value]
+        for made in [factorize_stack(kernel, layer.roles, kind, ranks=ranks, **shaping).value]
     ]

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from morph.kernels.decompose import factorize_stack
 from morph.kernels.factorized import Format
 from morph.kernels.formats import CORES, FORMATS
-from morph.kernels.planned import decompose
 from morph.kernels.ranks import attainable
 from morph.kernels.spectra import Spectrum, bond_spectra
 from morph.tensorize.allocate import Option
@@ -86,7 +86,7 @@ def ladder(
         return [
             (
                 {"r": rank},
-                decompose(
+                factorize_stack(
                     kernel, roles, kind, ranks=rank, iterations=CP_ITERATIONS, path=path
                 ).error,
             )

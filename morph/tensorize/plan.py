@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from morph.kernels.decompose import Factorization
+from morph.kernels.decompose import Factorization, factorize_stack
 from morph.kernels.factorized import Factorized
 from morph.kernels.formats import CORES, FORMATS
-from morph.kernels.planned import PlannedKernel, decompose
+from morph.kernels.planned import PlannedKernel
 from morph.tensorize.budget import (
     Costing,
     by_layer,
@@ -241,7 +241,7 @@ def tensorize_plan(
 
     def cut(path: str, ranks: Mapping[str, int]) -> Factorized:
         roles, own = kinds[path]
-        return decompose(leaves[path], roles, own, **shaping(path), ranks=ranks).value
+        return factorize_stack(leaves[path], roles, own, **shaping(path), ranks=ranks).value
 
     chosen: dict[str, dict[str, Any]] = {}
     if budget is not None:
@@ -261,7 +261,7 @@ def tensorize_plan(
     found: dict[str, Factorization] = {}
     for path, how in chosen.items():
         roles, own = kinds[path]
-        one = decompose(leaves[path], roles, own, **shaping(path), **how)
+        one = factorize_stack(leaves[path], roles, own, **shaping(path), **how)
         if one.value.parameters < leaves[path].size:
             found[path] = one
         else:

@@ -11,7 +11,8 @@ import numpy as np
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost, Line
 from regularizers.costs.form import Form, numpy_of
-from regularizers.costs.schedule import Kernel, Schedule, Value, schedule_of
+from regularizers.costs.kernels import Kernel, Schedule, Value
+from regularizers.costs.schedule import schedule_of
 from regularizers.costs.sizes import named_amounts
 from regularizers.costs.work import line_of_kernel
 

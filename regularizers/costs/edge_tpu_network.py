@@ -17,18 +17,11 @@ import numpy as np
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost, Line
 from regularizers.costs.devices import DEVICES
-from regularizers.costs.edge_tpu import (
-    EDGE_TPU,
-    IN_STEP,
-    KINDS,
-    EdgeTPU,
-    Layers,
-    seconds,
-    unsupported,
-)
+from regularizers.costs.edge_tpu import EDGE_TPU, IN_STEP, KINDS, EdgeTPU, Layers, seconds
+from regularizers.costs.edge_tpu_operations import unsupported
 from regularizers.costs.form import Exact, Form, numpy_of
+from regularizers.costs.kernels import Kernel, Value
 from regularizers.costs.roofline import kernel_seconds
-from regularizers.costs.schedule import Kernel, Value
 from regularizers.costs.sizes import named_amounts
 from regularizers.costs.work import Work, Workload, workload_of
 

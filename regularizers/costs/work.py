@@ -26,7 +26,8 @@ from regularizers.channels.jaxprs import ragged_dot_general_p
 from regularizers.costs.cost import Cost, Line
 from regularizers.costs.flops import flop_factors, line_of
 from regularizers.costs.form import Form
-from regularizers.costs.schedule import Kernel, Schedule, Value, schedule_of
+from regularizers.costs.kernels import Kernel, Schedule, Value
+from regularizers.costs.schedule import schedule_of
 from regularizers.costs.sizes import Table, Term, named_amounts
 
 Price: TypeAlias = Callable[["Work", Form], Any]
@@ -39,7 +40,7 @@ class Facts:
     """What does not depend on widths, [kernels] each.
 
     Attributes:
-        kind: e.g. `conv`; see `schedule.Kernel`.
+        kind: e.g. `conv`; see `kernels.Kernel`.
         window: taps of the window of a convolution or pooling; 1 elsewhere.
         height, width: of the map that is written; 1 where there is none. The last axis is taken
             for the channels, but for a convolution, which says which it is.

@@ -331,7 +331,7 @@ def test_people_can_read_the_file(shrunk, tmp_path):
 def test_the_file_follows_the_shipped_schema(shrunk, tmp_path):
     shrunk.save(tmp_path / "a.json")
     data = json.loads((tmp_path / "a.json").read_text())
-    text = resources.files("morph").joinpath("architecture.schema.json").read_text()
+    text = resources.files("morph.architecture").joinpath("architecture.schema.json").read_text()
     schema = json.loads(text)
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(data)

@@ -26,8 +26,8 @@ from morph.compress.fixed_point import (
     without_overflow,
 )
 from morph.compress.fixed_point_closest import closest
-from morph.compress.fixed_point_plan import FixedPointPlan, fixed_point_plan
 from morph.compress.methods import CompressConfig, compressed
+from morph.compress.plan import FixedPointPlan, fixed_point_plan
 from morph.compress.training import accuracy_of, train
 from morph.kernels.compressed import partition
 from morph.network import linen_network

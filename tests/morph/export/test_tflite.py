@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from morph.export import ExportError, edge_tpu, flatbuffer, tflite
-from regularizers.costs.edge_tpu import OPERATIONS, latency_s
+from regularizers.costs.edge_tpu_operations import OPERATIONS
+from regularizers.costs.edge_tpu_table import latency_s
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("ai_edge_quantizer")

@@ -1,34 +1,23 @@
 import dataclasses
-import json
 import math
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import fit_edge_tpu
+from experiments.published import read_published
 from regularizers.costs import edge_tpu
 from regularizers.costs.edge_tpu import (
-    EDGE_TPU,
     KINDS,
-    OPERATIONS,
-    PRIMITIVES,
     EdgeTPU,
     Layers,
-    first_unsupported,
-    latency_s,
-    layers_of,
     seconds,
     steps,
     uncached_bytes,
-    unsupported,
 )
 from regularizers.costs.form import EXACT, SMOOTH
-
-ROOT = Path(__file__).parents[3]
 
 # One second per step, and per byte.
 PLAIN = EdgeTPU(
@@ -42,7 +31,7 @@ PLAIN = EdgeTPU(
     overlap=0.0,
     cache_rounding_bytes=5.0,
 )
-PUBLISHED = fit_edge_tpu.read_published()
+PUBLISHED = read_published()
 NETWORKS = {network.key: network for network in PUBLISHED}
 
 every_network = pytest.mark.parametrize("key", NETWORKS)
@@ -62,14 +51,6 @@ def stack(*entries):
     columns = {name: [entry[name] for entry in entries] for name in entries[0]}
     kind = np.asarray(columns.pop("kind"), dtype=object)
     return Layers(kind=kind, **{name: np.asarray(c, float) for name, c in columns.items()})
-
-
-def record(op="conv", **sizes):
-    usual = {
-        "in_h": 9, "in_w": 9, "in_c": 5, "out_h": 9, "out_w": 9, "out_c": 7, "kernel_h": 3,
-        "kernel_w": 3, "stride": 1,
-    }  # fmt: skip
-    return {"op": op, **usual, **sizes}
 
 
 # ---- One layer, by hand. A map of 9 x 5 has 3 x 2 tiles of 4 x 4.
@@ -287,79 +268,6 @@ def test_it_is_quick():
     assert min(times) < 1e-3  # measured: 0.1 ms
 
 
-# ---- A plain table
-
-
-def test_a_table_by_hand():
-    table = [
-        record("conv", in_h=17, in_w=10, in_c=3, out_h=9, out_w=5, out_c=65, kernel_w=5, stride=2),
-        record("depthwise_conv", in_h=9, in_w=5, in_c=65, out_h=9, out_w=5, out_c=65),
-        record("add", in_h=9, in_w=5, in_c=65, out_h=9, out_w=5, out_c=65, kernel_h=1, kernel_w=1),
-        record("pool", in_h=9, in_w=5, in_c=65, out_h=5, out_w=3, out_c=65, stride=2),
-        record("concat", in_h=5, in_w=3, in_c=65, out_h=5, out_w=3, out_c=65),
-        record("resize", in_h=5, in_w=3, in_c=65, out_h=9, out_w=9, out_c=65, kernel_h=1,
-               kernel_w=1),
-        record("global_pool", in_h=9, in_w=9, in_c=65, out_h=1, out_w=1, out_c=65, kernel_h=9,
-               kernel_w=9),
-        record("dense", in_h=1, in_w=1, in_c=65, out_h=1, out_w=1, out_c=7, kernel_h=1,
-               kernel_w=1),
-    ]  # fmt: skip
-    layers = layers_of(table)
-    assert steps(layers, EXACT, PLAIN).tolist() == [
-        6 * 15 * 1 * 2, 7 * 6 * 9 * 2, 6 * 2, 2 * 9 * 2, 0, 9 * 2, 81 * 2, 17 * 1,
-    ]  # fmt: skip
-    weights = [65 * (15 * 3 + 4), 65 * (9 + 4), 0, 0, 0, 0, 0, 7 * (65 + 4)]
-    assert layers.weight_bytes.tolist() == weights
-    total = steps(layers, EXACT).sum() / (500e6 * EDGE_TPU.utilisation)
-    sent = (17 * 10 * 3 + 7 + 8 * EDGE_TPU.instruction_bytes) / EDGE_TPU.bytes_per_s
-    found = latency_s(iter(table), 17 * 10 * 3, 7)
-    assert isinstance(found, float)
-    assert found == pytest.approx(EDGE_TPU.startup_s + sent + total, rel=1e-12)
-
-
-def test_what_does_not_fit_is_streamed():
-    big = record("dense", in_h=1, in_w=1, in_c=4096, out_h=1, out_w=1, out_c=4096, kernel_h=1,
-                 kernel_w=1)  # fmt: skip
-    streamed = 4096 * 4100 / EDGE_TPU.bytes_per_s  # 16 MiB and biases
-    computed = 1024 * 4 / (500e6 * EDGE_TPU.utilisation)
-    found = latency_s([big], 0, 0) - EDGE_TPU.startup_s - 2000 / EDGE_TPU.bytes_per_s
-    assert found == pytest.approx(streamed + computed / 2, rel=1e-9)
-
-
-def without(key):
-    found = record()
-    del found[key]
-    return found
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ([record(), record("conv3d")], r"layers\[1\] has the unknown op 'conv3d'.*'global_pool'"),
-        ([record(), without("out_c")], r"layers\[1\] has no 'out_c'; it has \['op', 'in_h'"),
-        ([without("op")], r"layers\[0\] has no 'op'"),
-        ([record(out_h=0)], r"layers\[0\] \(conv\) needs a whole number out_h >= 1, found 0"),
-        ([record("pool", in_c=-3)], r"layers\[0\] \(pool\) .* in_c >= 1, found -3"),
-        ([record(in_w=2.5)], r"in_w >= 1, found 2\.5"),
-        ([record(stride=True)], "stride >= 1, found True"),
-        ([record(out_c="64")], "out_c >= 1, found '64'"),
-        ([["conv", 1, 2]], r"layers\[0\] must be a mapping"),
-        ([], "at least one layer"),
-    ],
-)
-def test_bad_tables(table, message):
-    with pytest.raises(ValueError, match=message):
-        latency_s(table, 1, 1)
-
-
-@pytest.mark.parametrize("value", [-1, math.nan, math.inf, "many"])
-def test_bad_bytes(value):
-    with pytest.raises(ValueError, match="needs input_bytes >= 0, found"):
-        latency_s([record()], value, 1)
-    with pytest.raises(ValueError, match="needs output_bytes >= 0, found"):
-        latency_s([record()], 1, value)
-
-
 def test_bad_layers():
     with pytest.raises(ValueError, match=r"no kind of layer \['gather'\]; .*'depthwise conv'"):
         stack(layer("gather"))
@@ -379,226 +287,3 @@ def test_shares_are_at_most_one():
         EdgeTPU(utilisation=1.5, overlap=2)
     with pytest.raises(ValueError, match="found clock_hz=0"):
         EdgeTPU(clock_hz=0)
-
-
-# ---- What was published
-
-
-@pytest.fixture(scope="module")
-def report():
-    return fit_edge_tpu.make_report(PUBLISHED)
-
-
-def test_accuracy_on_the_rows_that_are_trusted(report):
-    ours = report["accuracy"]["edge_tpu"]
-    for way in ("in_sample", "left_out", "family_out"):
-        assert ours["trusted"][way]["rows"] == 15
-        assert ours["all"][way]["rows"] == 17
-        assert ours["trusted"][way]["median_error"] <= 0.10
-        assert ours["trusted"][way]["mean_error"] <= 0.15
-        assert ours["trusted"][way]["spearman"] >= 0.97
-        for rows in ("trusted", "all"):
-            for baseline in ("log_macs", "log_parameters"):
-                theirs = report["accuracy"][baseline][rows][way]
-                assert ours[rows][way]["median_error"] < theirs["median_error"]
-                assert ours[rows][way]["mean_error"] < theirs["mean_error"]
-                assert ours[rows][way]["spearman"] > theirs["spearman"]
-    for name, constant in report["constants"].items():  # these are the fitted ones, to 3 digits
-        assert constant["now"] == float(f"{constant['now']:.3g}"), name
-        assert constant["now"] == pytest.approx(constant["refitted"], rel=2e-3), name
-
-
-def test_the_table_of_a_network_and_the_report_agree(report):
-    squeezenet = next(row for row in report["networks"] if row["key"] == "squeezenet10_224")
-    network = NETWORKS["squeezenet10_224"]
-    per_layer, fixed = seconds(network.layers, 224 * 224 * 3, 1001, EXACT)
-    assert squeezenet["predicted_ms"] == pytest.approx(1e3 * (per_layer.sum() + fixed), rel=1e-12)
-    assert squeezenet["error"] == pytest.approx(squeezenet["predicted_ms"] / 2.1 - 1.0)
-
-
-def test_a_fit_finds_the_constants_that_made_the_data(rng):
-    true = dataclasses.replace(
-        EDGE_TPU, utilisation=0.61, depthwise_steps=5.3, bytes_per_s=290e6, startup_s=0.21e-3
-    )
-    trusted = [network for network in PUBLISHED if network.trusted]
-    clean = [dataclasses.replace(n, seconds=fit_edge_tpu.predict(n, true)) for n in trusted]
-    found = fit_edge_tpu.fit(clean)
-    for name in fit_edge_tpu.FITTED:
-        assert getattr(found, name) == pytest.approx(getattr(true, name), rel=1e-5)
-    noisy = [dataclasses.replace(n, seconds=n.seconds * rng.lognormal(0.0, 0.1)) for n in clean]
-    found = fit_edge_tpu.fit(noisy)
-    predicted = np.asarray([fit_edge_tpu.predict(network, found) for network in clean])
-    given, truth = (np.asarray([n.seconds for n in some]) for some in (noisy, clean))
-    assert fit_edge_tpu.accuracy(given, predicted)["mean_error"] > 0.05
-    assert fit_edge_tpu.accuracy(truth, predicted)["mean_error"] < 0.05  # it averages the noise
-
-
-def test_a_row_is_left_out_of_its_own_prediction():
-    """Of a 'fit' that remembers what it was fitted to."""
-    a, b, c = (
-        dataclasses.replace(PUBLISHED[0], key=key, family=family, seconds=s, trusted=trusted)
-        for key, family, s, trusted in [
-            ("a", "F", 1.0, True),
-            ("b", "F", 10.0, True),
-            ("c", "G", 100.0, False),
-        ]
-    )
-
-    def fit_to(networks):
-        total = sum(network.seconds for network in networks)
-        return lambda network: total
-
-    def by(related):
-        return fit_edge_tpu.without([a, b, c], fit_to, related).tolist()
-
-    assert by(lambda network: network.key) == [10.0, 1.0, 11.0]
-    assert by(lambda network: network.family) == [0.0, 0.0, 11.0]
-
-
-# ---- What runs on it
-
-
-@pytest.mark.parametrize(
-    ("kind", "facts", "reason"),
-    [
-        ("conv", {}, ""),
-        ("conv", {"dilation": (3, 3)}, ""),
-        ("conv", {"dilation": (1, 2)}, "the same dilation in x and y, found (1, 2)"),
-        ("conv", {"groups": 3}, "grouped"),
-        ("grouped conv", {}, "grouped"),
-        ("depthwise conv", {"groups": 32}, ""),
-        ("depthwise conv", {"dilation": (2, 1)}, "DepthwiseConv2d needs the same dilation"),
-        ("transposed conv", {}, ""),
-        ("dense", {}, ""),
-        ("dense", {"rows": 7, "rank": 2}, "one row, found 7"),
-        ("product", {}, "BatchMatMul is not mapped (field reports)"),
-        ("conv", {"rank": 5}, "rank 5; at most 4"),
-        ("elementwise", {"rank": 5, "primitives": ["add"]}, "rank 5"),
-        ("concatenate", {}, ""),
-        ("resize", {}, ""),
-        ("pool", {"primitives": ["reduce_window_max"]}, ""),
-        ("pool", {"primitives": ["reduce_window_min"]}, "reduce_window_min"),
-        ("reduce", {"primitives": ["reduce_sum"]}, ""),
-        ("reduce", {"primitives": ["reduce_sum"], "reduced_channels": 12}, ""),
-        ("reduce", {"primitives": ["reduce_sum"], "reduced_channels": 10}, "multiple of 4"),
-        ("reduce", {"primitives": ["argmax"]}, "argmax"),
-        ("elementwise", {"primitives": ["sub", "rsqrt", "mul", "add", "max"]}, ""),
-        ("elementwise", {"primitives": ["sub", "exp", "div"]}, ""),  # of a softmax
-        ("elementwise", {"primitives": ["mul", "erf", "mul"]}, "erf becomes no TFLite"),
-        ("elementwise", {"primitives": ["logistic", "tanh", "stop_gradient"]}, ""),
-        ("elementwise", {"primitives": ["my_primitive"]}, "not in the table of primitives"),
-        ("move", {"primitives": ["pad"]}, ""),
-        ("move", {"primitives": ["transpose"]}, "transpose"),
-        ("sort", {}, "sort becomes no TFLite"),
-        ("ragged", {}, "ragged"),
-    ],
-)
-def test_support(kind, facts, reason):
-    found = unsupported(kind, **facts)
-    assert bool(found) == bool(reason)
-    assert reason in found
-
-
-def test_every_kind_is_in_the_table_of_operations():
-    for kind in KINDS:
-        assert isinstance(unsupported(kind), str)  # raises no KeyError
-    named = {op for op, _ in PRIMITIVES.values() if op}
-    assert named <= set(OPERATIONS)
-    assert all(OPERATIONS[op].maps for op in named)
-    assert len(OPERATIONS) == 40
-
-
-def test_the_first_layer_that_leaves_the_device():
-    fine = ("conv", {})
-    assert first_unsupported([fine, ("concatenate", {}), ("dense", {"rows": 1})]) is None
-    assert first_unsupported([]) is None
-    position, reason = first_unsupported([fine, fine, ("product", {}), ("grouped conv", {})])
-    assert position == 2
-    assert "BatchMatMul" in reason
-
-
-def test_primitives_are_jaxs():
-    def softmax_gelu(x):
-        return jax.nn.softmax(jax.nn.gelu(x, approximate=True)) * jax.lax.rsqrt(x)
-
-    names = {eqn.primitive.name for eqn in jax.make_jaxpr(softmax_gelu)(jnp.ones(5)).jaxpr.eqns}
-    assert {"tanh", "exp", "rsqrt", "div"} <= names
-    assert names <= set(PRIMITIVES)
-
-
-def test_what_is_assumed_hardly_matters():
-    some = {"overlap": (0.0,), "cache_bytes": (7.0 * 2**20,)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_edge_tpu, "ALTERNATIVES", some)
-        found = fit_edge_tpu.make_alternatives(PUBLISHED)
-    assert [(a["constant"], a["value"]) for a in found] == [
-        ("overlap", 0.0),
-        ("cache_bytes", 7 * 2**20),
-    ]
-    for alternative in found:
-        assert alternative["rows"] == 15
-        assert alternative["mean_error"] < 0.08
-
-
-# ---- The command
-
-
-def test_the_command_reads_other_tables(tmp_path, capsys):
-    table, networks = tmp_path / "table.csv", tmp_path / "networks.json"
-    rows, records = ["network,key,usb3_latency_ms,trusted"], []
-    for n in (8, 64, 256, 512, 1024, 2048):
-        rows.append(f"Dense {n},d{n},{0.5 + n * n / 4e5},yes")
-        layer = record("dense", in_h=1, in_w=1, in_c=n, out_h=1, out_w=1, out_c=n, kernel_h=1,
-                       kernel_w=1)  # fmt: skip
-        records.append(
-            f'"d{n}": {{"input": [1, 1, {n}], "output_bytes": {n}, "layers": [{layer}]}}'
-        )
-    table.write_text("\n".join(rows))
-    networks.write_text("{" + ",".join(records).replace("'", '"') + "}")
-    found = fit_edge_tpu.read_tables(table, networks)
-    assert [network.key for network in found] == ["d8", "d64", "d256", "d512", "d1024", "d2048"]
-    assert found[1].seconds == pytest.approx((0.5 + 64 * 64 / 4e5) / 1e3)
-    assert fit_edge_tpu.multiply_adds(found[1]) == 64 * 64
-    assert fit_edge_tpu.parameters(found[1]) == 64 * 65
-    for bad, message in [
-        ("network,key,usb3_latency_ms\nA,d8,1", "has no column trusted"),
-        (f"{rows[0]}\nA,d9,1,yes", "has no network 'd9'"),
-        (f"{rows[0]}\nA,d8,1,maybe", "trusted is yes or no, not 'maybe'"),
-        (f"{rows[0]}\nA,d8,0,yes", "above 0 ms, not 0"),
-        (f"{rows[0]}\nA,d8,1,yes", "4 constants need more than 1 trusted rows"),
-    ]:
-        table.write_text(bad)
-        with pytest.raises(SystemExit):
-            fit_edge_tpu.main(["fit", f"--table={table}", f"--networks={networks}"])
-        assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        fit_edge_tpu.main(["fit", f"--table={table}"])
-    assert "go together" in capsys.readouterr().err
-
-
-def test_ranks_and_their_correlation():
-    def spearman(a, b):
-        return fit_edge_tpu.spearman(np.asarray(a), np.asarray(b))
-
-    assert spearman([1.0, 2.0, 30.0], [0.1, 0.5, 0.6]) == pytest.approx(1.0)
-    assert spearman([3.0, 2.0, 1.0], [1.0, 2.0, 3.0]) == pytest.approx(-1.0)
-    # ranks 1.5 1.5 3 against 1 2 3
-    assert spearman([1.0, 1.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(3**0.5 / 2)
-
-
-def test_accuracy_by_hand():
-    found = fit_edge_tpu.accuracy(np.asarray([1.0, 2.0, 4.0]), np.asarray([1.5, 1.8, 4.0]))
-    assert found == pytest.approx(
-        {"rows": 3, "median_error": 0.1, "mean_error": 0.2, "largest_error": 0.5, "spearman": 1.0}
-    )
-
-
-def test_the_report_that_is_kept_is_the_one_that_is_made(report):
-    text = (ROOT / "results" / "edge_tpu.json").read_text(encoding="utf-8")
-    kept = json.loads(text)
-    assert kept["command"] == "python -m experiments.fit_edge_tpu --json=results/edge_tpu.json"
-    assert set(kept) == {"command", "table", "alternatives", *report}
-    for name, rows in report["accuracy"].items():
-        for which, ways in rows.items():
-            for way, figures in ways.items():
-                assert kept["accuracy"][name][which][way] == pytest.approx(figures, rel=1e-4)

@@ -9,8 +9,9 @@ from jax import lax
 
 import regularizers as reg
 from regularizers.costs.devices import DEVICES
-from regularizers.costs.edge_tpu import EDGE_TPU, EdgeTPU, latency_s
+from regularizers.costs.edge_tpu import EDGE_TPU, EdgeTPU
 from regularizers.costs.edge_tpu_network import unsupported_kernels
+from regularizers.costs.edge_tpu_table import latency_s
 from regularizers.costs.form import SMOOTH
 from regularizers.costs.work import workload_of
 

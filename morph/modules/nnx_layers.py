@@ -10,7 +10,7 @@ from flax import nnx
 from flax.core import FrozenDict
 
 from morph.architecture.architecture import Architecture
-from morph.native.widths import Changes, Layers, LayerWidths, Row, attributes_now, by_layer
+from morph.modules.widths import Changes, Layers, LayerWidths, Row, attributes_now, by_layer
 from regularizers.nnx import collections_of, leaf_at, nnx_function
 
 

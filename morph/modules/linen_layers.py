@@ -18,7 +18,7 @@ import jax
 from flax.linen.recurrent import DenseParams
 
 from morph.architecture.architecture import Architecture
-from morph.native.widths import Changes, Layers, LayerWidths, Row, attributes_now, by_layer
+from morph.modules.widths import Changes, Layers, LayerWidths, Row, attributes_now, by_layer
 from regularizers.channels import jaxprs
 from regularizers.channels.calls import bind_call
 

@@ -9,8 +9,8 @@ import pytest
 
 from experiments.networks.mlp import MLP
 from experiments.pictures.sensitivity_plot import plot_sensitivity
+from morph.compress.curves import Sensitivity, sensitivity
 from morph.compress.pruning import finished, kept_counts, one_shot, pruned
-from morph.compress.sensitivity import Sensitivity, sensitivity
 from morph.compress.training import accuracy_of, train
 from morph.network import linen_network
 from morph.training.data import Batch

@@ -12,10 +12,10 @@ from flax import nnx
 
 from morph.architecture.architecture import Architecture
 from morph.errors import NativeError
-from morph.native.linen_layers import LinenSeed
-from morph.native.nnx_layers import NNXSeed
-from morph.native.verify import Expectation, Numbers
-from morph.native.widths import (
+from morph.modules.linen_layers import LinenSeed
+from morph.modules.nnx_layers import NNXSeed
+from morph.modules.verify import Expectation, Numbers
+from morph.modules.widths import (
     Changes,
     Layers,
     as_seed,

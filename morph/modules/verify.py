@@ -16,7 +16,7 @@ import numpy as np
 import regularizers
 from morph.architecture.architecture import Architecture
 from morph.errors import NativeError
-from morph.native.widths import as_seed
+from morph.modules.widths import as_seed
 from morph.resize.compact import fixed_inputs, make_plan
 from morph.resize.sizes import Sizes, thaw
 from regularizers.channels import jaxprs

@@ -9,8 +9,8 @@ from flax import nnx
 import morph
 import regularizers as reg
 from morph.errors import NativeError
-from morph.native.linen_layers import ROWS as LINEN_ROWS
-from morph.native.nnx_layers import ROWS as NNX_ROWS
+from morph.modules.linen_layers import ROWS as LINEN_ROWS
+from morph.modules.nnx_layers import ROWS as NNX_ROWS
 
 IMAGE = jax.random.normal(jax.random.key(1), (2, 4, 4, 3))
 TOKENS = jax.random.normal(jax.random.key(2), (2, 5, 7))

@@ -1,0 +1,39 @@
+"""The facts that results.json tells of every run: the command, how long, what came out, on what."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from morph.files import write_text
+
+PACKAGES = ("jax", "flax", "optax", "numpy")
+
+
+def facts_of(command: str, seconds: float, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a run, with what it was called by, how long it took and what it ran on.
+
+    Args:
+        command: that repeats it.
+        seconds: that it took.
+        facts: what came out.
+    """
+    return {
+        "command": command,
+        "seconds": round(seconds, 1),
+        **facts,
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def write_facts(workdir: Path, facts: Mapping[str, Any]) -> None:
+    """Writes results.json."""
+    write_text(workdir / "results.json", json.dumps(facts, indent=2) + "\n")
