@@ -21,10 +21,11 @@ from small_run import compiled_once
 
 import morph
 import regularizers as reg
-from experiments import datasets, retrain, sweep, targets
+from experiments import datasets, retrain, study, sweep, targets
 from experiments.console.flags import config_of, define_settings
 from morph.cycle import cycle, store
 from morph.cycle.config import CycleConfig
+from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_RETRAIN, UNUSED_BY_SWEEP, UNUSED_BY_TARGETS
 from morph.training.data import Batch
 
@@ -53,7 +54,7 @@ ROWS = {
     "patience": Row(1, {"cycles": 2}),
     "cycles": Row(2),
     "seed_steps": Row(3),
-    "shrink_steps": Row(12),
+    "shrink_steps": Row(5),
     "retrain_steps": Row(3),
     "settle": Row(0.6),
     "penalty": Row("Dense_1=gamma,*=group_lasso"),
@@ -76,9 +77,9 @@ ROWS = {
     "mixup": Row(1.0),
     "distill": Row(0.5),
     "distill_temperature": Row(5.0, {"distill": 0.5}),
-    "blocks": Row(True, {"blocks": False}),
-    "min_width": Row(5, {"budget": 0.6}),
-    "floors": Row("Dense_1=6"),
+    "blocks": Row(False, {"blocks": True}),
+    "min_width": Row(8, {"budget": 0.6}),
+    "floors": Row("Dense_1=11", {"budget": 0.6}),
     "round_to": Row(3),
     "tensorize": Row("svd", {"tensorize_budget": 0.8}),
     "tensorize_budget": Row(0.7, TENSORIZED),
@@ -86,7 +87,7 @@ ROWS = {
     "baseline": Row(True),
     "seed": Row(1),
 }
-STEPS = {"seed_steps": 2, "shrink_steps": 10, "retrain_steps": 2}
+STEPS = {"seed_steps": 2, "shrink_steps": 4, "retrain_steps": 2}
 BASE = {**STEPS, "batch_size": 8, "penalty": "group_lasso", "learning_rate": 0.05}
 UNUSED = {
     "run": {},
@@ -101,10 +102,10 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        x = nn.Dense(7)(x.reshape(x.shape[0], -1))
+        x = nn.Dense(12)(x.reshape(x.shape[0], -1))
         x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
-        y = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Dense(8)(x)))
-        x += nn.Dense(7)(y)
+        y = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Dense(11)(x)))
+        x += nn.Dense(12)(y)
         return nn.Dense(3)(x)
 
 
@@ -152,10 +153,9 @@ def world(tmp_path_factory):
     with compiled_once(made.folder / "programs"), pytest.MonkeyPatch.context() as patch:
         for module in (sweep, targets, retrain):
             patch.setattr(module, "network_of", lambda *named: morph.linen_network(Net()))
+        for module in (study, targets, retrain, store):
             patch.setattr(module, "load_variables", load)
-        for module in (sweep, targets, retrain, store):
             patch.setattr(module, "save_variables", save)
-        patch.setattr(store, "load_variables", load)
         patch.setattr(datasets, "load", lambda *named: tiny_data(made.regression))
         patch.setattr(cycle, "Checkpoints", NoCheckpoints)
         patch.setattr(sweep, "write_report", lambda workdir: workdir)
@@ -165,7 +165,7 @@ def world(tmp_path_factory):
         patch.setattr(targets, "interleaved", lambda runs, seconds: np.ones((len(runs), 1)))
         made.architecture = made.folder / "architecture.json"
         graph = reg.trace_channels(Net().apply, variables_of(), tiny_data(False).train_images[:1])
-        small = morph.shrink(graph, {"Dense_1": np.arange(8) < 5})
+        small = morph.shrink(graph, {"Dense_1": np.arange(11) < 5})
         small.save(made.architecture)
         yield made
 
@@ -200,20 +200,28 @@ def run_sweep(workdir, settings):
 
 
 def run_targets(workdir, settings):
+    """What reaches the sweeps that train; `run_sweep` sees what they make of it."""
+    seen = []
+
+    def watched(self, *args):
+        kept, trained = self.config, self.tested(self.whole, variables_of())
+        seen.append(str([asdict(kept), args[:1]]))
+        return [trained]
+
     arguments = ["--targets=flops", f"--workdir={workdir}", "--dataset=digits"]
-    output = f"--output={workdir / 'results.json'}"
-    targets.main(["targets", *arguments, output, "--seed_network=mlp", *typed(settings)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sweep, "train_seeds", watched)
+        patch.setattr(Sweep, "shrink", watched)
+        targets.main(["targets", *arguments, "--seed_network=mlp", *typed(settings)])
+    (workdir / "results.json").write_text(json.dumps({"outcomes": seen}))
 
 
 def run_retrain(workdir, settings):
-    shrinking = {name: value for name, value in BASE.items() if name not in TRAINED}
-    own = {n: value for n, value in settings.items() if shrinking.get(n) != value}
     arguments = [f"--architecture={workdir.parent / 'architecture.json'}", f"--workdir={workdir}"]
     arguments += ["--dataset=digits", "--seed_network=mlp"]
-    retrain.main(["retrain", *arguments, *typed(own)])
+    retrain.main(["retrain", *arguments, *typed(settings)])
 
 
-TRAINED = ("retrain_steps", "batch_size", "learning_rate")
 ENTRIES = {
     "run": run_cycle, "sweep": run_sweep, "targets": run_targets, "retrain": run_retrain,
 }  # fmt: skip
@@ -230,7 +238,7 @@ def result_of(world, entry, settings, regression=False):
         saved = sorted(path for path in workdir.rglob("variables") if path.is_file())
         assert saved
         leaves = [jax.tree.leaves(load(path.parent)) for path in saved]
-        told = json.dumps(told.get("outcomes") or told["networks"])
+        told = json.dumps(told["outcomes"])
         world.known[key] = told, [[leaf.tobytes() for leaf in one] for one in leaves]
         shutil.rmtree(workdir)
     return world.known[key]
@@ -250,17 +258,16 @@ CASES = [(entry, name) for entry in ENTRIES for name in ROWS]
 
 @pytest.mark.parametrize(("entry", "name"), CASES)
 def test_a_setting_changes_the_result_or_is_refused(world, capsys, entry, name):
-    row = ROWS[name]
-    if name in UNUSED[entry]:
-        unused = BASE if entry != "retrain" else {}
+    row, unused = ROWS[name], UNUSED[entry]
+    given = {n: value for n, value in {**BASE, **row.given}.items() if n not in unused}
+    if name in unused:
         with pytest.raises(SystemExit) as stop:
-            ENTRIES[entry](world.folder / "refused", {**unused, name: row.value})
+            ENTRIES[entry](world.folder / "refused", {**given, name: row.value})
         assert stop.value.code == 2
         said = capsys.readouterr().err
         assert said.startswith(f"error: {name} is {row.value!r}, but has no use here: ")
         assert not (world.folder / "refused").exists()
         return
-    given = {n: v for n, v in row.given.items() if n not in UNUSED[entry]}
-    before = result_of(world, entry, {**BASE, **given}, row.regression)
-    after = result_of(world, entry, {**BASE, **given, name: row.value}, row.regression)
+    before = result_of(world, entry, given, row.regression)
+    after = result_of(world, entry, {**given, name: row.value}, row.regression)
     assert before != after
