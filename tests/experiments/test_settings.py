@@ -79,7 +79,7 @@ ROWS = {
     "distill_temperature": Row(5.0, {"distill": 0.5}),
     "blocks": Row(False, {"blocks": True}),
     "min_width": Row(8, {"budget": 0.6}),
-    "floors": Row("Dense_1=11", {"budget": 0.6}),
+    "floors": Row("Dense_0=10", {"budget": 0.6}),
     "round_to": Row(3),
     "tensorize": Row("svd", {"tensorize_budget": 0.8}),
     "tensorize_budget": Row(0.7, TENSORIZED),
