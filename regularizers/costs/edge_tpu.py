@@ -207,7 +207,7 @@ def seconds(
     hidden = tpu.overlap * form.minimum(compute.sum(), stream.sum())
     shown = 1.0 - hidden / xp.maximum(alone, 1e-30)
     there = (layers.in_channels > 0) & (layers.out_channels > 0)
-    instructions = tpu.instruction_bytes / tpu.bytes_per_s * there
+    instructions = xp.where(there, tpu.instruction_bytes / tpu.bytes_per_s, 0.0)
     fixed = tpu.startup_s + (input_bytes + output_bytes) / tpu.bytes_per_s
     return (compute + stream) * shown + instructions, fixed
 

@@ -56,7 +56,7 @@ def init(
     return {name: jnp.full(graph.groups[name].width, logit, jnp.float32) for name in names}
 
 
-def probability(logits: Float[Array, " n"]) -> Float[Array, " n"]:
+def probability(logits: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """The probability that a gate is open; exactly zero for one that is shut for good."""
     return jnp.where(logits > CLOSED, jax.nn.sigmoid(logits), 0.0)
 
@@ -91,7 +91,7 @@ def sample(
     noisy = logits + jax.random.logistic(key, logits.shape, logits.dtype)
     gates = jax.nn.sigmoid(noisy / temperature)
     if straight_through:
-        gates += jax.lax.stop_gradient((noisy > 0.0) - gates)
+        gates += jax.lax.stop_gradient((noisy > 0.0).astype(gates.dtype) - gates)
     return jnp.where(logits > CLOSED, gates, 0.0)
 
 

@@ -36,7 +36,7 @@ def rms(leaf: Float[Array, "..."], axis: int, l1_share: float = 0.0) -> Float[Ar
     """
     if not isinstance(leaf, jax.core.Tracer):
         return _rms_now(np.asarray(leaf), axis, l1_share)
-    wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    wide = leaf.astype(leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32)
     others = tuple(k for k in range(leaf.ndim) if k != axis)
     square = jnp.mean(jnp.square(wide), axis=others)
     root = _root(square)
@@ -115,7 +115,7 @@ class Source:
             mean = np.bincount(self.channel[own], square[own], width) / count
             return jax.device_put(np.sqrt(mean).astype(square.dtype))
         total: Array = jax.ops.segment_sum(jnp.square(strengths), self.channel, num_segments=width)
-        return _root(total / count)  # the sum drops -1
+        return _root(total / count.astype(total.dtype))  # the sum drops -1
 
 
 @dataclass(frozen=True, kw_only=True)

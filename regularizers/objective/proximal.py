@@ -40,7 +40,7 @@ class ProximalState(NamedTuple):
 def proximal(
     optimizer: optax.GradientTransformation,
     regularizer: NetworkRegularizer,
-    strength: float | Callable[[Any], Any] = 1e-2,
+    strength: float | Float[Array, ""] | Callable[[Any], Any] = 1e-2,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that each update ends with a group soft-threshold.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from morph.errors import ContainerError, need
 
@@ -23,7 +23,7 @@ try:
 except ModuleNotFoundError as error:
     _missing = error
 
-Symbols = Int[np.ndarray, " n"]
+Symbols = Integer[np.ndarray, " _"]
 
 ALPHABET = 1 << 12  # symbols are smaller
 LONGEST = 31  # bits of a Huffman code, the most that bitarray decodes

@@ -142,6 +142,7 @@ def test_take_slices_every_axis(shrunk, variables):
     ],
     ids=["momentum", "adam", "chain"],
 )
+@pytest.mark.promotes
 def test_take_slices_optimizer_states(shrunk, variables, optimizer):
     params = variables["params"]
     state = optimizer.update(params, optimizer.init(params), params)[1]
@@ -151,6 +152,7 @@ def test_take_slices_optimizer_states(shrunk, variables, optimizer):
     assert shapes(small) == shapes(fresh)
 
 
+@pytest.mark.promotes
 def test_momenta_are_those_of_the_kept_channels(shrunk, variables):
     params = variables["params"]
     for optimizer in (optax.sgd(0.1, momentum=0.9), optax.adam(0.1)):

@@ -85,12 +85,14 @@ def test_bad_input_names_what_was_found(shrunk, tmp_path):
         (bundle, lambda: bundle.load("")),
     ],
 )
+@pytest.mark.wrong_arrays
 def test_a_missing_package_names_the_command(module, write, monkeypatch):
     monkeypatch.setattr(module, "_missing", ModuleNotFoundError("No module named 'that'"))
     with pytest.raises(MissingExtraError, match=r"'that'.*pip install 'morph-jax\[export\]'"):
         write()
 
 
+@pytest.mark.wrong_arrays
 def test_agreement_counts_by_hand():
     reference = np.asarray([[1.0, 3.0, 2.0], [4.0, 0.0, 1.0]])
     found = compare(reference, reference[:, [0, 2, 1]], np.asarray([1, 0]), top=(1, 2))
