@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.console.command import USER_ERRORS
 from experiments.console.display import duration, humanize
 from experiments.pictures import plots
 from experiments.pictures.plots import Point
@@ -295,7 +296,7 @@ def main(argv: Sequence[str]) -> None:
         for path in outputs:
             _WRITERS[path.suffix](entries, path)
             console.print(str(path), soft_wrap=True, highlight=False)
-    except (RunError, flags.Error, ImportError, OSError) as error:
+    except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

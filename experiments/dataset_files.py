@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from regularizers.errors import MorphError
+
 try:
     from PIL import Image
 except ModuleNotFoundError as error:
@@ -18,7 +20,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 
-class DatasetError(ValueError):
+class DatasetError(MorphError, ValueError):
     """An unknown data set, or files that are not what they should be."""
 
 

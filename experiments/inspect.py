@@ -60,6 +60,7 @@ from absl import flags
 from rich.console import Console
 
 import regularizers as reg
+from experiments.console.command import USER_ERRORS
 from experiments.inspect_tables import show
 from experiments.inspected import COSTS, make_report, to_json
 from experiments.models import (
@@ -215,7 +216,7 @@ def main(argv: Sequence[str]) -> None:
         if len(rest) > 1:
             raise InspectError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
         run(options)
-    except (InspectError, flags.Error, OSError) as error:
+    except USER_ERRORS as error:
         if verbose:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)

@@ -37,7 +37,7 @@ from absl import flags
 from rich.console import Console
 
 from experiments import datasets
-from experiments.console.command import USER_ERRORS, launch
+from experiments.console.command import launch
 from experiments.console.display import Display, humanize
 from experiments.facts import facts_of, write_facts
 from experiments.models import network_of
@@ -48,7 +48,7 @@ from experiments.study import Shelf, Study, collected, points_of, table_of
 from morph.cycle.config import CycleConfig
 from morph.cycle.sweep import Sweep
 from morph.cycle.workdir import claim_workdir
-from morph.errors import ConfigError
+from morph.errors import ConfigError, MissingExtraError
 from morph.training.data import Batch
 from regularizers.objective.penalties import PENALTIES
 
@@ -187,7 +187,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     console.print(table_of(points, sweep.cost.name))
     try:
         plots.plot_tradeoff(points, workdir / "tradeoff.png", cost=sweep.cost.name)
-    except ImportError as error:
+    except MissingExtraError as error:
         console.print(f"no picture: {error}")
     seed = humanize(report["seed_cost"], report["unit"])
     page = write_report(workdir)
@@ -221,7 +221,7 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.sweep`; `argv[0]` is the program's name."""
-    launch("experiments.sweep", __doc__ or "", define_flags(), argv, run, USER_ERRORS)
+    launch("experiments.sweep", __doc__ or "", define_flags(), argv, run)
 
 
 if __name__ == "__main__":

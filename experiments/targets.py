@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import datasets
+from experiments.console.command import USER_ERRORS
 from experiments.console.display import humanize
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
@@ -35,9 +36,7 @@ from morph.architecture.architecture import Architecture
 from morph.architecture.shrink import shrink
 from morph.budget.controller import Controller, Schedule, check_feasible
 from morph.budget.trim import strongest_within
-from morph.cycle.checkpoint import WorkdirError
 from morph.cycle.workdir import claim_workdir, load_variables, save_variables
-from morph.errors import TrainingDivergedError
 from morph.network import Network, Variables
 from morph.training.data import Batch, chunk_ends, chunks
 from morph.training.evaluate import Evaluator
@@ -265,7 +264,7 @@ def main(argv: Sequence[str]) -> None:
     started = time.monotonic()
     try:
         learned, own = study(options)
-    except (TrainingDivergedError, WorkdirError, ValueError, OSError) as error:
+    except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     Console().print(table_of(learned, own.costs))

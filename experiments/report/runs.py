@@ -12,11 +12,12 @@ from typing import Any
 from experiments.pictures.plots import Point
 from morph.architecture.architecture import Architecture
 from morph.errors import ArchitectureError
+from regularizers.errors import MorphError
 
 CONFIG, RESULTS = "config.json", "results.json"
 
 
-class RunError(ValueError):
+class RunError(MorphError, ValueError):
     """A directory that holds no run, or a broken one."""
 
 

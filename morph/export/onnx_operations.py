@@ -16,9 +16,10 @@ import numpy as np
 from regularizers.channels import jaxprs
 from regularizers.channels.jaxprs import JaxprEqn, Primitive
 from regularizers.channels.jaxprs import primitives as p
+from regularizers.errors import MorphError
 
 
-class Unsupported(Exception):
+class Unsupported(MorphError):
     """An equation that ONNX has no counterpart for; says why."""
 
 

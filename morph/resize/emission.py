@@ -17,6 +17,7 @@ from regularizers.channels import jaxprs
 from regularizers.channels.inference import Step
 from regularizers.channels.jaxprs import Primitive
 from regularizers.channels.jaxprs import primitives as p
+from regularizers.errors import InputError
 
 # The static parameters that change.
 EmissionRule: TypeAlias = Callable[[Step, Sizes], dict[str, Any]]
@@ -166,7 +167,7 @@ def emits(primitive: Primitive) -> Callable[[EmissionRule], EmissionRule]:
         ...     return {"shape": sizes.shape(step.results[0])}
     """
     if primitive in EMISSION:
-        raise ValueError(f"{primitive.name} has a rule already; a rule is registered once.")
+        raise InputError(f"{primitive.name} has a rule already; a rule is registered once.")
 
     def register(rule: EmissionRule) -> EmissionRule:
         EMISSION[primitive] = rule

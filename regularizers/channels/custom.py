@@ -12,6 +12,7 @@ from regularizers.channels.flow import FLOW, Destinations
 from regularizers.channels.inference import Step
 from regularizers.channels.jaxprs import RUNS_JAXPRS, Primitive
 from regularizers.channels.terms import Solver, atoms
+from regularizers.errors import InputError
 
 _ZEROS = {"all": all_of, "any": any_of}
 
@@ -48,12 +49,12 @@ def couples(
         ...     return [x]  # elementwise: the axes of the result are the operand's
     """
     if primitive in RULES or primitive in RUNS_JAXPRS:
-        raise ValueError(
+        raise InputError(
             f"{primitive.name} has a rule already; a rule is registered once, for a primitive of "
             "your own."
         )
     if zeros not in (None, "all", "any"):
-        raise ValueError(f"zeros must be 'all', 'any' or None, found {zeros!r}")
+        raise InputError(f"zeros must be 'all', 'any' or None, found {zeros!r}")
 
     def register(rule: Rule) -> Rule:
         RULES[primitive] = rule

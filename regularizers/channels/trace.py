@@ -19,6 +19,7 @@ from regularizers.channels.parts import Fold, Group, Member, Operation, Variable
 from regularizers.channels.roles import Roles, find_roles
 from regularizers.channels.terms import Atom, Axes, Solver, atoms, freeze
 from regularizers.channels.zeroed import inexact_reasons
+from regularizers.errors import InputError
 
 
 def trace_channels(
@@ -70,7 +71,7 @@ def trace_channels(
     solver.source = None
     roles = find_roles(body, call.trained)
     if not roles.order:
-        raise ValueError(
+        raise InputError(
             "the output does not depend on any of the variables; asked to trace "
             f"{getattr(fn, '__qualname__', fn)!r} with {len(terms)} arrays. "
             "Pass a function fn(variables, *inputs) that uses its first argument."
