@@ -19,7 +19,8 @@ from timing import interleaved, median_ratio, report
 
 from experiments import datasets, networks
 from morph.cycle.config import CycleConfig
-from morph.cycle.sweep import Member, Sweep
+from morph.cycle.members import Member
+from morph.cycle.sweep import Sweep
 from morph.network import linen_network
 from morph.training.data import Batch
 from morph.training.step import TrainState
@@ -69,7 +70,7 @@ def step_of(sweep: Sweep, runs: int, steps: int = 10) -> Callable[[], Any]:
     keys = jax.random.split(jax.random.key(0, impl="rbg"), runs)
 
     def run() -> Any:
-        held[0], losses = sweep._step(held[0], sweep._data, index, keys)
+        held[0], losses = sweep._step(held[0], data, index, keys)
         return losses
 
     return run

@@ -3,7 +3,8 @@
     python -m experiments.retrain --architecture=runs/digits-resnet8/architecture.json
 
 The file names the seed network, its width, the data set and the configuration that learned it;
-flags override them, and must be given where a file has none. For a seed network of your own:
+flags override them, and must be given where a file has none; a setting that only tells how to
+shrink is refused. For a seed network of your own:
 
     python -m experiments.retrain --architecture=a.json --model=package.module:attribute
 
@@ -37,6 +38,7 @@ from rich.console import Console
 from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import Display, Result, result_table
+from experiments.console.flags import define_settings
 from experiments.facts import facts_of, write_facts
 from experiments.models import find_attribute, network_of
 from experiments.networks import SEED_NETWORKS
@@ -45,13 +47,15 @@ from morph.architecture.architecture import Architecture
 from morph.cycle.checkpoint import WorkdirError
 from morph.cycle.config import CycleConfig
 from morph.cycle.sweep import Sweep
+from morph.cycle.unused import UNUSED_BY_RETRAIN, check_unused
 from morph.cycle.workdir import load_variables, save_variables
 from morph.errors import ArchitectureError, ConfigError
 from morph.network import Network, Variables, linen_network, nnx_network
 from morph.training.data import Batch
 from regularizers.channels.calls import flat_paths
 
-_SETTINGS = {"retrain_steps": int, "batch_size": int, "learning_rate": float, "seed": int}
+# What tells how a network was shrunk, and is only told again; a teacher would change the training.
+_PAST = {*UNUSED_BY_RETRAIN} - {"distill"}
 _MOST_DIFFERENCES = 5  # that a message lists
 
 
@@ -78,10 +82,9 @@ def define_flags() -> flags.FlagValues:
     define_seed_flags(own)
     flags.DEFINE_string("variables", None, "Start from these, saved.", flag_values=own)
     flags.DEFINE_string("workdir", "runs/retrain", "Where everything goes.", flag_values=own)
-    flags.DEFINE_integer("retrain_steps", None, "Training steps; 0 only tests.", 0, flag_values=own)
-    flags.DEFINE_integer("batch_size", None, "Examples per step.", 1, flag_values=own)
-    flags.DEFINE_float("learning_rate", None, "Peak.", 0.0, flag_values=own)
-    flags.DEFINE_integer("seed", None, "Of everything random.", 0, flag_values=own)
+    define_settings(own)
+    for setting in fields(CycleConfig):
+        own.set_default(setting.name, None)  # as the network was learned
     flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
     return own
 
@@ -98,11 +101,20 @@ def chained(paths: Sequence[str]) -> Architecture:
 
 
 def config_of(report: Mapping[str, Any], options: flags.FlagValues) -> CycleConfig:
-    """How to train: as the network was learned, but for what the flags say."""
-    known = {field.name for field in fields(CycleConfig)}
-    given = {name: value for name, value in report.get("config", {}).items() if name in known}
-    own = {name: options[name].value for name in _SETTINGS if options[name].value is not None}
-    return CycleConfig(**{**given, **own})
+    """How to train: as the network was learned, but for what the flags say.
+
+    What tells how it was shrunk is left out; a flag for it is refused, as is a teacher.
+
+    Raises:
+        ConfigError: naming the setting, and why it has no use.
+    """
+    names = [setting.name for setting in fields(CycleConfig)]
+    before = report.get("config", {})
+    told = {name: before[name] for name in names if name in before and name not in _PAST}
+    own = {name: options[name].value for name in names if options[name].present}
+    config = CycleConfig(**{**told, **own})
+    check_unused(config, UNUSED_BY_RETRAIN)
+    return config
 
 
 def fact(name: str, report: Mapping[str, Any], options: flags.FlagValues, default: Any) -> Any:
@@ -233,9 +245,11 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             config=config,
             listener=display,
         )
+        sweep.check([])
         trained = sweep.train_one(architecture, config.seed, start)
-    before = [o for o in report.get("outcomes", ()) if o["name"] == "seed"]
+    seeds = [o for o in report.get("outcomes", ()) if o["name"] == "seed"]
     outcome = sweep.outcome("retrained", trained, config.retrain_steps)
+    before = report.get("config", {})
     facts = facts_of(
         command,
         time.monotonic() - started,
@@ -247,8 +261,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             "seed_network": name,
             "dataset": data.name,
             "data_fingerprint": data.fingerprint,
-            "config": asdict(config),
-            "outcomes": [*before, asdict(outcome)],
+            "config": asdict(config) | {name: before[name] for name in _PAST if name in before},
+            "outcomes": [*seeds, asdict(outcome)],
         },
     )
     kept = replace(architecture, report={**report, **facts})

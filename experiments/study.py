@@ -16,8 +16,9 @@ from rich.table import Table
 
 from experiments.pictures.plots import Point
 from morph.architecture.architecture import Architecture
+from morph.cycle.members import Member, Trained
 from morph.cycle.progress import Outcome
-from morph.cycle.sweep import Member, Sweep, Trained
+from morph.cycle.sweep import Sweep
 from morph.cycle.workdir import load_variables, save_variables
 from morph.network import Variables
 
@@ -176,7 +177,7 @@ def points_of(rows: Sequence[Mapping[str, Any]], seed_cost: float) -> list[Point
         own = [row for row in rows if row["kind"] == kind]
         for budget in dict.fromkeys(row["budget"] for row in own):
             runs = [row for row in own if row["budget"] == budget]
-            accuracies = [row["accuracy"] for row in runs]
+            accuracies = [_value(row) for row in runs]
             points.append(
                 Point(
                     series=label,
@@ -188,6 +189,11 @@ def points_of(rows: Sequence[Mapping[str, Any]], seed_cost: float) -> list[Point
                 )
             )
     return points
+
+
+def _value(row: Mapping[str, Any]) -> float:
+    """The first metric; where an older sweep left it, the accuracy."""
+    return float(next(iter(row["metrics"].values()), row["accuracy"]))
 
 
 def table_of(points: Sequence[Point], cost: str) -> Table:

@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from rich.console import Console
 from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import Display, humanize
+from experiments.console.flags import config_of, define_settings
 from experiments.facts import facts_of, write_facts
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
@@ -47,25 +48,24 @@ from experiments.report import write_report
 from experiments.study import Shelf, Study, collected, points_of, table_of
 from morph.cycle.config import CycleConfig
 from morph.cycle.sweep import Sweep
+from morph.cycle.unused import UNUSED_BY_SWEEP
 from morph.cycle.workdir import claim_workdir
 from morph.errors import ConfigError, MissingExtraError
 from morph.training.data import Batch
-from regularizers.objective.penalties import PENALTIES
 
 HOWS = ("vmap", "turn", "processes")
 # What a working directory is for; budgets and seeds may be added to it.
+# Of all settings the random seed says whose strengths are the unit.
 IDENTITY = (
-    "seed_network", "width", "dataset", "target", "penalty", "seed_steps", "shrink_steps",
-    "retrain_steps", "batch_size", "learning_rate", "shrink_learning_rate", "weight_decay",
-    "min_width", "round_to",
+    "seed_network", "width", "dataset",
+    *(setting.name for setting in fields(CycleConfig) if setting.name not in UNUSED_BY_SWEEP),
 )  # fmt: skip
-_DEFAULTS = CycleConfig(penalty="group_lasso")
+_DEFAULTS = {"penalty": "group_lasso", "blocks": False}
 
 
 def define_flags() -> flags.FlagValues:
     """The flags of this command, which shares names, and no values, with experiments.run."""
     own = flags.FlagValues()
-    d = _DEFAULTS
     flags.DEFINE_enum(
         "seed_network", "mlp", list(SEED_NETWORKS), "The network to begin with.", flag_values=own
     )
@@ -82,21 +82,10 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_list("only", None, "Of the budgets only these, for now.", flag_values=own)
     flags.DEFINE_enum("how", "vmap", HOWS, "Side by side, or one by one.", flag_values=own)
     flags.DEFINE_integer("jobs", 2, "Processes at a time.", 1, flag_values=own)
-    flags.DEFINE_string("target", d.target, "The cost; see experiments.run.", flag_values=own)
-    flags.DEFINE_enum("penalty", d.penalty, list(PENALTIES), "Of channels.", flag_values=own)
-    flags.DEFINE_integer("seed_steps", d.seed_steps, "Of the seed.", 1, flag_values=own)
-    flags.DEFINE_integer("shrink_steps", d.shrink_steps, "Of shrinking.", 1, flag_values=own)
-    flags.DEFINE_integer(
-        "retrain_steps", None, "From scratch; seed_steps + shrink_steps.", 1, flag_values=own
-    )
-    flags.DEFINE_integer("batch_size", d.batch_size, "Examples per step.", 1, flag_values=own)
-    flags.DEFINE_float("learning_rate", d.learning_rate, "Peak.", 0.0, flag_values=own)
-    flags.DEFINE_float(
-        "shrink_learning_rate", d.shrink_learning_rate, "Peak, shrinking.", 0.0, flag_values=own
-    )
-    flags.DEFINE_float("weight_decay", d.weight_decay, "L2 on kernels.", 0.0, flag_values=own)
-    flags.DEFINE_integer("min_width", d.min_width, "Of every group.", 1, flag_values=own)
-    flags.DEFINE_integer("round_to", d.round_to, "Uniform widths.", 1, flag_values=own)
+    define_settings(own)
+    own.set_default("retrain_steps", None)  # seed_steps + shrink_steps
+    for name, value in _DEFAULTS.items():
+        own.set_default(name, value)
     flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
     return own
 
@@ -133,9 +122,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         raise ConfigError(f"--only={odd[0]:g} is none of the budgets ({listed})")
     if odd := [seed for seed in seeds if seed < 0]:
         raise ConfigError(f"--seeds must be at least 0, found {odd[0]}")
-    known = asdict(_DEFAULTS)
-    given: dict[str, Any] = {name: options[name].value for name in IDENTITY if name in known}
-    config = replace(_DEFAULTS, **given)
+    config = config_of(options)
     steps = options.retrain_steps or config.seed_steps + config.shrink_steps
     config = replace(config, retrain_steps=steps)
     data = datasets.load(options.dataset, options.data_dir)

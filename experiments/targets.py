@@ -12,51 +12,44 @@ from __future__ import annotations
 
 import json
 import platform
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from rich.console import Console
 from rich.table import Table
 
 from experiments import datasets
-from experiments.console.command import USER_ERRORS
-from experiments.console.display import humanize
+from experiments.console.command import launch
+from experiments.console.display import Display, humanize
+from experiments.console.flags import config_of, define_settings
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
 from morph.architecture.architecture import Architecture
-from morph.architecture.shrink import shrink
-from morph.budget.controller import Controller, Schedule, check_feasible
-from morph.budget.trim import strongest_within
+from morph.budget.amounts import parse_budget
+from morph.cycle.config import CycleConfig
+from morph.cycle.members import Member, Trained
+from morph.cycle.sweep import Sweep
+from morph.cycle.unused import UNUSED_BY_TARGETS, check_unused
 from morph.cycle.workdir import claim_workdir, load_variables, save_variables
-from morph.network import Network, Variables
-from morph.training.data import Batch, chunk_ends, chunks
-from morph.training.evaluate import Evaluator
-from morph.training.optimizers import make_optimizer, rate_schedule
-from morph.training.step import (
-    TrainState,
-    check_finite,
-    loops_well,
-    make_step,
-)
+from morph.network import Variables
+from morph.training.data import Batch
 from regularizers.calibration.timing import compiled, interleaved
-from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.trace import trace_channels
-from regularizers.costs.cost import Cost
-from regularizers.named import cost_named
-from regularizers.objective.proximal import proximal
-from regularizers.objective.regularizer import NetworkRegularizer
 
-LOOK_EVERY = 10
-SETTLE = 0.3  # the share of the shrink steps that is left to recover at the budget
+# What this command does where nothing else is asked for.
+_DEFAULTS = {
+    "seed_steps": 150,
+    "shrink_steps": 200,
+    "batch_size": 32,
+    "learning_rate": 0.05,
+    "penalty": "group_lasso",
+    "blocks": False,
+}
 
 
 def define_flags() -> flags.FlagValues:
@@ -73,15 +66,12 @@ def define_flags() -> flags.FlagValues:
         "The costs to learn a network for; `here` is the latency on this machine.",
         flag_values=own,
     )
-    flags.DEFINE_float("budget", 0.5, "Of the seed's cost.", 0.0, 1.0, flag_values=own)
     flags.DEFINE_float("width", 1.0, "Multiplies the seed's widths.", flag_values=own)
-    flags.DEFINE_integer("seed_steps", 150, "Training steps of the seed.", 1, flag_values=own)
-    flags.DEFINE_integer("shrink_steps", 200, "And of every shrinking.", 1, flag_values=own)
-    flags.DEFINE_integer("batch_size", 32, "Examples per step.", 1, flag_values=own)
-    flags.DEFINE_float("learning_rate", 0.05, "Peak, of momentum SGD.", flag_values=own)
+    define_settings(own)
+    for name, value in _DEFAULTS.items():
+        own.set_default(name, value)
     flags.DEFINE_float("timing_seconds", 60.0, "How long to time.", flag_values=own)
     flags.DEFINE_integer("test_examples", 2000, "How many to test on.", 1, flag_values=own)
-    flags.DEFINE_integer("seed", 0, "Seed of everything random.", flag_values=own)
     flags.DEFINE_string("workdir", "runs/targets", "For what was learned.", flag_values=own)
     flags.DEFINE_string("output", None, "Write the figures as JSON here.", flag_values=own)
     flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
@@ -94,191 +84,166 @@ class Learned:
 
     Attributes:
         name: the target it was learned for, or `seed`.
-        accuracy: on the test examples, a share.
+        accuracy: on the test examples, a share; None if it was not asked for.
+        metrics: all that were.
         costs: by target, in its unit.
         widths: of the groups.
         seconds: of one call on this machine, measured.
     """
 
     name: str
-    accuracy: float
+    accuracy: float | None
+    metrics: Mapping[str, float]
     costs: Mapping[str, float]
     widths: Mapping[str, int]
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
 class Study:
-    """A trained seed network and what can be learned from it."""
+    """A seed network and what is learned from it; what is in the folder is not learned again.
 
-    def __init__(self, options: flags.FlagValues) -> None:
-        self.options = options
-        data = datasets.load(options.dataset, options.data_dir)
-        self.train = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
-        test = options.test_examples
-        self.evaluator = Evaluator(
-            Batch(jnp.asarray(data.test_images[:test]), jnp.asarray(data.test_labels[:test]))
-        )
-        self.network: Network = network_of(options.seed_network, data, options.width)
-        self.x = self.train.x[:1]
-        abstract = jax.eval_shape(self.network.init, jax.random.key(0), self.x)
-        self.graph: ChannelGraph = trace_channels(self.network.predict, abstract, self.x)
-        self.step = make_step(looped=loops_well(self.graph))
-        self.costs: dict[str, Cost] = {
-            target: cost_named(self.graph, target) for target in options.targets
-        }
-        for cost in self.costs.values():
-            check_feasible(self.regularizer(cost), options.budget * cost.seed)
+    Attributes:
+        workdir: the folder.
+        config: how to learn.
+        sweeps: for every target what learns for it; the first trains the seed.
+    """
 
-    def regularizer(self, cost: Cost, seed: Variables | None = None) -> NetworkRegularizer:
-        """What pulls on the network's channels; strengths are relative to the seed's."""
-        return NetworkRegularizer(self.graph, cost, "group_lasso", threshold=0.0, relative_to=seed)
+    workdir: Path
+    config: CycleConfig
+    sweeps: Mapping[str, Sweep]
 
-    def train_seed(self) -> Variables:
-        """The seed's variables."""
-        options = self.options
-        variables = self.network.init(jax.random.key(options.seed), self.x)
-        kept = Path(options.workdir) / "seed"
+    @property
+    def first(self) -> Sweep:
+        """Any of them: what is not about a cost, they have in common."""
+        return next(iter(self.sweeps.values()))
+
+    def budget(self, target: str) -> float:
+        """What to shrink to, as a ratio to the seed's cost in a target."""
+        cost = self.sweeps[target].cost
+        return parse_budget(self.config.budget, cost) / cost.seed
+
+    def seed(self) -> Trained:
+        """The trained seed network."""
+        kept, whole = self.workdir / "seed", self.first.whole
         if kept.exists():
-            return load_variables(kept, variables)
-        rate = rate_schedule(options.learning_rate, options.seed_steps)
-        tx = make_optimizer("momentum", rate)
-        state = TrainState.of(self.network, variables, tx)
-        trained = self._run(state, options.seed_steps, "seed").variables
-        save_variables(kept, trained)
+            return self.first.tested(whole, load_variables(kept, self.first.traces.variables))
+        (trained,) = self.first.train_seeds([self.config.seed])
+        save_variables(kept, trained.variables)
         return trained
 
-    def network_for(self, target: str, variables: Variables) -> tuple[Architecture, Variables]:
-        """The network that is learned for a target, from the seed's variables, or was learned."""
-        kept = Path(self.options.workdir) / target.replace("*", "x")
+    def learned(self, target: str, seed: Variables) -> Trained:
+        """The network that is learned for a target, from the seed's variables."""
+        kept, sweep = self.workdir / target.replace("*", "x"), self.sweeps[target]
         file = kept.with_suffix(".json")
         if file.exists():
             architecture = Architecture.load(file)
-            return architecture, load_variables(kept, architecture.take(variables))
-        architecture, small = self._learn(target, variables)
-        save_variables(kept, small)
-        architecture.save(file)  # the last, so that it is there only if all is
-        return architecture, small
+            like = architecture.abstract(sweep.traces.variables)
+            return sweep.tested(architecture, load_variables(kept, like))
+        member = Member(budget=self.budget(target), seed=self.config.seed)
+        (trained,) = sweep.shrink([member], {member.seed: seed}, sweep.pulling(seed))
+        save_variables(kept, trained.variables)
+        trained.architecture.save(file)  # the last, so that it is there only if all is
+        return trained
 
-    def _learn(self, target: str, variables: Variables) -> tuple[Architecture, Variables]:
-        options, cost = self.options, self.costs[target]
-        regularizer, steps = self.regularizer(cost, variables), options.shrink_steps
-        measure = jax.jit(regularizer.strengths)
-        schedule = Schedule(
-            budget_ratio=options.budget, start=steps // 20, end=int(steps * (1.0 - SETTLE))
-        )
-        controller = Controller(regularizer=regularizer, schedule=schedule)
-        strength = controller.initial_strength(jax.device_get(measure(variables["params"])))
-        rate = rate_schedule(options.learning_rate, steps)
-        tx = proximal(make_optimizer("momentum", rate), regularizer, strength)
-        copied = jax.tree.map(jnp.array, variables)  # the step donates what it is given
-        state = TrainState.of(self.network, copied, tx)
-
-        def look(state: TrainState, done: int) -> TrainState:
-            nonlocal strength
-            seen = controller.look(done, jax.device_get(measure(state.params)), strength)
-            strength = seen.strength
-            print(f"  {done}: cost {seen.cost_ratio:.3f}, aim {seen.target_ratio:.3f}", flush=True)
-            return state.replace(opt_state=seen.obeyed(state.opt_state))
-
-        trained = self._run(look(state, 0), steps, target, look)
-        strengths = jax.device_get(measure(trained.params))
-        keep = strongest_within(cost, strengths, options.budget * cost.seed, fill=True)
-        architecture = shrink(self.graph, keep)
-        return architecture, architecture.take(self.graph.mask(trained.variables, keep))
-
-    def _run(self, state: TrainState, steps: int, name: str, look: Any = None) -> TrainState:
-        print(f"{name}: {steps} steps", flush=True)
-        seed, ends = self.options.seed, chunk_ends(0, steps, LOOK_EVERY)
-        stream = chunks(self.train, self.options.batch_size, ends, start=0, seed=seed)
-        key = jax.random.key(seed)
-        for done, chunk in zip(ends, stream, strict=True):
-            state, losses = self.step(state, self.train, chunk, key)
-            check_finite(float(losses.mean()), step=done, phase=name)
-            state = look(state, done) if look is not None else state
-        return state
-
-    def price(self, name: str, predict: Any, variables: Variables, widths: Any) -> Learned:
-        """What a network costs, and how good it is."""
-        logits = self.evaluator.logits(jax.jit(predict), variables)
+    def priced(self, name: str, trained: Trained) -> Learned:
+        """What a network costs in every target, and how good it is."""
+        outcomes = {t: sweep.outcome(name, trained, 0) for t, sweep in self.sweeps.items()}
         return Learned(
             name=name,
-            accuracy=self.evaluator.accuracy(logits),
-            costs={target: float(cost(widths)) for target, cost in self.costs.items()},
-            widths=widths,
+            accuracy=trained.accuracy,
+            metrics=trained.metrics,
+            costs={target: outcome.cost for target, outcome in outcomes.items()},
+            widths=trained.architecture.widths,
         )
 
 
-IDENTITY = (
-    "seed_network", "dataset", "width", "budget", "seed_steps", "shrink_steps", "batch_size",
-    "learning_rate", "seed",
-)  # fmt: skip
+def study(options: flags.FlagValues, console: Console) -> tuple[list[Learned], Study]:
+    """Learns a network for every target; the seed comes first.
 
-
-def study(options: flags.FlagValues) -> tuple[list[Learned], Study]:
-    """Learns a network for every target; the seed comes first."""
-    own = Study(options)
-    claim_workdir(Path(options.workdir), {name: options[name].value for name in IDENTITY})
-    variables = own.train_seed()
-    learned = [own.price("seed", own.network.predict, variables, own.graph.widths)]
-    runs = [compiled(own.network.predict, variables, own.x)]
-    for target in own.costs:
-        architecture, small = own.network_for(target, variables)
-        predict = own.network.resized(architecture).predict
-        learned.append(own.price(target, predict, small, architecture.widths))
-        runs.append(compiled(predict, small, own.x))
-    times = np.median(interleaved(runs, seconds=options.timing_seconds), axis=1)
-    timed = [
-        Learned(**{**asdict(one), "seconds": float(seconds)})
-        for one, seconds in zip(learned, times, strict=True)
+    Raises:
+        one of `USER_ERRORS`.
+    """
+    config = config_of(options)
+    check_unused(config, UNUSED_BY_TARGETS)
+    data = datasets.load(options.dataset, options.data_dir)
+    test, workdir = options.test_examples, Path(options.workdir)
+    with Display(console=console) as display:
+        own = Study(
+            workdir=workdir,
+            config=config,
+            sweeps={
+                target: Sweep(
+                    network=network_of(options.seed_network, data, options.width),
+                    train=Batch(data.train_images, data.train_labels),
+                    test=Batch(data.test_images[:test], data.test_labels[:test]),
+                    config=replace(config, target=target, budget=CycleConfig().budget),
+                    listener=display,
+                )
+                for target in options.targets
+            },
+        )
+        for target, sweep in own.sweeps.items():
+            sweep.check([own.budget(target)])
+        identity = {name: options[name].value for name in ("seed_network", "dataset", "width")}
+        claim_workdir(workdir, {**identity, **asdict(config)})
+        seed = own.seed()
+        networks = {"seed": seed}
+        for target in own.sweeps:
+            networks[target] = own.learned(target, seed.variables)
+    learned = [own.priced(name, trained) for name, trained in networks.items()]
+    x = own.first.traces.x
+    runs = [
+        compiled(own.first.network.resized(one.architecture).predict, one.variables, x)
+        for one in networks.values()
     ]
-    return timed, own
+    times = np.median(interleaved(runs, seconds=options.timing_seconds), axis=1)
+    return [replace(one, seconds=float(s)) for one, s in zip(learned, times, strict=True)], own
 
 
-def table_of(learned: Sequence[Learned], costs: Mapping[str, Cost]) -> Table:
+def table_of(learned: Sequence[Learned], sweeps: Mapping[str, Sweep]) -> Table:
     """Every network in every cost, as a ratio to the seed's."""
     seed = learned[0]
+    metric = next(iter(seed.metrics))
     table = Table(title="Cost of each network, of the seed's", title_justify="left")
     table.add_column("learned for")
-    for target, cost in costs.items():
+    for target, sweep in sweeps.items():
+        cost = sweep.cost
         table.add_column(f"{target}\n{humanize(cost.seed, cost.unit)}", justify="right")
     table.add_column("measured here", justify="right")
-    table.add_column("accuracy", justify="right")
+    table.add_column(metric, justify="right")
     for one in learned:
-        ratios = [f"{one.costs[t] / seed.costs[t]:.1%}" for t in costs]
+        ratios = [f"{one.costs[t] / seed.costs[t]:.1%}" for t in sweeps]
         measured = f"{humanize(one.seconds, 's')}  {one.seconds / seed.seconds:.1%}"
-        table.add_row(one.name, *ratios, measured, f"{one.accuracy:.1%}")
+        table.add_row(one.name, *ratios, measured, f"{one.metrics[metric]:.1%}")
     return table
 
 
-def main(argv: Sequence[str]) -> None:
-    """The entry point of `python -m experiments.targets`."""
-    options = define_flags()
-    try:
-        options(list(argv))
-    except flags.Error as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    if options.help:
-        print(f"{__doc__}\n{options.get_help()}")
-        return
+def run(options: flags.FlagValues, command: str, console: Console) -> None:
+    """Learns, times, tells.
+
+    Raises:
+        one of `USER_ERRORS`.
+    """
     started = time.monotonic()
-    try:
-        learned, own = study(options)
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    Console().print(table_of(learned, own.costs))
+    learned, own = study(options, console)
+    console.print(table_of(learned, own.sweeps))
     if options.output:
         data = {
-            "command": shlex.join(["python", "-m", "experiments.targets", *argv[1:]]),
+            "command": command,
             "seconds": round(time.monotonic() - started),
             "device": jax.devices()[0].device_kind,
             "machine": f"{platform.machine()}, python {platform.python_version()}",
             "jax": jax.__version__,
-            "units": {target: cost.unit for target, cost in own.costs.items()},
+            "units": {target: sweep.cost.unit for target, sweep in own.sweeps.items()},
             "networks": [asdict(one) for one in learned],
         }
         Path(options.output).write_text(json.dumps(data, indent=2) + "\n")
+
+
+def main(argv: Sequence[str]) -> None:
+    """The entry point of `python -m experiments.targets`; `argv[0]` is the program's name."""
+    launch("experiments.targets", __doc__ or "", define_flags(), argv, run)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -78,14 +80,35 @@ def make(workdir, cycle=Cycle):
     )
 
 
-class Stopped(Cycle):
-    """A run of which one process, not the first, is asked to stop."""
+@dataclass(frozen=True)
+class Stopping:
+    """A phase in which one process, not the first, is asked to stop."""
 
-    def _steps(self, i, trainer, start):
-        for step in super()._steps(i, trainer, start):
-            if (trainer.phase.name, step) == STOP and jax.process_index() == 1:
+    phase: Any
+
+    @property
+    def stretch(self):
+        return self.phase.stretch
+
+    def prepare(self, run, carried, variables):
+        return self.phase.prepare(run, carried, variables)
+
+    def train(self, run, work, start):
+        for step in self.phase.train(run, work, start):
+            if (self.stretch.name, step) == STOP and jax.process_index() == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield step
+
+    def finish(self, run, work, carried):
+        return self.phase.finish(run, work, carried)
+
+
+class Stopped(Cycle):
+    """A run of such phases."""
+
+    @property
+    def phases(self):
+        return tuple(map(Stopping, super().phases))
 
 
 def main():

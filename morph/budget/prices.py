@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from morph.architecture.architecture import Architecture, names_in
-from morph.network import Network
+from morph.budget.traces import Traces
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.trace import trace_channels
 from regularizers.costs.cost import Cost
 from regularizers.costs.flops import flops
 from regularizers.costs.size import model_size
@@ -25,18 +23,12 @@ class Prices:
     the overhead of its kernels); so the network without it is traced, and priced.
 
     Attributes:
-        network: the seed network.
-        graph: its channel graph.
-        variables: its variables, abstract.
-        x: an input.
+        traces: of the seed network.
         target: from a graph to what is paid for: the price `cost`. The others are `flops` and
             `parameters`.
     """
 
-    network: Network
-    graph: ChannelGraph
-    variables: Any
-    x: Any
+    traces: Traces
     target: Callable[[ChannelGraph], Cost]
     _known: dict[tuple[str, ...], dict[str, Price]] = field(default_factory=dict)
 
@@ -55,27 +47,21 @@ class Prices:
     def at(self, architecture: Architecture) -> dict[str, float]:
         """What an architecture costs."""
         if architecture.factorized:
-            graph = trace_channels(
-                self.network.resized(architecture).predict,
-                architecture.abstract(self.variables),
-                self.x,
-            )
+            graph = self.traces.of(architecture)
             return {name: cost(graph).seed for name, cost in self.costs.items()}
         return {name: price(architecture.widths) for name, price in self.of(architecture).items()}
 
     @property
     def _seed(self) -> dict[str, Price]:
-        costs = {name: cost(self.graph) for name, cost in self.costs.items()}
+        costs = {name: cost(self.traces.graph) for name, cost in self.costs.items()}
         return {name: _price(cost, {}) for name, cost in costs.items()}
 
     def _traced(self, architecture: Architecture) -> dict[str, Price]:
         """The costs of the seed network without the blocks that an architecture lost."""
-        seed = Architecture.of_seed(self.graph)
+        seed = Architecture.of_seed(self.traces.graph)
         empty = {name: () for name, width in architecture.widths.items() if not width}
         without = replace(seed.with_parents(empty), removed=architecture.removed)
-        graph = trace_channels(
-            self.network.resized(without).predict, without.abstract(self.variables), self.x
-        )
+        graph = self.traces.of(without)
         names = names_in(without, Architecture.of_seed(graph))
         return {name: _price(cost(graph), names) for name, cost in self.costs.items()}
 

@@ -10,17 +10,12 @@ from morph.kernels.compressed import joined, partition, unpacked
 from morph.kernels.tensorized import tensorized
 from morph.network import Network, Variables
 from morph.training.augment import Augmentation
-from morph.training.data import (
-    Batch,
-    chunk_ends,
-    chunks,
-    resident,
-)
+from morph.training.data import Batch
 from morph.training.evaluate import Evaluator
+from morph.training.loop import Course, Loop
 from morph.training.losses import Loss, cross_entropy
 from morph.training.step import (
     TrainState,
-    check_finite,
     loops_well,
     make_step,
 )
@@ -85,12 +80,14 @@ def train(
     start = {**variables, "params": trained, FIXED: fixed}
     state = TrainState.of(own, jax.tree.map(jnp.copy, start), optimizer)
     graph = trace_channels(network.predict, unpacked(variables), data.x[:1])
-    step = make_step(loss, augment=augment, looped=loops_well(graph))
-    on_device, key, ends = resident(data), jax.random.key(seed), chunk_ends(0, steps, CHUNK)
-    stream = chunks(data, batch_size, ends, start=0, seed=seed)
-    for end, chunk in zip(ends, stream, strict=True):
-        state, losses = step(state, on_device, chunk, key)
-        check_finite(float(losses[-1]), step=int(end), phase="compress")
+    loop = Loop(
+        step=make_step(loss, augment=augment, looped=loops_well(graph)),
+        data=data,
+        batch_size=batch_size,
+        every=CHUNK,
+    )
+    key = jax.random.key(seed)
+    state = loop.last(state, Course(name="compress", steps=steps, key=key, shuffle=seed))
     return whole(state.variables), state.opt_state
 
 

@@ -12,14 +12,14 @@ import numpy as np
 from morph.architecture.architecture import Architecture, names_in
 from morph.architecture.shrink import shrink
 from morph.budget.amounts import floors_of
-from morph.budget.controller import Controller, Schedule
+from morph.budget.controller import Controller, Look, Schedule
+from morph.budget.traces import Traces
 from morph.budget.trim import strongest_within
 from morph.cycle.config import CycleConfig, target_cost
 from morph.network import Variables
-from morph.resize.compact import compact
 from morph.training.gated import with_gates
+from morph.training.step import TrainState
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.trace import trace_channels
 from regularizers.costs.cost import Cost
 from regularizers.objective.regularizer import FRESH, NetworkRegularizer
 from regularizers.patterns import matched, parse
@@ -43,6 +43,11 @@ class Shrinking:
     controller: Controller
     strength: float
 
+    def obey(self, state: TrainState, look: Look) -> TrainState:
+        """The state with what the controller decided, which is in force from now on."""
+        self.strength = look.strength
+        return state.replace(opt_state=look.obeyed(state.opt_state))
+
 
 def begin(
     config: CycleConfig, graph: ChannelGraph, variables: Variables, budget: float, steps: int
@@ -57,16 +62,7 @@ def begin(
         steps: of the phase.
     """
     regularizer = make_regularizer(config, graph, target_cost(config, graph))
-    controller = Controller(
-        regularizer=regularizer,
-        schedule=Schedule(
-            budget_ratio=budget / regularizer.seed_cost,
-            start=steps // 20,
-            end=int(steps * (1.0 - config.settle)),
-        ),
-        min_width=make_floors(config, graph),
-        round_to=config.round_to,
-    )
+    controller = make_controller(config, regularizer, budget, steps)
     compiled = jax.jit(regularizer.strengths)
     if regularizer.gated:
         variables = with_gates(variables, graph, regularizer.gated)
@@ -80,6 +76,22 @@ def begin(
         measure=measure,
         controller=controller,
         strength=controller.initial_strength(measure(variables["params"])),
+    )
+
+
+def make_controller(
+    config: CycleConfig, regularizer: NetworkRegularizer, budget: float, steps: int
+) -> Controller:
+    """What moves the strength; `budget` is in the unit of the cost, `steps` are the phase's."""
+    return Controller(
+        regularizer=regularizer,
+        schedule=Schedule(
+            budget_ratio=budget / regularizer.seed_cost,
+            start=steps // 20,
+            end=int(steps * (1.0 - config.settle)),
+        ),
+        min_width=make_floors(config, regularizer.graph),
+        round_to=config.round_to,
     )
 
 
@@ -100,39 +112,42 @@ class Trimmed:
 
 def trimmed(
     config: CycleConfig,
-    shrinking: Shrinking,
-    predict: Callable[..., Any],
+    traces: Traces,
+    start: Architecture,
+    regularizer: NetworkRegularizer,
     params: Any,
     saliency: Mapping[str, np.ndarray],
     variables: Variables,
     budget: float,
-    x: Any,
+    reference: Variables | None = None,
 ) -> Trimmed:
     """Removes the silent blocks, then cuts channels until the budget is met.
 
     Args:
         config: how to learn.
-        shrinking: of the phase.
-        predict: the network at its start, without gates.
+        traces: of the seed network.
+        start: the architecture that the phase began with.
+        regularizer: of that network.
         params: what strengths are measured of.
         saliency: of the channels.
         variables: what is kept, without gates.
         budget: in the unit of the target's cost.
-        x: an input.
+        reference: as of `make_regularizer`.
     """
-    graph, regularizer = shrinking.graph, shrinking.regularizer
+    graph = regularizer.graph
     removed = regularizer.silent_blocks(params)
     if not removed:
-        worth = regularizer.worth(shrinking.measure(params), saliency)
+        worth = regularizer.worth(_strengths(regularizer, params), saliency)
         step = shrink(graph, _keep(config, graph, regularizer, worth, budget))
     else:
         first = shrink(graph, {}, removed=removed)
         left = first.take(graph.mask({**variables, "params": params}, {}, removed))
-        rest = trace_channels(compact(predict, first), left, x)
-        own = make_regularizer(config, rest, target_cost(config, rest))
+        rest = traces.of(start.then(first))
+        unit = reference if reference is None else first.take(reference)
+        own = make_regularizer(config, rest, target_cost(config, rest), reference=unit)
         names = names_in(first, Architecture.of_seed(rest))
         worth = own.worth(
-            jax.device_get(jax.jit(own.strengths)(left["params"])),
+            _strengths(own, left["params"]),
             {g.group: saliency[names.get(g.group, g.group)] for g in own.groups},
         )
         step = first.then(shrink(rest, _keep(config, rest, own, worth, budget)))
@@ -143,6 +158,11 @@ def trimmed(
     }
     masked = graph.mask(variables, alive, removed)
     return Trimmed(step=step, masked=masked, small=step.take(masked))
+
+
+def _strengths(regularizer: NetworkRegularizer, params: Any) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = jax.device_get(jax.jit(regularizer.strengths)(params))
+    return found
 
 
 def _keep(
@@ -163,7 +183,12 @@ def _keep(
 
 
 def make_regularizer(
-    config: CycleConfig, graph: ChannelGraph, cost: Cost, *, strict: bool = False
+    config: CycleConfig,
+    graph: ChannelGraph,
+    cost: Cost,
+    *,
+    strict: bool = False,
+    reference: Variables | None = None,
 ) -> NetworkRegularizer:
     """What pulls on the channels of a network.
 
@@ -172,6 +197,7 @@ def make_regularizer(
         graph: of the seed network, or of one that is left of it.
         cost: of that graph.
         strict: refuse patterns that match nothing; of a seed they all must match something.
+        reference: variables whose mean strengths are the unit; a freshly drawn network if None.
 
     Raises:
         ValueError: if the penalties do not fit the graph.
@@ -189,7 +215,7 @@ def make_regularizer(
         cost,
         penalty,
         threshold=0.0,
-        relative_to=FRESH,
+        relative_to=FRESH if reference is None else reference,
         strengths=strengths,
         blocks=config.blocks and not has_gates,
     )

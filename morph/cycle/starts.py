@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,7 +12,7 @@ import numpy as np
 
 from morph.architecture.architecture import Architecture
 from morph.network import Network, Variables
-from morph.resize.initialize import COMPILE_QUICKLY
+from morph.resize.initialize import COMPILE_QUICKLY, FANS
 from regularizers.channels.calls import flat_paths
 
 SPREAD = 1.0  # of the shares of clones, relative to equal ones
@@ -19,6 +21,30 @@ SPREAD = 1.0  # of the shares of clones, relative to equal ones
 def fresh(network: Network, key: Any, x: Any) -> Variables:
     """Variables as the network's own initialiser draws them."""
     return jax.jit(network.init, compiler_options=COMPILE_QUICKLY)(key, x)
+
+
+def scaled_to(
+    architecture: Architecture, variables: Variables, laws: Mapping[str, str]
+) -> Variables:
+    """The seed's own draw, scaled to what it would be at an architecture's widths.
+
+    Numbers that are drawn independently are as good cut out of a larger array; only scales depend
+    on fans (see `morph.resize.initialize`).
+
+    Args:
+        architecture: relative to the seed.
+        variables: as drawn, at the seed's widths.
+        laws: of the seed's initialiser, see `infer_laws`.
+    """
+    paths, leaves, tree = flat_paths(variables)
+    scaled = []
+    for path, leaf in zip(paths, leaves, strict=True):
+        fan, variable = FANS.get(laws[path]), architecture.variables[path]
+        if fan is not None:
+            ratio = fan(variable, variable.shape) / fan(variable, architecture.shape(path))
+            leaf = leaf * jnp.asarray(math.sqrt(ratio), leaf.dtype)
+        scaled.append(leaf)
+    return dict(jax.tree.unflatten(tree, scaled))
 
 
 def told_apart(step: Architecture, variables: Variables, key: Any) -> Variables:

@@ -11,7 +11,6 @@ Every run is what it would be alone; only the rounding of sums depends on its co
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -19,89 +18,51 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from morph.architecture.architecture import Architecture
 from morph.architecture.expand import expand
 from morph.architecture.parts import FRESH
-from morph.architecture.shrink import shrink
-from morph.budget.controller import (
-    Controller,
-    Look,
-    Schedule,
-    strongest_within,
-)
+from morph.budget.controller import Look
 from morph.budget.prices import Prices
+from morph.budget.traces import Traces
 from morph.cycle.checks import check_config
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
+from morph.cycle.context import key_of
 from morph.cycle.listener import Listener, Silence
-from morph.cycle.phases import rate_of
-from morph.cycle.progress import Outcome
-from morph.network import Network, Variables
-from morph.resize.initialize import COMPILE_QUICKLY, FANS, infer_laws
-from morph.training.data import Batch, chunk_ends, chunks
-from morph.training.evaluate import Evaluator
-from morph.training.step import (
-    Loss,
-    TrainState,
-    check_finite,
-    cross_entropy,
-    loops_well,
-    make_step,
+from morph.cycle.measure import Measure
+from morph.cycle.members import (
+    Member,
+    Pulling,
+    Record,
+    Trained,
+    kept,
+    obeyed,
+    seen,
+    stacked,
+    unstacked,
 )
-from regularizers.channels.calls import flat_paths
+from morph.cycle.progress import Outcome
+from morph.cycle.recipe import Recipe
+from morph.cycle.shrinking import Trimmed, make_controller, make_regularizer, trimmed
+from morph.cycle.starts import fresh, scaled_to
+from morph.cycle.unused import UNUSED_BY_SWEEP, check_unused
+from morph.errors import ConfigError
+from morph.network import Network, Variables
+from morph.resize.initialize import COMPILE_QUICKLY, infer_laws
+from morph.training.augment import Augmentation
+from morph.training.data import Batch
+from morph.training.evaluate import Evaluator
+from morph.training.loop import Course, Loop
+from morph.training.losses import Loss, Metric
+from morph.training.step import Step, TrainState, loops_well
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.trace import trace_channels
 from regularizers.costs.cost import Cost
-from regularizers.objective.proximal import ProximalState, proximal
+from regularizers.objective.proximal import proximal
 from regularizers.objective.regularizer import NetworkRegularizer
 
 SEED, SHRINK, RETRAIN = range(3)  # the stages; randomness depends on them, as in a cycle's phases
 STAGES = ("seed", "shrink", "retrain")
-Record = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """One run of a sweep: a budget, as a ratio to the seed's cost, and a random seed."""
-
-    budget: float
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A network at the end of a stage.
-
-    Attributes:
-        architecture: relative to the seed network.
-        variables: at its widths.
-        accuracy: on the test examples, a share.
-        records: of every look: phase, step, loss, and what the controller saw.
-    """
-
-    architecture: Architecture
-    variables: Variables
-    accuracy: float
-    records: tuple[Record, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Pulling:
-    """What all shrinking shares: compiled once, however many runs there are.
-
-    Attributes:
-        regularizer: measures strengths and costs.
-        strengths: of one run's parameters.
-        strengths_of_all: of stacked parameters.
-        tx: the proximal optimizer.
-    """
-
-    regularizer: NetworkRegularizer
-    strengths: Callable[[Any], Any]
-    strengths_of_all: Callable[[Any], Any]
-    tx: optax.GradientTransformation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +73,14 @@ class Sweep:
         network: the seed network.
         train: training examples, whole; they are kept on the device.
         test: test examples, whole.
-        config: how every run learns, but for its `budget` and `seed`.
-        loss: `(logits, y) -> scalar`.
-        optimizer: `(learning rate by the step of a stage, config) -> optax transformation`.
+        config: how every run learns, but for its `budget` and `seed`; what a sweep has no use for
+            is refused.
+        loss, metrics, optimizer, augment: as of a `Cycle`.
         listener: hears how it goes: losses are means over the runs.
         look_every: steps between two looks.
+
+    Raises:
+        ConfigError: naming a setting that a sweep has no use for, and why.
 
     Example:
         >>> sweep = Sweep(network=network, train=train, test=test, config=CycleConfig())
@@ -131,19 +95,31 @@ class Sweep:
     train: Batch
     test: Batch
     config: CycleConfig
-    loss: Loss = cross_entropy
+    loss: Loss | None = None
+    metrics: Mapping[str, Metric] | None = None
     optimizer: Callable[[optax.Schedule, CycleConfig], optax.GradientTransformation] = (
         configured_optimizer
     )
+    augment: Augmentation | None = None
     listener: Listener = field(default_factory=Silence)
     look_every: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuses what it would have to ignore."""
+        check_unused(self.config, UNUSED_BY_SWEEP)
+        if "gates" in self.config.penalty:
+            raise ConfigError(
+                f"penalty is {self.config.penalty!r}, but runs side by side hold channels at zero "
+                "and have no gates; choose group_lasso or gamma"
+            )
 
     def check(self, budgets: Sequence[float]) -> None:
         """Raises unless every budget can be met.
 
         Raises:
-            ConfigError: naming the setting. BudgetError: if a budget is out of reach.
+            ConfigError: naming the setting. BudgetError: if a budget is out of reach. DataError.
         """
+        self.recipe.check(self.network, self.train, self.test)
         for budget in budgets:
             own = replace(self.config, budget=budget, expand_budget=budget)
             check_config(own, self.cost, self.graph)
@@ -151,11 +127,11 @@ class Sweep:
     def train_seeds(self, seeds: Sequence[int]) -> list[Trained]:
         """The seed network, once for every random seed."""
         variables = [self._drawn(seed, SEED) for seed in seeds]
-        states = _stacked([TrainState.of(self.network, v, self._seed_tx) for v in variables])
+        states = stacked([self._state(v, self._seed_tx) for v in variables])
         states, records = self._run(states, SEED, seeds, self.config.seed_steps)
         return [
-            self._trained(self.whole, one.variables, own)
-            for one, own in zip(_unstacked(states, len(seeds)), records, strict=True)
+            self._trained(self.whole, one.learned, own)
+            for one, own in zip(unstacked(states, len(seeds)), records, strict=True)
         ]
 
     def pulling(self, reference: Variables) -> Pulling:
@@ -166,13 +142,11 @@ class Sweep:
                 layer's weights are smaller, and not worth less. It is one for all random seeds, so
                 that no run depends on its company.
         """
-        c = self.config
-        regularizer = NetworkRegularizer(
-            self.graph, self.cost, c.penalty, threshold=0.0, relative_to=reference
-        )
-        optimizer = self.optimizer(self._rate(SHRINK), c)
+        regularizer = make_regularizer(self.config, self.graph, self.cost, reference=reference)
+        optimizer = self.recipe.transformation(SHRINK)
         return Pulling(
             regularizer=regularizer,
+            reference=reference,
             strengths=jax.jit(regularizer.strengths),
             strengths_of_all=jax.jit(jax.vmap(regularizer.strengths)),
             tx=proximal(optimizer, regularizer, strength=0.0),
@@ -189,7 +163,10 @@ class Sweep:
             pulling: what all share, see there.
         """
         c = self.config
-        controllers = [self._controller(pulling, member.budget) for member in members]
+        budgets = [member.budget * self.cost() for member in members]
+        controllers = [
+            make_controller(c, pulling.regularizer, budget, c.shrink_steps) for budget in budgets
+        ]
         first = {
             seed: jax.device_get(pulling.strengths(variables["params"]))
             for seed, variables in trained.items()
@@ -198,38 +175,41 @@ class Sweep:
             controller.initial_strength(first[member.seed])
             for controller, member in zip(controllers, members, strict=True)
         ]
-        states = _stacked(
-            [TrainState.of(self.network, trained[member.seed], pulling.tx) for member in members]
-        )
+        states = stacked([self._state(trained[member.seed], pulling.tx) for member in members])
 
         def seen_of(states: TrainState) -> list[list[Any]]:
             both = pulling.strengths_of_all(states.params), states.opt_state.saliency
-            return [_unstacked(one, len(members)) for one in jax.device_get(both)]
+            return [unstacked(one, len(members)) for one in jax.device_get(both)]
 
         def look(states: TrainState, step: int) -> tuple[TrainState, list[Look]]:
-            seen, saliency = seen_of(states)
+            strengths, saliency = seen_of(states)
             looks = []
             for i, controller in enumerate(controllers):
-                looks.append(controller.look(step, seen[i], force[i], saliency[i]))
+                looks.append(controller.look(step, strengths[i], force[i], saliency[i]))
                 force[i] = looks[i].strength
-            return states.replace(opt_state=_obeyed(states.opt_state, looks)), looks
+            return states.replace(opt_state=obeyed(states.opt_state, looks)), looks
 
         states, _ = look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]
         states, records = self._run(states, SHRINK, seeds, c.shrink_steps, look)
-        seen, saliency = seen_of(states)
-        shrunk = []
-        for i, one in enumerate(_unstacked(states, len(members))):
-            keep = strongest_within(
-                self.cost,
-                pulling.regularizer.worth(seen[i], saliency[i]),
-                members[i].budget * self.cost(),
-                min_width=c.min_width,
-                fill=True,
+        saliency = seen_of(states)[1]
+        return [
+            self._shrunk(
+                trimmed(
+                    c,
+                    self.traces,
+                    self.whole,
+                    pulling.regularizer,
+                    one.params,
+                    saliency[i],
+                    one.learned,
+                    budgets[i],
+                    pulling.reference,
+                ),
+                records[i],
             )
-            architecture = shrink(self.graph, keep, min_width=c.min_width)
-            shrunk.append(self._trained(architecture, one.variables, records[i]))
-        return shrunk
+            for i, one in enumerate(unstacked(states, len(members)))
+        ]
 
     def uniform(self, budget: float) -> Architecture:
         """The seed network with one width multiplier, at most at a budget (a ratio)."""
@@ -241,7 +221,7 @@ class Sweep:
 
     def can_mask(self, architecture: Architecture) -> bool:
         """Whether the seed network with channels held at zero is that network."""
-        exact = {group.group for group in self.regularizer.groups}
+        exact = {group.group for group in self._holding.groups}
         fresh = any(FRESH in group.parents for group in architecture.groups.values())
         return architecture.resized <= exact and not fresh and not architecture.removed
 
@@ -269,21 +249,18 @@ class Sweep:
     def _retrain_masked(
         self, architectures: Sequence[Architecture], seeds: Sequence[int]
     ) -> list[Trained]:
-        c = self.config
-        tx = proximal(self.optimizer(self._rate(RETRAIN), c), self.regularizer, strength=0.0)
+        tx = proximal(self.recipe.transformation(RETRAIN), self._holding, strength=0.0)
         states = []
         for architecture, seed in zip(architectures, seeds, strict=True):
-            keep = self._kept(architecture)
-            state = TrainState.of(
-                self.network, self.graph.mask(self._fresh(architecture, seed), keep), tx
-            )
+            keep = kept(architecture)
+            state = self._state(self.graph.mask(self._fresh(architecture, seed), keep), tx)
             held = {name: jnp.asarray(~keep[name]) for name in state.opt_state.held}
             states.append(state.replace(opt_state=state.opt_state._replace(held=held)))
-        trained, records = self._run(_stacked(states), RETRAIN, seeds, c.retrain_steps)
+        trained, records = self._run(stacked(states), RETRAIN, seeds, self.config.retrain_steps)
         return [
-            self._trained(architecture, one.variables, own)
+            self._trained(architecture, one.learned, own)
             for architecture, one, own in zip(
-                architectures, _unstacked(trained, len(seeds)), records, strict=True
+                architectures, unstacked(trained, len(seeds)), records, strict=True
             )
         ]
 
@@ -302,33 +279,27 @@ class Sweep:
         if variables is None and self.can_mask(architecture):  # the same draw as masked
             variables = architecture.take(self._fresh(architecture, seed))
         elif variables is None:
-            initialise = jax.jit(network.init, compiler_options=COMPILE_QUICKLY)
-            variables = initialise(self._key(seed, RETRAIN), self._x)
-        tx = self.optimizer(self._rate(RETRAIN), c)
-        states = _stacked([TrainState.of(network, variables, tx)])
+            variables = fresh(network, key_of(seed, RETRAIN), self.traces.x)
+        tx = self.recipe.transformation(RETRAIN)
+        states = stacked([self.recipe.state(network, variables, tx)])
         states, records = self._run(states, RETRAIN, [seed], c.retrain_steps)
-        variables = _unstacked(states, 1)[0].variables
-        logits = self._evaluator.logits(jax.jit(network.predict), variables)
+        return self.tested(architecture, unstacked(states, 1)[0].learned, records[0])
+
+    def tested(
+        self, architecture: Architecture, variables: Variables, records: Sequence[Record] = ()
+    ) -> Trained:
+        """A network at its own widths, measured."""
+        predict = jax.jit(self.network.resized(architecture).predict)
         return Trained(
             architecture=architecture,
             variables=variables,
-            accuracy=self._evaluator.accuracy(logits),
-            records=tuple(records[0]),
+            metrics=self._metrics(predict, variables),
+            records=tuple(records),
         )
 
     def outcome(self, name: str, trained: Trained, steps: int) -> Outcome:
         """What came out, priced; `steps` are those that its weights have seen."""
-        price = self._prices.at(trained.architecture)
-        return Outcome(
-            name=name,
-            accuracy=trained.accuracy,
-            cost=price["cost"],
-            flops=price["flops"],
-            parameters=int(price["parameters"]),
-            widths=trained.architecture.widths,
-            steps=steps,
-            width_multiplier=trained.architecture.width_multiplier,
-        )
+        return self._measure.outcome(name, trained.architecture, trained.metrics, steps)
 
     def _run(
         self,
@@ -341,97 +312,74 @@ class Sweep:
         """Trains all runs; the records of each."""
         name = STAGES[stage]
         self.listener.phase(f"{name}, {len(seeds)} together" if len(seeds) > 1 else name, steps)
-        keys = jnp.stack([self._key(seed, stage) for seed in seeds])
-        ends = chunk_ends(0, steps, self.look_every)
-        streams = {
-            seed: chunks(
-                self.train, self.config.batch_size, ends, start=0, seed=seed * 1000 + stage
-            )
-            for seed in seeds
-        }
+        course = Course(
+            name=name,
+            steps=steps,
+            key=jnp.stack([key_of(seed, stage) for seed in seeds]),
+            shuffle=[seed * 1000 + stage for seed in seeds],
+        )
         records: list[list[Record]] = [[] for _ in seeds]
-        for done in ends:
-            own = {seed: next(stream) for seed, stream in streams.items()}  # [steps, batch] each
-            index = np.stack([own[seed] for seed in seeds])
-            states, losses = self._step(states, self._data, index, keys)
-            looks: list[Look] = []
-            if look is not None:
-                states, looks = look(states, done)
-            means = np.asarray(losses).mean(1)
-            for i, loss in enumerate(means.tolist()):
-                check_finite(loss, step=done, phase=f"{name}, run {i + 1} of {len(means)}")
-                records[i].append(
-                    {"phase": name, "phase_index": stage, "step": done, "loss": loss}
-                    | (_seen(looks[i]) if looks else {})
-                )
-            self.listener.update(done, loss=float(means.mean()))
+        for done in self._loop.run(states, course, look):
+            states = done.state
+            for i, loss in enumerate(done.loss.tolist()):
+                told = {"phase": name, "phase_index": stage, "step": done.step, "loss": loss}
+                records[i].append(told | (seen(done.seen[i]) if done.seen else {}))
+            self.listener.update(done.step, loss=float(done.loss.mean()))
         return states, records
 
     def _trained(
         self, architecture: Architecture, variables: Variables, records: Sequence[Record]
     ) -> Trained:
         """A network that was trained as the seed network with channels at zero, cut out."""
-        masked = self.graph.mask(variables, self._kept(architecture))
-        logits = self._evaluator.logits(self._predict, masked)
+        masked = self.graph.mask(variables, kept(architecture))
+        cut = Trimmed(step=architecture, masked=masked, small=architecture.take(masked))
+        return self._shrunk(cut, records)
+
+    def _shrunk(self, trim: Trimmed, records: Sequence[Record]) -> Trained:
+        """A network that was cut out of the seed network."""
         return Trained(
-            architecture=architecture,
-            variables=architecture.take(masked),
-            accuracy=self._evaluator.accuracy(logits),
+            architecture=trim.step,
+            variables=trim.small,
+            metrics=self._metrics(self._predict, trim.masked),
             records=tuple(records),
         )
 
-    def _kept(self, architecture: Architecture) -> dict[str, np.ndarray]:
-        """Which of the seed's channels an architecture has, bool [width] by group."""
-        keep = {}
-        for name, group in architecture.groups.items():
-            keep[name] = np.zeros(group.seed_width, bool)
-            keep[name][list(group.parents)] = True
-        return keep
+    def _metrics(self, predict: Callable[..., Any], variables: Variables) -> dict[str, float]:
+        return self._measure.of(self._measure.logits(predict, variables))
 
     def _fresh(self, architecture: Architecture, seed: int) -> Variables:
-        """The seed's own draw, scaled to what it would be at the architecture's widths.
+        """The seed's own draw, scaled to what it would be at the architecture's widths."""
+        return scaled_to(architecture, self._drawn(seed, RETRAIN), self._laws)
 
-        Numbers that are drawn independently are as good cut out of a larger array; only scales
-        depend on fans (see `morph.resize.initialize`).
-        """
-        paths, leaves, treedef = flat_paths(self._drawn(seed, RETRAIN))
-        scaled = []
-        for path, leaf in zip(paths, leaves, strict=True):
-            fan, variable = FANS.get(self._laws[path]), architecture.variables[path]
-            if fan is not None:
-                ratio = fan(variable, variable.shape) / fan(variable, architecture.shape(path))
-                leaf = leaf * jnp.asarray(math.sqrt(ratio), leaf.dtype)
-            scaled.append(leaf)
-        return jax.tree.unflatten(treedef, scaled)
-
-    def _rate(self, stage: int) -> optax.Schedule:
-        """The learning rate of a stage; every retraining begins from scratch."""
-        own = replace(self.config, baseline=False, cycles=1, final="scratch")
-        return rate_of(own, stage)
-
-    def _controller(self, pulling: Pulling, budget: float) -> Controller:
-        steps = self.config.shrink_steps
-        schedule = Schedule(
-            budget_ratio=budget, start=steps // 20, end=int(steps * (1.0 - self.config.settle))
-        )
-        return Controller(
-            regularizer=pulling.regularizer, schedule=schedule, min_width=self.config.min_width
-        )
+    def _state(self, variables: Variables, tx: optax.GradientTransformation) -> TrainState:
+        return self.recipe.state(self.network, variables, tx)
 
     def _drawn(self, seed: int, stage: int) -> Variables:
-        return self._initialise(self._key(seed, stage), self._x)
-
-    def _key(self, seed: int, stage: int) -> Any:
-        # rbg: several times faster to compile than threefry, and as good for training.
-        return jax.random.fold_in(jax.random.key(seed, impl="rbg"), stage)
+        return self._initialise(key_of(seed, stage), self.traces.x)
 
     # What is made once, for all runs.
 
     @cached_property
+    def recipe(self) -> Recipe:
+        """How networks are trained."""
+        return Recipe(
+            config=self.config,
+            loss=self.loss,
+            metrics=self.metrics,
+            optimizer=self.optimizer,
+            augment=self.augment,
+        )
+
+    @cached_property
+    def traces(self) -> Traces:
+        """The seed network, and the channel graph of all that become of it."""
+        x = jnp.asarray(self.train.x[:1])
+        return Traces.of_seed(self.network, key_of(0, SEED), x)
+
+    @property
     def graph(self) -> ChannelGraph:
         """The seed network's channel graph."""
-        abstract = jax.eval_shape(self.network.init, self._key(0, SEED), self._x)
-        return trace_channels(self.network.predict, abstract, self._x)
+        return self.traces.graph
 
     @cached_property
     def cost(self) -> Cost:
@@ -439,36 +387,32 @@ class Sweep:
         return target_cost(self.config, self.graph)
 
     @cached_property
-    def regularizer(self) -> NetworkRegularizer:
-        """What may be pulled on, and held at zero."""
-        return NetworkRegularizer(self.graph, self.cost, self.config.penalty, threshold=0.0)
-
-    @cached_property
     def whole(self) -> Architecture:
         """The seed network's architecture."""
         return Architecture.of_seed(self.graph)
 
     @cached_property
-    def _prices(self) -> Prices:
-        return Prices(
-            network=self.network,
-            graph=self.graph,
-            variables=jax.eval_shape(self.network.init, self._key(0, SEED), self._x),
-            x=self._x,
-            target=partial(target_cost, self.config),
+    def _holding(self) -> NetworkRegularizer:
+        """What may be held at zero: every group, whatever pulls on it."""
+        return NetworkRegularizer(self.graph, self.cost, "group_lasso", threshold=0.0)
+
+    @cached_property
+    def _measure(self) -> Measure:
+        target = partial(target_cost, self.config)
+        return Measure(
+            prices=Prices(traces=self.traces, target=target),
+            evaluator=Evaluator(Batch(*map(jnp.asarray, self.test))),
+            metrics=self.recipe.measured,
         )
 
     @cached_property
-    def _x(self) -> Any:
-        return jnp.asarray(self.train.x[:1])
-
-    @cached_property
-    def _data(self) -> Batch:
-        return Batch(*map(jnp.asarray, self.train))
-
-    @cached_property
-    def _evaluator(self) -> Evaluator:
-        return Evaluator(Batch(*map(jnp.asarray, self.test)))
+    def _loop(self) -> Loop:
+        return Loop(
+            step=self._step,
+            data=self.train,
+            batch_size=self.config.batch_size,
+            every=self.look_every,
+        )
 
     @cached_property
     def _initialise(self) -> Callable[..., Variables]:
@@ -476,7 +420,7 @@ class Sweep:
 
     @cached_property
     def _laws(self) -> dict[str, str]:
-        return infer_laws(self.network.init, self.whole, (self._x,))
+        return infer_laws(self.network.init, self.whole, (self.traces.x,))
 
     @cached_property
     def _predict(self) -> Callable[..., Any]:
@@ -484,38 +428,11 @@ class Sweep:
 
     @cached_property
     def _seed_tx(self) -> optax.GradientTransformation:
-        return self.optimizer(self._rate(SEED), self.config)
+        return self.recipe.transformation(SEED)
 
     @cached_property
-    def _step(self) -> Callable[..., tuple[TrainState, Any]]:
+    def _step(self) -> Step:
         """The step of training, mapped over states, indices [runs, steps, batch] and keys."""
-        looped = loops_well(self.graph)
-        mapped = jax.vmap(make_step(self.loss, looped=looped), in_axes=(0, None, 0, 0))
-        return jax.jit(mapped, donate_argnums=0) if looped else mapped
-
-
-def _seen(look: Look) -> Record:
-    """What a controller saw, for a record; costs over the seed's."""
-    return {
-        "cost_ratio": look.cost_ratio,
-        "target_ratio": look.target_ratio,
-        "strength": 0.0 if look.settled else look.strength,
-    }
-
-
-def _obeyed(states: ProximalState, looks: Sequence[Look]) -> ProximalState:
-    """The stacked states of the optimizer with what was decided for each run."""
-    each = [look.obeyed(states) for look in looks]
-    return states._replace(
-        strength=jnp.stack([one.strength for one in each]),
-        protected=_stacked([one.protected for one in each]),
-        held=_stacked([one.held for one in each]),
-    )
-
-
-def _stacked(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _unstacked(tree: Any, count: int) -> list[Any]:
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]
+        mapped = jax.vmap(self.recipe.step(self.traces), in_axes=(0, None, 0, 0))
+        step: Step = jax.jit(mapped, donate_argnums=0) if loops_well(self.graph) else mapped
+        return step

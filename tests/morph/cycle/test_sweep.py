@@ -7,7 +7,8 @@ import pytest
 
 from morph.architecture.expand import expand
 from morph.cycle.config import CycleConfig
-from morph.cycle.sweep import Member, Sweep
+from morph.cycle.members import Member
+from morph.cycle.sweep import Sweep
 from morph.errors import BudgetError
 from morph.network import linen_network
 from morph.training.data import Batch

@@ -12,7 +12,7 @@ import pytest
 
 import morph
 from morph.cycle.config import CycleConfig
-from morph.cycle.phases import phases_of, rate_of
+from morph.cycle.schedule import rate_of, stretches_of
 from morph.errors import DataError, TrainingDivergedError
 from morph.network import Network
 from morph.training.augment import AUGMENTATIONS, augmented, mixup
@@ -247,7 +247,7 @@ def test_a_schedule_of_the_run_goes_on_over_the_phases_that_share_weights():
     )
 
     def rates(config):
-        phases = enumerate(phases_of(config))
+        phases = enumerate(stretches_of(config))
         return [[float(rate_of(config, i)(n)) for n in range(phase.steps)] for i, phase in phases]
 
     def one(peak, steps):

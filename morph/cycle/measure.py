@@ -1,0 +1,77 @@
+"""What networks are worth and cost: every outcome of a run or a sweep is measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from morph.architecture.architecture import Architecture
+from morph.budget.prices import Prices
+from morph.cycle.progress import Outcome
+from morph.network import Variables
+from morph.training.evaluate import Evaluator
+from morph.training.losses import Metric
+
+# Of networks that end no cycle.
+NAMES = {"seed": "seed", "uniform": "uniform", "tensorize": "tensorized and fine-tuned"}
+SHRUNK, TENSORIZED = "shrunk", "tensorized"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Measures networks on the test set, and prices them.
+
+    Attributes:
+        prices: of the seed network's architectures.
+        evaluator: holds the test set.
+        metrics: of whole sets.
+    """
+
+    prices: Prices
+    evaluator: Evaluator
+    metrics: Mapping[str, Metric]
+
+    def logits(self, predict: Callable[[Variables, Any], Any], variables: Variables) -> np.ndarray:
+        """Of the whole test set; see `Evaluator.logits`."""
+        return self.evaluator.logits(predict, variables)
+
+    def of(self, logits: np.ndarray) -> dict[str, float]:
+        """Every metric of a network's logits."""
+        return self.evaluator.metrics(logits, self.metrics)
+
+    def outcome(
+        self, name: str, architecture: Architecture, metrics: Mapping[str, float], steps: int
+    ) -> Outcome:
+        """What came out, priced.
+
+        Args:
+            name: of the network.
+            architecture: relative to the seed network.
+            metrics: on the test set.
+            steps: of training that its weights have seen.
+        """
+        price = self.prices.at(architecture)
+        return Outcome(
+            name=name,
+            accuracy=metrics.get("accuracy"),
+            metrics=dict(metrics),
+            cost=price["cost"],
+            flops=price["flops"],
+            parameters=int(price["parameters"]),
+            widths=architecture.widths,
+            steps=steps,
+            width_multiplier=architecture.width_multiplier,
+        )
+
+    def firsts(self, outcomes: Sequence[Outcome]) -> list[float]:
+        """The first metric of every cycle's last network."""
+        first, others = next(iter(self.metrics)), (*NAMES.values(), SHRUNK, TENSORIZED)
+        return [o.metrics[first] for o in outcomes if not o.name.startswith(others)]
+
+
+def named(name: str, cycle: int) -> str:
+    """A network's name, numbered from the second cycle on."""
+    return name if cycle == 0 else f"{name} {cycle + 1}"

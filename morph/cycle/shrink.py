@@ -1,0 +1,107 @@
+"""The network is shrunk to the budget while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from morph.cycle.context import Context
+from morph.cycle.measure import SHRUNK, named
+from morph.cycle.phase import Work, steps_seen, teacher_of, trained
+from morph.cycle.progress import Carried
+from morph.cycle.schedule import Stretch
+from morph.cycle.shrinking import Shrinking, begin, trimmed
+from morph.network import Variables
+from morph.training.gated import folded, gated_network, with_gates
+from morph.training.loop import Look
+from morph.training.step import TrainState
+from regularizers.objective.proximal import proximal
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Pulls on channels and blocks, removes what is dead, and compares with the dense network."""
+
+    stretch: Stretch
+
+    def prepare(self, run: Context, carried: Carried, variables: Variables | None) -> Work:
+        """The network that is there, with what pulls on it and with gates, if it has any."""
+        assert variables is not None  # the seed comes first
+        c, architecture = run.config, carried.architecture
+        network, graph = run.network(architecture), run.traces.of(architecture)
+        shrinking = begin(c, graph, variables, run.budget, self.stretch.steps)
+        tx = run.recipe.transformation(self.stretch.number)
+        tx = proximal(tx, shrinking.regularizer, shrinking.strength)
+        if gated := shrinking.regularizer.gated:
+            until = shrinking.controller.schedule.end
+            network = gated_network(network, graph, gated, steps=until, mode=c.gate_mode)
+            variables = with_gates(variables, graph, gated)
+        state = run.recipe.state(network, variables, tx, teacher_of(run))
+        strengths = shrinking.measure(state.params)
+        look = shrinking.controller.look(0, strengths, shrinking.strength)
+        return Work(
+            architecture=architecture,
+            network=network,
+            state=shrinking.obey(state, look),  # protects from the first step on
+            predict=jax.jit(network.predict),
+            shrinking=shrinking,
+        )
+
+    def train(self, run: Context, work: Work, start: int) -> Iterator[int]:
+        """See `phase.trained`; the controller looks after every chunk."""
+        assert work.shrinking is not None
+        return trained(run, self.stretch, work, start, _looking(run, work.shrinking))
+
+    def finish(self, run: Context, work: Work, carried: Carried) -> tuple[Carried, Variables]:
+        """Trims to the budget, removes what is dead, compares with the dense network."""
+        assert work.shrinking is not None
+        variables, predict = work.state.learned, work.predict
+        regularizer = work.shrinking.regularizer
+        if regularizer.gated:
+            variables = folded(regularizer.graph, variables)
+            predict = jax.jit(run.network(work.architecture).predict)
+        trim = trimmed(
+            run.config,
+            run.traces,
+            work.architecture,
+            regularizer,
+            work.state.params,
+            jax.device_get(work.state.opt_state.saliency),
+            variables,
+            run.budget,
+        )
+        shrunk = work.architecture.then(trim.step)
+        dense = run.measure.logits(predict, trim.masked)
+        logits = run.measure.logits(jax.jit(run.network(shrunk).predict), trim.small)
+        steps, name = steps_seen(self.stretch, carried), named(SHRUNK, self.stretch.cycle)
+        outcome = replace(
+            run.measure.outcome(name, shrunk, run.measure.of(logits), steps),
+            logit_difference=float(np.abs(logits - dense).max() / np.abs(dense).max()),
+            same_predictions=bool((logits.argmax(-1) == dense.argmax(-1)).all()),
+        )
+        outcomes = (*carried.outcomes, outcome)
+        run.store.shrunk(shrunk, trim.small, outcomes)
+        return replace(carried, architecture=shrunk, outcomes=outcomes, steps=steps), trim.small
+
+
+def _looking(run: Context, shrinking: Shrinking) -> Look:
+    """Lets the controller look and decide; tells what it saw, with costs over the seed's."""
+    scale = shrinking.regularizer.seed_cost / run.cost()
+
+    def look(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+        strengths = shrinking.measure(state.params)
+        saliency = jax.device_get(state.opt_state.saliency)
+        seen = shrinking.controller.look(step, strengths, shrinking.strength, saliency)
+        alive = {name: int((s > 0).sum()) for name, s in strengths.items()}
+        run.listener.update(step, widths=alive)
+        return shrinking.obey(state, seen), {
+            "cost_ratio": seen.cost_ratio * scale,
+            "target_ratio": seen.target_ratio * scale,
+            "strength": 0.0 if seen.settled else seen.strength,
+        }
+
+    return look

@@ -1,0 +1,138 @@
+"""The training loop: whatever trains, a run, a sweep, a compressed network, trains here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from morph.training.data import Batch, Pipeline, chunk_ends, chunks, resident
+from morph.training.mesh import replicated, split
+from morph.training.step import Step, TrainState, check_finite
+
+# Sees the state after a chunk and the steps done; changes the state, and tells what it saw.
+Look: TypeAlias = Callable[[TrainState, int], tuple[TrainState, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """One stretch of training, of one run or of several side by side.
+
+    Attributes:
+        name: of the stretch, for who reads an error.
+        steps: how many.
+        key: a JAX random key of each step's randomness; side by side one for each run, stacked.
+        shuffle: the seed of the order of a whole set; side by side one for each run.
+        start: the step that training goes on from.
+        offset: the steps of the run before this stretch: where a pipeline goes on.
+    """
+
+    name: str
+    steps: int
+    key: Any
+    shuffle: int | Sequence[int]
+    start: int = 0
+    offset: int = 0
+
+
+class Done(NamedTuple):
+    """Where training is after a chunk.
+
+    Attributes:
+        step: the steps done.
+        state: after them, and after what a look changed.
+        loss: the mean over the chunk; side by side that of each run.
+        seen: what the look told; None without one.
+    """
+
+    step: int
+    state: TrainState
+    loss: Float[np.ndarray, " *runs"]
+    seen: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """Trains any number of courses with one compiled step.
+
+    Attributes:
+        step: several training steps in one call; of stacked states for runs side by side.
+        data: a whole set, which is kept on the devices; or, for single runs, a pipeline.
+        batch_size: of a whole set.
+        every: steps between two looks, which is what one call takes.
+        mesh: the devices that share every batch of a single run; where the arrays are if None.
+    """
+
+    step: Step
+    data: Batch | Pipeline
+    batch_size: int
+    every: int = 10
+    mesh: Mesh | None = None
+
+    def run(self, state: TrainState, course: Course, look: Look | None = None) -> Iterator[Done]:
+        """Trains, chunk by chunk.
+
+        Args:
+            state: where training is; it is donated.
+            course: what to do.
+            look: at the state after every chunk.
+
+        Raises:
+            TrainingDivergedError: if a loss is not finite. DataError: if a pipeline ends.
+        """
+        ends = chunk_ends(course.start, course.steps, self.every)
+        for end, chunk in zip(ends, self._chunks(course, ends), strict=True):
+            state, losses = self.step(self._whole(state), self._data, chunk, course.key)
+            state, loss = self._whole(state), np.asarray(losses.mean(-1))
+            for i, value in enumerate(loss.reshape(-1).tolist()):
+                run = f", run {i + 1} of {loss.size}" if loss.ndim else ""
+                check_finite(value, step=end, phase=course.name + run)
+            seen = None
+            if look is not None:
+                state, seen = look(state, end)
+            yield Done(end, state, loss, seen)
+
+    def last(self, state: TrainState, course: Course) -> TrainState:
+        """Trains to the end; the state there."""
+        for done in self.run(state, course):
+            state = done.state
+        return state
+
+    def _chunks(self, course: Course, ends: Sequence[int]) -> Iterator[Any]:
+        """What each chunk of steps trains on, on its devices."""
+        cut = jax.device_put if self.mesh is None else partial(split, mesh=self.mesh)
+
+        def stream(seed: int) -> Iterator[Any]:
+            return chunks(
+                self.data,
+                self.batch_size,
+                ends,
+                start=course.start,
+                seed=seed,
+                offset=course.offset,
+                put=cut,
+            )
+
+        if isinstance(course.shuffle, int):
+            for chunk in stream(course.shuffle):
+                yield chunk if self.mesh is None else cut(chunk)
+            return
+        streams = {seed: stream(seed) for seed in course.shuffle}
+        for _ in ends:  # a random seed that several runs share is drawn from once
+            own = {seed: next(one) for seed, one in streams.items()}
+            yield np.stack([own[seed] for seed in course.shuffle])  # [runs, steps, batch]
+
+    def _whole(self, state: TrainState) -> TrainState:
+        """The state, whole on every device."""
+        return state if self.mesh is None else replicated(state, self.mesh)
+
+    @cached_property
+    def _data(self) -> Batch | None:
+        data = resident(self.data)
+        return data if self.mesh is None else replicated(data, self.mesh)
