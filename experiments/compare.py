@@ -23,6 +23,7 @@ from absl import flags
 from rich.table import Table
 from rich.text import Text
 
+from experiments.console.command import USER_ERRORS
 from experiments.console.display import duration, humanize
 from experiments.console.terminal import terminal
 from experiments.pictures import plots
@@ -296,7 +297,7 @@ def main(argv: Sequence[str]) -> None:
         for path in outputs:
             _WRITERS[path.suffix](entries, path)
             console.print(str(path), soft_wrap=True, highlight=False)
-    except (RunError, flags.Error, ImportError, OSError) as error:
+    except USER_ERRORS as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 

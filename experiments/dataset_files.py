@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from regularizers import json_files
+from regularizers.errors import MorphError
 
 try:
     from PIL import Image
@@ -28,7 +29,7 @@ _BROKEN_PICTURE = (
 )
 
 
-class DatasetError(ValueError):
+class DatasetError(MorphError, ValueError):
     """An unknown data set, or files that are not what they should be."""
 
 

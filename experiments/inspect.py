@@ -59,6 +59,7 @@ from typing import Any
 from absl import flags
 
 import regularizers as reg
+from experiments.console.command import USER_ERRORS
 from experiments.console.terminal import terminal
 from experiments.inspect_tables import show
 from experiments.inspected import COSTS, make_report, to_json
@@ -216,7 +217,7 @@ def main(argv: Sequence[str]) -> None:
         if len(rest) > 1:
             raise InspectError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
         run(options)
-    except (InspectError, flags.Error, OSError) as error:
+    except USER_ERRORS as error:
         if verbose:
             traceback.print_exc()
         print(f"error: {printable(error)}", file=sys.stderr)

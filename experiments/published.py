@@ -13,11 +13,12 @@ import numpy as np
 from regularizers import json_files
 from regularizers.costs.edge_tpu import Layers
 from regularizers.costs.edge_tpu_table import layers_of
+from regularizers.errors import InputError, MorphError
 
 PUBLISHED = Path(__file__).parent / "data" / "edge_tpu.json"
 
 
-class FitError(ValueError):
+class FitError(MorphError, ValueError):
     """What is wrong with what the command was given."""
 
 
@@ -95,7 +96,7 @@ def _network(
     try:
         latency = float(latency_ms)
         if not 0 < latency < np.inf:
-            raise ValueError(f"a latency is above 0 ms, not {latency_ms}")
+            raise InputError(f"a latency is above 0 ms, not {latency_ms}")
         return Network(
             name=name,
             key=key,

@@ -43,7 +43,7 @@ from experiments.retrain import define_seed_flags
 from morph.cycle.cycle import Cycle
 from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
-from morph.errors import Interrupted
+from morph.errors import Interrupted, MissingExtraError
 from morph.files import write_text
 from morph.tensorize.diagram import to_dot
 from morph.training.data import Batch
@@ -213,7 +213,7 @@ def show(display: Display, workdir: Path, result: CycleResult) -> None:
     try:
         plots.plot_widths(rows, workdir / "widths.png")
         plots.plot_training(read_records(workdir), workdir / "training.png")
-    except ImportError as error:
+    except MissingExtraError as error:
         display.print(f"no pictures: {error}")
 
 

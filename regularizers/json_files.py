@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from regularizers.errors import InputError
+
 MOST_BYTES = 16 << 20
 MOST_DEPTH = 64
 MOST_NODES = 200_000  # arrays and objects
@@ -21,7 +23,7 @@ _LONG = re.compile(rb"\d{19}")  # digits in a row that an int64 may not hold
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-class JsonError(ValueError):
+class JsonError(InputError):
     """A file that is no JSON, or more than can be read safely."""
 
 

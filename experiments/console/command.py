@@ -9,38 +9,15 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 from rich.console import Console
 
-from experiments import datasets
 from experiments.console.terminal import terminal
-from morph.cycle.checkpoint import WorkdirError
 from morph.errors import (
-    ArchitectureError,
-    BudgetError,
     ConfigError,
-    ContainerError,
-    DataError,
-    ExportError,
-    MeshError,
-    MissingExtraError,
-    TrainingDivergedError,
 )
 from morph.untrusted import printable
+from regularizers.errors import MorphError
 
 # What a person can cause; everything else is a bug and shows its traceback.
-USER_ERRORS = (
-    ArchitectureError,
-    BudgetError,
-    ConfigError,
-    DataError,
-    ExportError,
-    ContainerError,
-    MeshError,
-    MissingExtraError,
-    datasets.DatasetError,
-    datasets.DatasetNotFoundError,
-    TrainingDivergedError,
-    WorkdirError,
-    OSError,
-)
+USER_ERRORS = (MorphError, OSError, flags.Error)
 
 
 def launch(
@@ -49,7 +26,6 @@ def launch(
     options: flags.FlagValues,
     argv: Sequence[str],
     run: Callable[[flags.FlagValues, str, Console], None],
-    errors: tuple[type[Exception], ...],
 ) -> None:
     """Runs a command with its flags.
 
@@ -58,10 +34,9 @@ def launch(
         about: what `--help` says before the flags.
         options: its flags, among them `help`.
         argv: the command line; `argv[0]` is the program's name.
-        run: `(options, command line, console)`.
-        errors: what a person can cause: said in one line, with exit status 2.
+        run: `(options, command line, console)`; what a person can cause is said in one line, with
+            exit status 2.
     """
-    causes: tuple[type[Exception], ...] = (*errors, flags.Error)
     command = shlex.join(["python", "-m", module, *argv[1:]])
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every checkpoint
     try:
@@ -75,6 +50,6 @@ def launch(
     except KeyboardInterrupt:
         print(f"\nstopped; what was finished stays. To go on: {command}", file=sys.stderr)
         sys.exit(130)
-    except causes as error:
+    except USER_ERRORS as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)

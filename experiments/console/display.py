@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.console.terminal import Clean, terminal
+from regularizers.errors import InputError
 
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -352,7 +353,7 @@ def result_table(
         ValueError: if there are no results.
     """
     if not results:
-        raise ValueError("result_table needs at least the seed's Result; got none.")
+        raise InputError("result_table needs at least the seed's Result; got none.")
     seed = results[0]
     table = Table(title=f"{title}; cost: {cost}" if cost else title, title_justify="left")
     table.add_column("network")

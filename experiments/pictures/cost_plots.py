@@ -28,6 +28,7 @@ from experiments.pictures.plots import (
 )
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import SEEDS, Cost
+from regularizers.errors import InputError
 
 try:
     import matplotlib as mpl
@@ -83,9 +84,9 @@ def check_path(path: str | Path) -> None:
     require_matplotlib()
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path.suffix!r} is none of {', '.join(SUFFIXES)}")
+        raise InputError(f"{path.suffix!r} is none of {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
-        raise ValueError(f"there is no directory {str(path.parent)!r}")
+        raise InputError(f"there is no directory {str(path.parent)!r}")
 
 
 def plot_costs(
@@ -117,7 +118,7 @@ def draw_costs(graph: ChannelGraph, costs: Mapping[str, Cost], title: str = "") 
     """
     require_matplotlib()
     if not costs:
-        raise ValueError("plot_costs needs at least one cost; got none.")
+        raise InputError("plot_costs needs at least one cost; got none.")
     bars = bars_of(graph, costs)
     found = (roofline_of(graph, name, cost) for name, cost in costs.items())
     rooflines = [roofline for roofline in found if roofline is not None and roofline.dots]

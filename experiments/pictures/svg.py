@@ -30,6 +30,7 @@ from experiments.pictures.layout import (
 )
 from morph.untrusted import in_html
 from regularizers.channels.graph import ChannelGraph
+from regularizers.errors import InputError
 
 _DARK = frozenset({"#0072B2", "#882255", "#117733", "#332288", "#AA4499", "#D55E00", "#009E73"})
 _INK, _MUTED, _LINE = "#222222", "#6b6b6b", "#9a9a9a"
@@ -56,7 +57,7 @@ def writer_of(path: str | Path) -> Callable[[ChannelGraph, str], str]:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:
-        raise ValueError(
+        raise InputError(
             f"cannot draw into {str(path)!r}: the ending chooses the format, and "
             f"{repr(suffix) if suffix else 'no ending'} is none of {', '.join(_WRITERS)}."
         )

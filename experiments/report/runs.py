@@ -12,12 +12,13 @@ from experiments.pictures.plots import Point
 from morph.architecture.architecture import Architecture
 from morph.errors import ArchitectureError
 from regularizers import json_files
+from regularizers.errors import MorphError
 from regularizers.json_files import JsonError
 
 CONFIG, RESULTS = "config.json", "results.json"
 
 
-class RunError(ValueError):
+class RunError(MorphError, ValueError):
     """A directory that holds no run, or a broken one."""
 
 

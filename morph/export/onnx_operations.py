@@ -13,12 +13,13 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from regularizers.errors import MorphError
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import JaxprEqn, Primitive
 from regularizers.primitives.jaxprs import primitives as p
 
 
-class Unsupported(Exception):
+class Unsupported(MorphError):
     """An equation that ONNX has no counterpart for; says why."""
 
 

@@ -24,6 +24,7 @@ from regularizers.channels.inference import Inference
 from regularizers.channels.means import find_means
 from regularizers.channels.trace import updated_variable
 from regularizers.channels.zeroed import zeroed_pairs
+from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.primitives import jaxprs
 from regularizers.primitives.step import Body
@@ -96,12 +97,12 @@ def _plan(
     groups = {n: Atom(group.seed_width, name=n) for n, group in architecture.groups.items()}
     for path, leaf in zip(call.paths, call.variables, strict=True):
         if path not in architecture.variables:
-            raise ValueError(
+            raise InputError(
                 f"the architecture has no variable {path!r}{near(path, architecture.variables)}"
             )
         seed = architecture.variables[path]
         if leaf.shape != architecture.shape(path) and path not in architecture.gone:
-            raise ValueError(
+            raise InputError(
                 f"{path!r} has shape {list(leaf.shape)}, but the architecture resized it from "
                 f"{list(seed.shape)} to {list(architecture.shape(path))}; "
                 "pass architecture.take(variables) or morph.init(...)."
@@ -206,7 +207,7 @@ def check_resized(architecture: Architecture, groups: Mapping[str, Atom], what: 
         pin = next((atom.pin for atom in atoms(root) if atom.pin is not None), None)
         where = jaxprs.source_line(pin.source) if pin else ""
         why = (pin.reason if pin else "it is split") + (f" [{where}]" if where else "")
-        raise ValueError(
+        raise InputError(
             f"cannot resize group {name!r} in this {what}: {why}. Infer the architecture from this "
             "function: morph.shrink(reg.trace_channels(fn, variables, ...), alive)."
         )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from morph.resize.sizes import Sizes
+from regularizers.errors import InputError
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import Primitive
 from regularizers.primitives.jaxprs import primitives as p
@@ -62,12 +63,12 @@ def emits(primitive: Primitive) -> Callable[[EmissionRule], EmissionRule]:
     """
     record = RECORDS.get(primitive)
     if record is None:
-        raise ValueError(
+        raise InputError(
             f"{primitive.name} has no coupling rule, so that all that it touches keeps its size; "
             "register one first, with reg.couples."
         )
     if record.emission is not again or record.params is not None:
-        raise ValueError(f"{primitive.name} has a rule already; a rule is registered once.")
+        raise InputError(f"{primitive.name} has a rule already; a rule is registered once.")
 
     def register(rule: EmissionRule) -> EmissionRule:
         RECORDS[primitive] = replace(record, emission=rule)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from regularizers.errors import InputError
 from regularizers.primitives.coupling import Rule
 from regularizers.primitives.jaxprs import RUNS_JAXPRS, Primitive
 from regularizers.primitives.record import Factors, Price, Record, again
@@ -53,12 +54,12 @@ def couples(
         ...     return [x]  # elementwise: the axes of the result are the operand's
     """
     if primitive in RECORDS or primitive in RUNS_JAXPRS:
-        raise ValueError(
+        raise InputError(
             f"{primitive.name} has a rule already; a rule is registered once, for a primitive of "
             "your own."
         )
     if zeros not in (None, "all", "any"):
-        raise ValueError(f"zeros must be 'all', 'any' or None, found {zeros!r}")
+        raise InputError(f"zeros must be 'all', 'any' or None, found {zeros!r}")
 
     def register(rule: Rule) -> Rule:
         RECORDS[primitive] = Record(

@@ -15,6 +15,7 @@ from regularizers.channels.blocks import Block, find_blocks
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name
 from regularizers.channels.zeroed import inexact_reasons
+from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.primitives import axes as ax
 from regularizers.primitives import jaxprs
@@ -202,7 +203,7 @@ class ChannelGraph:
                 raise KeyError(f"no channel group {name!r}{near(name, self.groups)}")
             mask = np.array(given)
             if mask.dtype != bool or mask.shape != flags[name].shape:
-                raise ValueError(
+                raise InputError(
                     f"group {name!r} has {self.groups[name].width} channels: alive must be "
                     f"bool[{self.groups[name].width}], found {mask.dtype}{list(mask.shape)}"
                 )
@@ -221,7 +222,7 @@ class ChannelGraph:
                 raise KeyError(f"no block {name!r}{near(name, self.blocks)}")
             rivals = self.blocks[name].rivals
             if rivals and names.issuperset(rivals):
-                raise ValueError(
+                raise InputError(
                     f"cannot remove {', '.join(map(repr, rivals))}: nothing would be left of what "
                     "they are concatenated to; keep one of them."
                 )
@@ -277,19 +278,19 @@ def check_fit(
     """Raises a ValueError that names the first leaf that is missing, extra or misshapen."""
     for path, leaf in zip(paths, leaves, strict=True):
         if path not in expected:
-            raise ValueError(
+            raise InputError(
                 f"the variables do not fit the graph: {path!r} was not among those that were "
                 f"traced{near(path, expected)}. Trace the graph with these variables."
             )
         if tuple(np.shape(leaf)) != expected[path]:
-            raise ValueError(
+            raise InputError(
                 f"the variables do not fit the graph: {path!r} was traced with shape "
                 f"{list(expected[path])}, found {list(np.shape(leaf))}."
             )
     found = set(paths)
     missing = [path for path in expected if path not in found]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"the variables do not fit the graph: {missing[0]!r} is missing "
             f"({len(missing)} of {len(expected)} leaves are)."
         )

@@ -14,6 +14,7 @@ from regularizers.channels.matching import matching
 from regularizers.channels.parts import Fold, Group, Member, Variable, layer_name
 from regularizers.channels.roles import Roles, find_roles
 from regularizers.channels.zeroed import inexact_reasons
+from regularizers.errors import InputError
 from regularizers.primitives import axes as ax
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import primitives as p
@@ -72,7 +73,7 @@ def trace_channels(
     solver.source = None
     roles = find_roles(body, call.trained)
     if not roles.order:
-        raise ValueError(
+        raise InputError(
             "the output does not depend on any of the variables; asked to trace "
             f"{getattr(fn, '__qualname__', fn)!r} with {len(terms)} arrays. "
             "Pass a function fn(variables, *inputs) that uses its first argument."

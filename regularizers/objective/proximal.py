@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from regularizers.errors import InputError
 from regularizers.objective.regularizer import NetworkRegularizer
 
 MEMORY = 0.97  # of the average of squared derivatives, per step
@@ -77,7 +78,7 @@ def proximal(
         updates: Any, state: ProximalState, params: Any = None, **extra: Any
     ) -> tuple[Any, ProximalState]:
         if params is None:
-            raise ValueError("proximal needs the parameters: call update(grads, state, params)")
+            raise InputError("proximal needs the parameters: call update(grads, state, params)")
         gradients = updates
         updates, inner = wrapped.update(gradients, state.inner, params, **extra)
         updates = jax.tree.map(_stay_dead, updates, gradients, params, regularizer.resting(params))

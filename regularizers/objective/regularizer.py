@@ -24,6 +24,7 @@ from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.costs.form import SMOOTH
+from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.objective import gates
 from regularizers.objective.blocks import (
@@ -95,9 +96,9 @@ class NetworkRegularizer:
         ]
         for name, table in known:
             if name not in table:
-                raise ValueError(f"unknown option {name!r}{near(name, table)}")
+                raise InputError(f"unknown option {name!r}{near(name, table)}")
         if not 0.0 <= l1_share <= 1.0:
-            raise ValueError(f"l1_share must be between 0 and 1, found {l1_share}")
+            raise InputError(f"l1_share must be between 0 and 1, found {l1_share}")
         self.graph = graph
         self.cost = cost
         self.combine = COMBINATIONS[combine]
@@ -105,7 +106,7 @@ class NetworkRegularizer:
         self.threshold = threshold
         self.seed_cost = float(cost())
         if not self.seed_cost > 0.0:
-            raise ValueError(f"the seed's cost must be positive, found {self.seed_cost}")
+            raise InputError(f"the seed's cost must be positive, found {self.seed_cost}")
         pulled = [g for g in graph.groups.values() if g.exact or inexact]
         chosen = self._chosen(asked, [group.name for group in pulled])
         self.multipliers = self._checked(strengths or {})
@@ -115,7 +116,7 @@ class NetworkRegularizer:
             if self.multipliers.get(group.name, 1.0) > 0.0
         )
         if not self.groups:
-            raise ValueError(
+            raise InputError(
                 "the network has no channel group that can be shrunk exactly; "
                 "graph.explain(path) says why an axis is fixed, inexact=True includes the others."
                 + (" Some have a strength of 0." if pulled else "")
@@ -142,7 +143,7 @@ class NetworkRegularizer:
         chosen = by_group(self.graph, asked, "penalty")
         for name in groups:
             if name not in chosen:
-                raise ValueError(
+                raise InputError(
                     f"penalty: no pattern of {', '.join(map(repr, asked))} matches the group "
                     f"{name!r}; add '*' as the last one, e.g. '*': 'group_lasso'"
                 )
@@ -156,7 +157,7 @@ class NetworkRegularizer:
         """
         for pattern, value in strengths.items():
             if not 0.0 <= value < math.inf:
-                raise ValueError(
+                raise InputError(
                     f"strengths: that of {pattern!r} must be a number of at least 0, found {value}"
                 )
         return by_group(self.graph, strengths, "strengths")
@@ -445,9 +446,9 @@ class NetworkRegularizer:
                     if any(path == g.gates for g in self.groups)
                     else near(path, found)
                 )
-                raise ValueError(f"the variables do not fit the graph: {path!r} is missing{hint}")
+                raise InputError(f"the variables do not fit the graph: {path!r} is missing{hint}")
             if tuple(np.shape(leaf)) != expected:
-                raise ValueError(
+                raise InputError(
                     f"the variables do not fit the graph: {path!r} was traced with "
                     f"shape {list(expected)}, found {list(np.shape(leaf))}"
                 )

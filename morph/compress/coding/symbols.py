@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from morph.errors import ContainerError, need
+from regularizers.errors import InputError
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -68,14 +69,14 @@ def huffman_lengths(counts: Mapping[int, int]) -> dict[int, int]:
     """
     need("Huffman coding", _missing, "compress")
     if not counts:
-        raise ValueError("a Huffman code needs at least one symbol, found none")
+        raise InputError("a Huffman code needs at least one symbol, found none")
     codes, _, _ = canonical_huffman(dict(counts))
     return {symbol: len(code) for symbol, code in codes.items()}
 
 
 def _counts(symbols: Symbols) -> dict[int, int]:
     if len(symbols) and not 0 <= symbols.min() <= symbols.max() < ALPHABET:
-        raise ValueError(
+        raise InputError(
             f"symbols must be 0 to {ALPHABET - 1}, found {symbols.min()} to {symbols.max()}"
         )
     counts = np.bincount(symbols)
@@ -206,7 +207,7 @@ def _encode_plain(symbols: Symbols) -> bytes:
     """One byte each, or two."""
     most = int(symbols.max(initial=0))
     if most > 65535 or symbols.min(initial=0) < 0:
-        raise ValueError(f"symbols must be 0 to 65535, found {symbols.min()} to {most}")
+        raise InputError(f"symbols must be 0 to 65535, found {symbols.min()} to {most}")
     wide = int(most > 255)
     return bytes([wide]) + symbols.astype("<u2" if wide else "u1").tobytes()
 
