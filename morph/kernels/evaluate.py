@@ -104,16 +104,15 @@ def _remat(eqn: JaxprEqn, operands: Sequence[Any], meet: Meet) -> list[Any]:
     """`jax.checkpoint` stays, with its policy."""
     run = jax.checkpoint(
         lambda *values: [dense(v) for v in evaluate(jaxprs.bodies_of(eqn)[0], values, meet)],
-        prevent_cse=eqn.params["prevent_cse"],
-        policy=eqn.params["policy"],
+        **jaxprs.checkpoint_of(eqn),
     )
     return run(*operands)
 
 
 def _scan(eqn: JaxprEqn, operands: Sequence[Any], meet: Meet) -> list[Any]:
     """A scan stays one; it takes a stack of kernels one by one."""
-    params = eqn.params
-    n, m = params["num_consts"], params["num_consts"] + params["num_carry"]
+    own = jaxprs.scan_of(eqn)
+    n, m = own.constants, own.constants + own.carry
     constants = operands[:n]
     stacks = [_scanned(value) for value in operands[m:]]
 
@@ -132,9 +131,9 @@ def _scan(eqn: JaxprEqn, operands: Sequence[Any], meet: Meet) -> list[Any]:
         body,
         list(map(dense, operands[n:m])),
         stacks,
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
+        length=own.length,
+        reverse=own.reverse,
+        unroll=own.unroll,
     )
     return [*carry, *stacked]
 
@@ -150,8 +149,9 @@ def _scanned(value: Any) -> Any:
 
 def _while(eqn: JaxprEqn, operands: Sequence[Any], meet: Meet) -> list[Any]:
     """A while loop stays one."""
-    n = eqn.params["cond_nconsts"]
-    m = n + eqn.params["body_nconsts"]
+    own = jaxprs.while_of(eqn)
+    n = own.condition_constants
+    m = n + own.body_constants
     condition, body = jaxprs.bodies_of(eqn)
     return jax.lax.while_loop(
         lambda carry: dense(evaluate(condition, [*operands[:n], *carry], meet)[0]),

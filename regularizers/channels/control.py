@@ -83,10 +83,11 @@ def _settle(
 def scan(eqn: JaxprEqn, values: list[V], walk: Walk, *rest: Any) -> list[V]:
     """(constants, carry, stacked) -> (carry, stacked): the carry keeps its shape.
 
-    Reads `num_consts`, `num_carry`, `length`.
+    Reads `jaxprs.scan_of`.
     """
     domain, _ = rest
-    n, m = eqn.params["num_consts"], eqn.params["num_carry"]
+    own = jaxprs.scan_of(eqn)
+    n, m = own.constants, own.carry
     constants, entries = values[:n], [domain.entry(value) for value in values[n + m :]]
     carry, out = _settle(
         values[n : n + m],
@@ -94,16 +95,17 @@ def scan(eqn: JaxprEqn, values: list[V], walk: Walk, *rest: Any) -> list[V]:
         walk,
         *rest,
     )
-    return [*carry, *(domain.stack(value, eqn.params["length"]) for value in out[m:])]
+    return [*carry, *(domain.stack(value, own.length) for value in out[m:])]
 
 
 def while_loop(eqn: JaxprEqn, values: list[V], walk: Walk, *rest: Any) -> list[V]:
     """(constants of the condition, of the body, carry) -> carry, which keeps its shape.
 
-    Reads `cond_nconsts`, `body_nconsts`.
+    Reads `jaxprs.while_of`.
     """
-    n = eqn.params["cond_nconsts"]
-    m = n + eqn.params["body_nconsts"]
+    own = jaxprs.while_of(eqn)
+    n = own.condition_constants
+    m = n + own.body_constants
 
     def step(walk: Walk, carry: list[V]) -> list[V]:
         walk(0, [*values[:n], *carry])
@@ -115,7 +117,7 @@ def while_loop(eqn: JaxprEqn, values: list[V], walk: Walk, *rest: Any) -> list[V
 def cond(eqn: JaxprEqn, values: list[V], walk: Walk, *rest: Any) -> list[V]:
     """(index, operands) -> results: the results of all branches are alike."""
     domain, _ = rest
-    results, *others = [walk(i, values[1:]) for i in range(len(eqn.params["branches"]))]
+    results, *others = [walk(i, values[1:]) for i in range(len(jaxprs.bodies_of(eqn)))]
     for other in others:
         results = [domain.join(a, b) for a, b in zip(results, other, strict=True)]
     return results

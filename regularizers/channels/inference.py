@@ -136,7 +136,7 @@ class Inference:
 def trips(step: Step) -> int:
     """How often a step runs its jaxprs; a `while` counts once, since nobody knows."""
     if step.primitive is p.scan_p:
-        return int(step.eqn.params["length"])
+        return jaxprs.scan_of(step.eqn).length
     if step.primitive is jaxprs.shard_map_p:
-        return int(step.eqn.params["mesh"].size)
+        return int(jaxprs.shard_map_of(step.eqn).mesh.size)
     return 1

@@ -134,12 +134,13 @@ class _Walk:
 
     def loop(self, step: Step, values: list[Value | None], count: int) -> list[Value | None]:
         """A carry stays in the memory where it began; what is stacked gets its own."""
-        params, eqn = step.eqn.params, step.eqn
+        eqn = step.eqn
         first, carries = 0, 0
         if step.primitive is p.scan_p:
-            first, carries = params["num_consts"], params["num_carry"]
+            scan = jaxprs.scan_of(eqn)
+            first, carries = scan.constants, scan.carry
         elif step.primitive is p.while_p:
-            first = params["cond_nconsts"] + params["body_nconsts"]
+            first = sum(jaxprs.while_of(eqn))
             carries = len(values) - first
         for k in range(first, first + carries):
             if values[k] is None and shape_of(eqn.invars[k]):
