@@ -324,11 +324,11 @@ def _silences(branch: Branch, switch: Sequence[int]) -> bool:
     outside = [v for v in used if v not in made]
     consts = dict(zip(place.body.jaxpr.constvars, place.body.consts, strict=True))
     given = [v for v in outside if v not in consts]
-    constants = [v for v in outside if v in consts]
+    constants = {v: consts[v] for v in outside if v in consts}
     part = replace(
         place.body,
         jaxpr=jaxprs.part_of(place.body.jaxpr, constants, given, [branch.value]),
-        consts=tuple(consts[v] for v in constants),
+        consts=tuple(constants.values()),
         inputs=(),
         const_axes=(),
         outputs=(),

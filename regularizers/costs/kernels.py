@@ -23,7 +23,7 @@ ELEMENTWISE: frozenset[Primitive] = (
 TRANSCENDENTAL: frozenset[Primitive] = ELEMENTWISE & {
     p.acos_p, p.acosh_p, p.asin_p, p.asinh_p, p.atan_p, p.atan2_p, p.atanh_p, p.cbrt_p, p.cos_p,
     p.cosh_p, p.digamma_p, p.erf_p, p.erf_inv_p, p.erfc_p, p.exp_p, p.exp2_p, p.expm1_p, p.lgamma_p,
-    p.log_p, p.log1p_p, p.logistic_p, p.pow_p, p.sin_p, p.sinh_p, p.tan_p, p.tanh_p,
+    p.log_p, p.log1p_p, jaxprs.log2_p, p.logistic_p, p.pow_p, p.sin_p, p.sinh_p, p.tan_p, p.tanh_p,
 }  # fmt: skip
 POOLINGS: frozenset[Primitive] = frozenset({
     p.reduce_window_p, p.reduce_window_max_p, p.reduce_window_min_p, p.reduce_window_sum_p,

@@ -14,8 +14,11 @@ from regularizers.primitives.jaxprs import (
     debug_callback_p,
     debug_print_p,
     layout_constraint_p,
+    log2_p,
     mulhi_p,
+    one_minus_square_p,
     optimization_barrier_p,
+    polynomial_p,
     psum_invariant_p,
     pvary_p,
     random_clone_p,
@@ -55,7 +58,7 @@ ZERO_TO_ZERO: frozenset[Primitive] = frozenset({
 # f(0) != 0
 ZERO_TO_OTHER: frozenset[Primitive] = frozenset({
     p.acos_p, p.acosh_p, p.bessel_i0e_p, p.clz_p, p.cos_p, p.cosh_p, p.erfc_p,
-    p.exp2_p, p.exp_p, p.is_finite_p, p.logistic_p, p.not_p, random_clone_p,
+    p.exp2_p, p.exp_p, p.is_finite_p, p.logistic_p, p.not_p, one_minus_square_p, random_clone_p,
 })  # fmt: skip
 
 # f(0, 0) = 0
@@ -74,7 +77,7 @@ SHIFTS: frozenset[Primitive] = frozenset({
 # Nothing is known of the result where operands are 0.
 NO_ZERO: frozenset[Primitive] = frozenset({
     p.atan2_p, p.eq_p, p.eq_to_p, p.ge_p, p.gt_p, p.igamma_grad_a_p, p.igamma_p, p.igammac_p,
-    p.le_p, p.le_to_p, p.lt_p, p.lt_to_p, p.ne_p, p.nextafter_p, p.polygamma_p,
+    p.le_p, p.le_to_p, p.lt_p, p.lt_to_p, p.ne_p, p.nextafter_p, p.polygamma_p, polynomial_p,
     p.random_fold_in_p, p.regularized_incomplete_beta_p, p.zeta_p,
 })  # fmt: skip
 
@@ -124,7 +127,7 @@ def _like(zero: ZeroRule, **parts: Any) -> Record:
 PARAMS = reads(
     "accuracy", "concrete_mesh", "context_mesh", "dst_sharding", "exponent_bits", "input_dtype",
     "layout", "mantissa_bits", "name", "new_dtype", "out_dtype", "rounding_method", "sharding",
-    "unconstrained_dims", "weak_type", "y",
+    "unconstrained_dims", "unroll", "weak_type", "y",
 )  # fmt: skip
 
 IDENTITY = Record(
@@ -153,7 +156,9 @@ OBSERVER = Record(
 RECORDS: dict[Primitive, Record] = {
     **dict.fromkeys(ZERO_TO_ZERO, _like(first)),
     **dict.fromkeys(ZERO_TO_OTHER, _like(nothing)),
-    **dict.fromkeys((p.digamma_p, p.lgamma_p, p.log_p, p.rsqrt_p), _like(nothing, pole=pole_of(0))),
+    **dict.fromkeys(
+        (p.digamma_p, p.lgamma_p, p.log_p, log2_p, p.rsqrt_p), _like(nothing, pole=pole_of(0))
+    ),
     **dict.fromkeys(ZEROS_TO_ZERO, _like(all_of)),
     **dict.fromkeys(ANY_ZERO_TO_ZERO, _like(any_of)),
     **dict.fromkeys(SHIFTS, _like(first)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from jax.extend.core import primitives as primitives
 
 __all__ = [
     "RUNS_JAXPRS",
+    "STAND_INS",
     "SUPPORTED",
     "ClosedJaxpr",
     "Jaxpr",
@@ -39,10 +40,13 @@ __all__ = [
     "empty_p",
     "layout_constraint_p",
     "live_equations",
+    "log2_p",
     "lu_pivots_to_permutation_p",
     "mulhi_p",
+    "one_minus_square_p",
     "optimization_barrier_p",
     "part_of",
+    "polynomial_p",
     "primitives",
     "psum_invariant_p",
     "pvary_p",
@@ -69,6 +73,9 @@ __all__ = [
 ]
 
 
+STAND_INS: set[Primitive] = set()  # for what this JAX does not have
+
+
 def _internal(name: str, *modules: str) -> Primitive:
     """A primitive that `jax.extend` does not show, wherever this JAX keeps it.
 
@@ -79,7 +86,9 @@ def _internal(name: str, *modules: str) -> Primitive:
             found = getattr(importlib.import_module(f"jax._src.{module}"), name, None)
             if isinstance(found, Primitive):
                 return found
-    return Primitive(name.removesuffix("_p"))
+    stand_in = Primitive(name.removesuffix("_p"))
+    STAND_INS.add(stand_in)
+    return stand_in
 
 
 clamp_p = _internal("clamp_p", "lax.lax")
@@ -91,8 +100,11 @@ debug_print_p = _internal("debug_print_p", "debugging")
 empty_p = _internal("empty_p", "lax.lax")
 layout_constraint_p = _internal("layout_constraint_p", "pjit")
 lu_pivots_to_permutation_p = _internal("lu_pivots_to_permutation_p", "lax.linalg")
+log2_p = _internal("log2_p", "lax.lax")
 mulhi_p = _internal("mulhi_p", "lax.lax")
+one_minus_square_p = _internal("one_minus_square_p", "lax.lax")
 optimization_barrier_p = _internal("optimization_barrier_p", "lax.lax")
+polynomial_p = _internal("polynomial_p", "lax.lax")
 psum_invariant_p = _internal("psum_invariant_p", "lax.parallel")
 pvary_p = _internal("pvary_p", "core", "lax.parallel")
 ragged_dot_general_p = _internal("ragged_dot_general_p", "lax.lax")
@@ -331,10 +343,11 @@ def rebind(eqn: JaxprEqn, values: Sequence[Any], **changes: Any) -> list[Any]:
 
 
 def part_of(
-    jaxpr: Jaxpr, constvars: Sequence[Var], invars: Sequence[Var], outvars: Sequence[Var]
+    jaxpr: Jaxpr, consts: Mapping[Var, Any], invars: Sequence[Var], outvars: Sequence[Var]
 ) -> Jaxpr:
     """The same equations between other ends; the ends must enclose a part of them."""
-    return jaxpr.replace(constvars=list(constvars), invars=list(invars), outvars=list(outvars))
+    part = jaxpr.replace(constvars=list(consts), invars=list(invars), outvars=list(outvars))
+    return ClosedJaxpr(part, list(consts.values())).jaxpr  # from JAX 0.12 on it holds its consts
 
 
 def live_equations(jaxpr: Jaxpr) -> list[JaxprEqn]:

@@ -233,7 +233,7 @@ class Alibi(nn.Module):
         x = nn.Dense(7)(x)
         y = nn.LayerNorm()(x)
         q, k, v = (heads(nn.Dense(count * 5)(y), count) for _ in range(3))
-        a = attention(q, k, v, -slopes * distance[None, None] + causal(6))
+        a = attention(q, k, v, -slopes * distance[None, None].astype(jnp.float32) + causal(6))
         x += nn.Dense(7)(merged(a)) + nn.Dense(7)(nn.gelu(nn.Dense(11)(y)))
         return nn.Dense(3)(x)
 
