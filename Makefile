@@ -1,13 +1,17 @@
-.PHONY: help zoo
+.PHONY: help check zoo
 
 PYTHON ?= python3
 ZOO := .venv-zoo
 
 help:
+	@echo "make check all that must hold before a change lands, from scratch (.ci/run)"
 	@echo "make zoo   resize the foreign models of tests/zoo and prove each equal"
 
 zoo: $(ZOO)/installed
 	PYTHONPATH=.:tests $(ZOO)/bin/python tests/zoo/run.py --out=results/zoo.json $(ARGS)
+
+check:
+	.ci/run
 
 $(ZOO)/installed: tests/zoo/requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(ZOO)

@@ -30,7 +30,7 @@ from timing import on_one_core, report, timed
 
 import morph
 import regularizers as reg
-from regularizers.channels import axes as ax
+from regularizers.primitives import axes as ax
 
 BLOCKS = (3, 4, 6, 3)
 PADDED = "padded image"

@@ -1,5 +1,6 @@
 # Sourced by bin/demo, bin/test and .ci/run, with the working directory at the checkout's root.
 # MORPH_VENV: where the virtual environment lies (.venv). MORPH_PYTHON: the Python that makes it.
+# MORPH_CONSTRAINTS: the versions that are installed there.
 # shellcheck shell=sh
 
 venv="${MORPH_VENV:-.venv}"
@@ -18,11 +19,22 @@ find_python() {
   return 1
 }
 
+# Prints the file with the versions that a Python gets: JAX 0.11 and later ask for 3.12.
+constraints_of() {
+  if [ -n "${MORPH_CONSTRAINTS:-}" ]; then
+    echo "$MORPH_CONSTRAINTS"
+  elif "$1" -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then
+    echo constraints-newest.txt
+  else
+    echo constraints.txt
+  fi
+}
+
 # ensure_venv EXTRAS: makes $venv and installs this checkout there with the extras, unless that
-# was done before with the same pyproject.toml and constraints.txt.
+# was done before with the same pyproject.toml and constraints.
 ensure_venv() {
   stamp="$venv/morph-$1.stamp"
-  wanted="$(cat pyproject.toml constraints.txt | cksum) $PWD"
+  wanted="$(cat pyproject.toml constraints*.txt | cksum) ${MORPH_CONSTRAINTS:-} $PWD"
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && "$venv/bin/python" -c '' 2>/dev/null; then
     return
   fi
@@ -33,6 +45,6 @@ ensure_venv() {
   fi
   echo "Installing morph-jax[$1] into $venv (minutes the first time, once) ..." >&2
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    -e ".[$1]" -c constraints.txt || return 1
+    -e ".[$1]" -c "$(constraints_of "$venv/bin/python")" || return 1
   echo "$wanted" >"$stamp"
 }

@@ -20,17 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.console.command import USER_ERRORS
 from experiments.console.display import duration, humanize
+from experiments.console.terminal import terminal
 from experiments.pictures import plots
 from experiments.pictures.plots import Point
 from experiments.report.charts import tradeoff_chart
 from experiments.report.page import page_of
 from experiments.report.runs import Run, RunError, read_run
 from experiments.report.tables import table
+from morph.untrusted import printable
 
 _PAGES, _PICTURES = (".html",), (".png", ".svg", ".pdf")
 MISSING = "–"
@@ -289,14 +291,14 @@ def main(argv: Sequence[str]) -> None:
         if not workdirs:
             raise RunError("nothing to compare; name the working directories of runs")
         entries = entries_of([read_run(workdir) for workdir in dict.fromkeys(workdirs)])
-        console = Console()
+        console = terminal()
         for sheet in sheets_of(entries):
             console.print(sheet.for_terminal())
         for path in outputs:
             _WRITERS[path.suffix](entries, path)
             console.print(str(path), soft_wrap=True, highlight=False)
-    except (RunError, flags.Error, ImportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -25,9 +25,8 @@ from absl import flags
 from rich.console import Console
 
 from experiments import datasets
-from experiments.console.command import USER_ERRORS, launch
+from experiments.console.command import launch
 from experiments.console.display import figure_table
-from experiments.models import InspectError
 from experiments.report import write_report
 from experiments.report.compression import STAGE_HEAD, stage_cells
 from experiments.retrain import check_seed, define_seed_flags, fact, seed_of, start_of
@@ -293,8 +292,7 @@ def define_flags() -> flags.FlagValues:
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.compress`; `argv[0]` is the program's name."""
-    errors = (*USER_ERRORS, InspectError)
-    launch("experiments.compress", __doc__ or "", define_flags(), argv, run, errors)
+    launch("experiments.compress", __doc__ or "", define_flags(), argv, run)
 
 
 if __name__ == "__main__":

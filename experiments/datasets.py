@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from regularizers.errors import MorphError
+
 try:
     from sklearn.datasets import load_digits
 except ModuleNotFoundError as error:
@@ -34,7 +36,7 @@ from experiments.dataset_files import (
 DATA_DIR_VARIABLE = "MORPH_DATA_DIR"
 
 
-class DatasetNotFoundError(FileNotFoundError):
+class DatasetNotFoundError(MorphError, FileNotFoundError):
     """A data set's files are in none of the places where they are looked for."""
 
 

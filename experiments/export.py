@@ -25,9 +25,8 @@ from absl import flags
 from rich.console import Console
 
 from experiments import compress
-from experiments.console.command import USER_ERRORS, launch
+from experiments.console.command import launch
 from experiments.console.display import figure_table
-from experiments.models import InspectError
 from experiments.report import write_report
 from experiments.report.compression import EXPORT_HEAD, export_cells
 from experiments.retrain import define_seed_flags
@@ -210,7 +209,6 @@ def main(argv: Sequence[str]) -> None:
         define_flags(),
         argv,
         run,
-        (*USER_ERRORS, InspectError),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from morph.files import write_text
+from regularizers.json_files import finite
 
 PACKAGES = ("jax", "flax", "optax", "numpy")
 
@@ -36,4 +37,4 @@ def facts_of(command: str, seconds: float, facts: Mapping[str, Any]) -> dict[str
 
 def write_facts(workdir: Path, facts: Mapping[str, Any]) -> None:
     """Writes results.json."""
-    write_text(workdir / "results.json", json.dumps(facts, indent=2) + "\n")
+    write_text(workdir / "results.json", json.dumps(finite(facts), indent=2) + "\n")

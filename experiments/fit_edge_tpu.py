@@ -43,7 +43,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from absl import flags
 
+from experiments.console.command import USER_ERRORS
 from experiments.published import PUBLISHED, FitError, Network, read_published, read_tables
+from morph.untrusted import printable
 from regularizers.costs.edge_tpu import EDGE_TPU, EdgeTPU, seconds
 from regularizers.costs.form import EXACT
 
@@ -333,8 +335,8 @@ def main(argv: Sequence[str]) -> None:
         if len(rest) > 1:
             raise FitError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
         run(options, " ".join(["python -m experiments.fit_edge_tpu", *argv[1:]]))
-    except (FitError, flags.Error, OSError, json.JSONDecodeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (*USER_ERRORS, json.JSONDecodeError) as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -57,9 +57,10 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich.console import Console
 
 import regularizers as reg
+from experiments.console.command import USER_ERRORS
+from experiments.console.terminal import terminal
 from experiments.inspect_tables import show
 from experiments.inspected import COSTS, make_report, to_json
 from experiments.models import (
@@ -76,6 +77,7 @@ from experiments.models import (
 )
 from experiments.networks import SEED_NETWORKS, build
 from experiments.pictures import cost_plots, svg
+from morph.untrusted import printable
 from regularizers.named import check_name
 
 _SEED_INPUT = "1,32,32,3"
@@ -156,10 +158,10 @@ def run(options: flags.FlagValues) -> None:
     if options.json:
         print(json.dumps(to_json(report), indent=2))
         return
-    show(report, Console(width=None if sys.stdout.isatty() else _CONSOLE_WIDTH))
+    show(report, terminal(width=None if sys.stdout.isatty() else _CONSOLE_WIDTH))
     for path in (options.picture, options.plot):
         if path:
-            print(f"Drawn: {path}")
+            print(f"Drawn: {printable(path)}")
 
 
 def _seed_network(name: str, inputs: Sequence[Input]) -> Any:
@@ -215,10 +217,10 @@ def main(argv: Sequence[str]) -> None:
         if len(rest) > 1:
             raise InspectError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
         run(options)
-    except (InspectError, flags.Error, OSError) as error:
+    except USER_ERRORS as error:
         if verbose:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -12,12 +12,12 @@ from experiments.models import (
     InspectError,
 )
 from experiments.pictures.flow import count_equations
-from regularizers.channels import axes as ax
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import PinGroup, layer_name
 from regularizers.costs.cost import Cost
 from regularizers.costs.flops import operation_name
 from regularizers.named import cost_named
+from regularizers.primitives import axes as ax
 
 COSTS = ("flops", "size")
 

@@ -24,6 +24,7 @@ import regularizers as reg
 from experiments import datasets
 from experiments.networks import build
 from morph.network import Network, linen_network, nnx_network
+from regularizers.errors import MorphError
 from regularizers.messages import near
 
 _DTYPES = (
@@ -35,7 +36,7 @@ _LONGEST_CAUSE = 300  # characters
 Function: TypeAlias = tuple[Callable[..., Any], Any]  # fn(variables, *inputs), variables
 
 
-class InspectError(ValueError):
+class InspectError(MorphError, ValueError):
     """What the person at the keyboard can put right."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from regularizers import json_files
 from regularizers.costs.edge_tpu import Layers
 from regularizers.costs.edge_tpu_table import layers_of
+from regularizers.errors import InputError, MorphError
 
 PUBLISHED = Path(__file__).parent / "data" / "edge_tpu.json"
 
 
-class FitError(ValueError):
+class FitError(MorphError, ValueError):
     """What is wrong with what the command was given."""
 
 
@@ -47,7 +48,7 @@ class Network:
 
 def read_published(path: Path = PUBLISHED) -> list[Network]:
     """The table that the project carries."""
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = json_files.read_object(path)
     return [
         _network(
             name=row["network"],
@@ -64,7 +65,7 @@ def read_published(path: Path = PUBLISHED) -> list[Network]:
 
 def read_tables(table: Path, networks: Path) -> list[Network]:
     """A table of latencies (CSV) and the layers of its networks (JSON)."""
-    known = json.loads(networks.read_text(encoding="utf-8"))
+    known = json_files.read_object(networks)
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     found = []
@@ -95,7 +96,7 @@ def _network(
     try:
         latency = float(latency_ms)
         if not 0 < latency < np.inf:
-            raise ValueError(f"a latency is above 0 ms, not {latency_ms}")
+            raise InputError(f"a latency is above 0 ms, not {latency_ms}")
         return Network(
             name=name,
             key=key,

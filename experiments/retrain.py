@@ -36,11 +36,11 @@ from flax import nnx
 from rich.console import Console
 
 from experiments import datasets
-from experiments.console.command import USER_ERRORS, launch
+from experiments.console.command import launch
 from experiments.console.display import Display, Result, result_table
 from experiments.console.flags import define_settings
 from experiments.facts import facts_of, write_facts
-from experiments.models import InspectError, find_attribute, network_of
+from experiments.models import find_attribute, network_of
 from experiments.networks import SEED_NETWORKS
 from experiments.report import write_report
 from morph.architecture.architecture import Architecture
@@ -287,7 +287,6 @@ def main(argv: Sequence[str]) -> None:
         define_flags(),
         argv,
         run,
-        (*USER_ERRORS, InspectError),
     )
 
 

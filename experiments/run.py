@@ -11,7 +11,6 @@ seconds and ends at an accuracy of 0.98 to 0.99. The same command resumes a stop
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -44,11 +43,13 @@ from experiments.retrain import define_seed_flags
 from morph.cycle.cycle import Cycle
 from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
-from morph.errors import Interrupted
+from morph.errors import Interrupted, MissingExtraError
 from morph.files import write_text
 from morph.tensorize.diagram import to_dot
 from morph.training.data import Batch
 from morph.training.mesh import connect, is_first
+from morph.untrusted import printable
+from regularizers import json_files
 from regularizers.costs.cost import SEEDS
 
 define_settings()
@@ -212,13 +213,13 @@ def show(display: Display, workdir: Path, result: CycleResult) -> None:
     try:
         plots.plot_widths(rows, workdir / "widths.png")
         plots.plot_training(read_records(workdir), workdir / "training.png")
-    except ImportError as error:
+    except MissingExtraError as error:
         display.print(f"no pictures: {error}")
 
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:
     """The records of metrics.jsonl."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return list(json_files.read_records(workdir / "metrics.jsonl"))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -234,7 +235,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"\n{stop}. To resume: {command}", file=sys.stderr)
         sys.exit(130)
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -37,7 +37,7 @@ from absl import flags
 from rich.console import Console
 
 from experiments import datasets
-from experiments.console.command import USER_ERRORS, launch
+from experiments.console.command import launch
 from experiments.console.display import Display, humanize
 from experiments.console.flags import config_of, define_settings
 from experiments.facts import facts_of, write_facts
@@ -50,7 +50,7 @@ from morph.cycle.config import CycleConfig
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_SWEEP
 from morph.cycle.workdir import claim_workdir
-from morph.errors import ConfigError
+from morph.errors import ConfigError, MissingExtraError
 from morph.training.data import Batch
 
 HOWS = ("vmap", "turn", "processes")
@@ -174,7 +174,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     console.print(table_of(points, sweep.cost.name))
     try:
         plots.plot_tradeoff(points, workdir / "tradeoff.png", cost=sweep.cost.name)
-    except ImportError as error:
+    except MissingExtraError as error:
         console.print(f"no picture: {error}")
     seed = humanize(report["seed_cost"], report["unit"])
     page = write_report(workdir)
@@ -208,7 +208,7 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.sweep`; `argv[0]` is the program's name."""
-    launch("experiments.sweep", __doc__ or "", define_flags(), argv, run, USER_ERRORS)
+    launch("experiments.sweep", __doc__ or "", define_flags(), argv, run)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import datasets
-from experiments.console.command import USER_ERRORS, launch
+from experiments.console.command import launch
 from experiments.console.display import Display, humanize
 from experiments.console.flags import config_of, define_settings
 from experiments.models import network_of
@@ -243,7 +243,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.targets`; `argv[0]` is the program's name."""
-    launch("experiments.targets", __doc__ or "", define_flags(), argv, run, USER_ERRORS)
+    launch("experiments.targets", __doc__ or "", define_flags(), argv, run)
 
 
 if __name__ == "__main__":

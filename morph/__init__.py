@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from morph.resize.initialize import init
     from morph.tensorize.plan import TensorizePlan, tensorize_plan
     from morph.training.data import Batch, Pipeline
+    from regularizers.errors import MorphError
 else:
     __getattr__, __dir__ = lazy(__name__)
 
@@ -38,6 +39,7 @@ __all__ = [
     "CycleConfig",
     "DataError",
     "Factorized",
+    "MorphError",
     "NativeError",
     "Network",
     "Pipeline",

@@ -2,52 +2,54 @@
 
 from __future__ import annotations
 
+from regularizers.errors import MorphError
+
 
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop and left a checkpoint."""
 
 
-class ConfigError(ValueError):
+class ConfigError(MorphError, ValueError):
     """Settings that make no sense, or that this network cannot follow."""
 
 
-class DataError(ValueError):
+class DataError(MorphError, ValueError):
     """Data that nothing can be learned from."""
 
 
-class BudgetError(ValueError):
+class BudgetError(MorphError, ValueError):
     """A budget that no widths can meet."""
 
 
-class WorkdirError(RuntimeError):
+class WorkdirError(MorphError, RuntimeError):
     """A working directory that belongs to another run or cannot be used."""
 
 
-class MeshError(RuntimeError):
+class MeshError(MorphError, RuntimeError):
     """Devices or processes that cannot work together as asked."""
 
 
-class NativeError(ValueError):
+class NativeError(MorphError, ValueError):
     """The model's own code cannot run at the widths of an architecture."""
 
 
-class ArchitectureError(ValueError):
+class ArchitectureError(MorphError, ValueError):
     """A file that is not an architecture, or an architecture that does not fit."""
 
 
-class TrainingDivergedError(FloatingPointError):
+class TrainingDivergedError(MorphError, FloatingPointError):
     """The loss is not a number any more."""
 
 
-class ContainerError(ValueError):
+class ContainerError(MorphError, ValueError):
     """The bytes are not those of a network that this version can read."""
 
 
-class ExportError(ValueError):
+class ExportError(MorphError, ValueError):
     """A network that a target cannot run, or data that do not fit it."""
 
 
-class MissingExtraError(ModuleNotFoundError):
+class MissingExtraError(MorphError, ModuleNotFoundError):
     """A package that is not installed, and how to install it."""
 
 

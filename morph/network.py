@@ -14,6 +14,7 @@ from flax import nnx
 from morph.architecture.architecture import Architecture
 from morph.resize.compact import compact
 from morph.resize.initialize import init
+from regularizers.errors import InputError
 from regularizers.nnx import nnx_function
 
 Variables: TypeAlias = dict[str, Any]  # by collection: {"params": ..., "batch_stats": ...}
@@ -62,7 +63,7 @@ def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Ne
         if train_kwarg not in accepted and not any(
             parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values()
         ):
-            raise ValueError(
+            raise InputError(
                 f"{type(module).__name__}.__call__ takes no argument {train_kwarg!r}; it takes "
                 f"{', '.join(name for name in accepted if name != 'self')}. Name the one that "
                 "switches to train mode, or pass train_kwarg=None if there is none."

@@ -15,6 +15,7 @@ from regularizers.costs.energy import energy
 from regularizers.costs.flops import flops
 from regularizers.costs.latency import EDGE_TPU_NAME, latency
 from regularizers.costs.size import model_size
+from regularizers.errors import InputError
 from regularizers.messages import near
 
 
@@ -47,13 +48,13 @@ def check_name(spec: str) -> tuple[tuple[float, str], ...]:
         weight, _, name = part.rpartition("*")
         name = name.strip()
         if name not in COSTS:
-            raise ValueError(f"no cost {name!r} in {spec!r}{near(name, COSTS)}")
+            raise InputError(f"no cost {name!r} in {spec!r}{near(name, COSTS)}")
         try:
             number = float(weight) if weight else 1.0
         except ValueError:
             number = math.nan
         if not 0.0 < number < math.inf:
-            raise ValueError(f"{weight!r} in {spec!r} is no weight: a number above 0 is needed")
+            raise InputError(f"{weight!r} in {spec!r} is no weight: a number above 0 is needed")
         terms.append((number, name))
     return tuple(terms)
 

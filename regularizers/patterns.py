@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Group
+from regularizers.errors import InputError
 from regularizers.messages import near
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ def by_group(graph: ChannelGraph, patterns: Mapping[str, T], what: str) -> dict[
     for pattern in patterns:
         if not any(_matches(own, pattern) for own in names.values()):
             known = dict.fromkeys([*names, *(n for own in names.values() for n in sorted(own))])
-            raise ValueError(f"{what}: {pattern!r} matches no channel group{near(pattern, known)}")
+            raise InputError(f"{what}: {pattern!r} matches no channel group{near(pattern, known)}")
     return {
         name: next(value for pattern, value in patterns.items() if _matches(own, pattern))
         for name, own in names.items()
@@ -72,7 +73,7 @@ def parse(text: str, what: str, value: Callable[[str], T]) -> dict[str, T]:
         except ValueError:
             equals = ""
         if not equals or not pattern.strip():
-            raise ValueError(
+            raise InputError(
                 f"{what}: {part!r} is not PATTERN=VALUE; e.g. 'Conv_0=...,Block_*=...,*=...'"
             )
     return found

@@ -5,6 +5,7 @@ import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -69,6 +70,11 @@ class Residual(nn.Module):
         return nn.Dense(3)(x.mean((1, 2)))
 
 
+def mean_pool(x):
+    """`nn.avg_pool(x, (2, 2))`, whose divisor is an integer and mixes dtypes."""
+    return nn.pooling.pool(x, 0.0, jax.lax.add, (2, 2), (1, 1), "VALID") / 4.0
+
+
 class Towers(nn.Module):
     """Three towers side by side, one of them pooled."""
 
@@ -79,7 +85,7 @@ class Towers(nn.Module):
         b = nn.gelu(nn.Conv(4, (3, 3))(nn.relu(nn.Conv(3, (1, 1))(x))))
         c = nn.max_pool(x, (3, 3), padding="SAME")
         x = jnp.concatenate([a, b, c], -1)
-        return nn.Dense(3)(nn.avg_pool(nn.Conv(6, (1, 1))(x), (2, 2)).mean((1, 2)))
+        return nn.Dense(3)(mean_pool(nn.Conv(6, (1, 1))(x)).mean((1, 2)))
 
 
 class Flatten(nn.Module):
@@ -229,6 +235,18 @@ def pytest_generate_tests(metafunc):
 def network(request, networks):
     """Every small network in turn."""
     return networks(request.param)
+
+
+OURS = ("regularizers", "morph")  # whose tests run under strict promotion
+
+
+@pytest.fixture(autouse=True)
+def promotion(request):
+    """Our functions mix no dtypes unawares; what runs optax's schedules has to be marked."""
+    ours = set(OURS) & set(request.path.parts[len(Path(__file__).parts) - 1 :])
+    mixed = request.node.get_closest_marker("promotes") or "cycle" in request.path.parts
+    with jax.numpy_dtype_promotion("strict" if ours and not mixed else "standard"):
+        yield
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ TOLD = [
 ]
 # Pages of those who write a rule or a cost of their own: the engine's inside.
 DEEPER = {
-    "custom_primitives.md": {"regularizers.channels.terms"},
+    "custom_primitives.md": {"regularizers.primitives.terms"},
     "edge_tpu.md": {"regularizers.costs.edge_tpu"},
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -9,36 +9,15 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 from rich.console import Console
 
-from experiments import datasets
-from morph.cycle.checkpoint import WorkdirError
+from experiments.console.terminal import terminal
 from morph.errors import (
-    ArchitectureError,
-    BudgetError,
     ConfigError,
-    ContainerError,
-    DataError,
-    ExportError,
-    MeshError,
-    MissingExtraError,
-    TrainingDivergedError,
 )
+from morph.untrusted import printable
+from regularizers.errors import MorphError
 
 # What a person can cause; everything else is a bug and shows its traceback.
-USER_ERRORS = (
-    ArchitectureError,
-    BudgetError,
-    ConfigError,
-    DataError,
-    ExportError,
-    ContainerError,
-    MeshError,
-    MissingExtraError,
-    datasets.DatasetError,
-    datasets.DatasetNotFoundError,
-    TrainingDivergedError,
-    WorkdirError,
-    OSError,
-)
+USER_ERRORS = (MorphError, OSError, flags.Error)
 
 
 def launch(
@@ -47,7 +26,6 @@ def launch(
     options: flags.FlagValues,
     argv: Sequence[str],
     run: Callable[[flags.FlagValues, str, Console], None],
-    errors: tuple[type[Exception], ...],
 ) -> None:
     """Runs a command with its flags.
 
@@ -56,10 +34,9 @@ def launch(
         about: what `--help` says before the flags.
         options: its flags, among them `help`.
         argv: the command line; `argv[0]` is the program's name.
-        run: `(options, command line, console)`.
-        errors: what a person can cause: said in one line, with exit status 2.
+        run: `(options, command line, console)`; what a person can cause is said in one line, with
+            exit status 2.
     """
-    causes: tuple[type[Exception], ...] = (*errors, flags.Error)
     command = shlex.join(["python", "-m", module, *argv[1:]])
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every checkpoint
     try:
@@ -69,10 +46,10 @@ def launch(
             return
         if len(rest) > 1:
             raise ConfigError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
-        run(options, command, Console())
+        run(options, command, terminal())
     except KeyboardInterrupt:
         print(f"\nstopped; what was finished stays. To go on: {command}", file=sys.stderr)
         sys.exit(130)
-    except causes as error:
-        print(f"error: {error}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)

@@ -17,6 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from experiments.console.terminal import Clean, terminal
+from regularizers.errors import InputError
+
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 _LEVELS = "▁▂▃▄▅▆▇█"
 _REMOVED = "·"
@@ -144,7 +147,7 @@ class Display:
         ...     display.update(1, loss=2.30, cost_ratio=1.0, strength=1e-3)
     """
 
-    console: Console = dataclasses.field(default_factory=Console)
+    console: Console = dataclasses.field(default_factory=terminal)
     budget_ratio: float | None = None
     seed_widths: Mapping[str, int] = dataclasses.field(default_factory=dict)
     live_interval_s: float = 0.1
@@ -246,7 +249,7 @@ class Display:
             lines.append(Text("  ".join(metrics)))
         if widths := self._widths(progress):
             lines.append(Text(widths, no_wrap=True, overflow="ellipsis"))
-        return Group(*lines)
+        return Clean(renderable=Group(*lines))  # the live panel passes by the console's own
 
     def _widths(self, progress: _Progress) -> str:
         return _described_widths(progress.widths, self.seed_widths) if progress.widths else ""
@@ -350,7 +353,7 @@ def result_table(
         ValueError: if there are no results.
     """
     if not results:
-        raise ValueError("result_table needs at least the seed's Result; got none.")
+        raise InputError("result_table needs at least the seed's Result; got none.")
     seed = results[0]
     table = Table(title=f"{title}; cost: {cost}" if cost else title, title_justify="left")
     table.add_column("network")

@@ -21,6 +21,7 @@ from experiments.networks.nnx_cnn import NNXCNN
 from experiments.networks.resnet import ResNet
 from experiments.networks.towers import Towers
 from experiments.networks.vit import ViT
+from regularizers.errors import InputError
 
 SeedNetwork = nn.Module | Callable[[nnx.Rngs], nnx.Module]
 Builder = Callable[[tuple[int, int, int], int, float], SeedNetwork]
@@ -83,11 +84,11 @@ def build(
     if name not in SEED_NETWORKS:
         close = difflib.get_close_matches(name, SEED_NETWORKS, cutoff=0.5)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raise ValueError(
+        raise InputError(
             f"Unknown seed network {name!r}.{hint} Known: {', '.join(sorted(SEED_NETWORKS))}."
         )
     if len(input_shape) != 3 or min(*input_shape, num_classes) < 1 or width <= 0:
-        raise ValueError(
+        raise InputError(
             f"{name} needs an input_shape of three positive sizes (height, width, channels), at "
             f"least one class and a positive width; got input_shape={tuple(input_shape)}, "
             f"num_classes={num_classes}, width={width}."

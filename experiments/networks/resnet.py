@@ -4,6 +4,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from experiments.networks.layers import BATCH_NORM_MOMENTUM, ConvNormRelu, scaled
+from regularizers.errors import InputError
 
 
 class Block(nn.Module):
@@ -56,7 +57,7 @@ class ResNet(nn.Module):
         """
         blocks, rest = divmod(self.depth - 2, 6)
         if rest or blocks < 1:
-            raise ValueError(f"ResNet depth must be 6n + 2 (8, 14, 20, ...); got {self.depth}.")
+            raise InputError(f"ResNet depth must be 6n + 2 (8, 14, 20, ...); got {self.depth}.")
         x = ConvNormRelu(scaled(self.widths[0], self.width))(x, train)
         for stage, channels in enumerate(self.widths):
             for block in range(blocks):

@@ -22,11 +22,13 @@ from experiments.pictures.plots import (
     ORANGE,
     PURPLE,
     STYLE,
+    plain,
     require_matplotlib,
     shortened,
 )
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import SEEDS, Cost
+from regularizers.errors import InputError
 
 try:
     import matplotlib as mpl
@@ -82,9 +84,9 @@ def check_path(path: str | Path) -> None:
     require_matplotlib()
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path.suffix!r} is none of {', '.join(SUFFIXES)}")
+        raise InputError(f"{path.suffix!r} is none of {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
-        raise ValueError(f"there is no directory {str(path.parent)!r}")
+        raise InputError(f"there is no directory {str(path.parent)!r}")
 
 
 def plot_costs(
@@ -116,7 +118,7 @@ def draw_costs(graph: ChannelGraph, costs: Mapping[str, Cost], title: str = "") 
     """
     require_matplotlib()
     if not costs:
-        raise ValueError("plot_costs needs at least one cost; got none.")
+        raise InputError("plot_costs needs at least one cost; got none.")
     bars = bars_of(graph, costs)
     found = (roofline_of(graph, name, cost) for name, cost in costs.items())
     rooflines = [roofline for roofline in found if roofline is not None and roofline.dots]
@@ -134,7 +136,7 @@ def draw_costs(graph: ChannelGraph, costs: Mapping[str, Cost], title: str = "") 
                 _draw_roofline(ax, roofline)
             for ax in axes[len(rooflines) - row * across :]:
                 ax.remove()
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
         present = [kind for kind in _COLORS if kind in bars.kinds]
         figure.legend(
             handles=[

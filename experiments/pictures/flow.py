@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from regularizers.channels import axes as ax
-from regularizers.channels import jaxprs
-from regularizers.channels.axes import Axis
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import Jaxpr, JaxprEqn, Literal, Var
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.parts import Operation, layer_name
+from regularizers.channels.parts import layer_name
 from regularizers.costs.flops import operation_name
+from regularizers.primitives import axes as ax
+from regularizers.primitives import jaxprs
+from regularizers.primitives.axes import Axis
+from regularizers.primitives.jaxprs import Jaxpr, JaxprEqn, Literal, Var
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.step import Operation
 
 # Okabe & Ito's colours, then Tol's muted ones: colour-blind readers can tell neighbours apart.
 PALETTE = (

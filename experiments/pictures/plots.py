@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from morph.untrusted import printable
+from regularizers.errors import InputError
+
 try:
     import matplotlib as mpl
     from matplotlib.axes import Axes
@@ -64,10 +67,10 @@ def plot_widths(
     """
     require_matplotlib()
     if not rows:
-        raise ValueError("plot_widths needs at least one row (name, seed, shrunk, final).")
+        raise InputError("plot_widths needs at least one row (name, seed, shrunk, final).")
     for row in rows:
         if len(row) != 4 or min(row[1:]) < 0:
-            raise ValueError(
+            raise InputError(
                 f"plot_widths needs rows of (name, seed, shrunk, final), widths >= 0; got {row}."
             )
     columns = math.ceil(len(rows) / _LAYERS_PER_COLUMN)
@@ -125,8 +128,13 @@ def _draw_widths(ax: "Axes", rows: Sequence[tuple[str, int, int, int]], slots: i
 
 
 def shortened(name: str) -> str:
-    """Returns the end of a long name, which tells more than its beginning."""
-    return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
+    """Returns the end of a long name, which tells more than its beginning, as plain text."""
+    return plain(name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :])
+
+
+def plain(text: str) -> str:
+    """Text for matplotlib: dollars are no formula, control characters are escapes."""
+    return printable(text).replace("$", r"\$")
 
 
 # Per panel: its title, and the records' keys it shows with their label, colour and line style.
@@ -158,11 +166,11 @@ def plot_training(records: Sequence[Mapping[str, Any]], path: str | Path) -> Non
     """
     require_matplotlib()
     if not records:
-        raise ValueError("plot_training needs at least one record; got none.")
+        raise InputError("plot_training needs at least one record; got none.")
     for index, record in enumerate(records):
         missing = [key for key in ("phase", "step") if key not in record]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"plot_training needs 'phase' and 'step' in every record; record {index} has no "
                 f"{' and no '.join(map(repr, missing))}, only {sorted(record)}."
             )
@@ -176,7 +184,7 @@ def plot_training(records: Sequence[Mapping[str, Any]], path: str | Path) -> Non
     ]
     panels = [(title, lines) for title, lines in panels if lines]
     if not panels:
-        raise ValueError("plot_training found no loss, accuracy, cost or strength in any record.")
+        raise InputError("plot_training found no loss, accuracy, cost or strength in any record.")
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.7 + 1.75 * len(panels)), layout="constrained")
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -308,7 +316,7 @@ def plot_tradeoff(
     """
     require_matplotlib()
     if not points or min(point.cost for point in points) <= 0.0:
-        raise ValueError("plot_tradeoff needs at least one point, and costs above 0.")
+        raise InputError("plot_tradeoff needs at least one point, and costs above 0.")
     series = {point.series: [q for q in points if q.series == point.series] for point in points}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")

@@ -9,7 +9,8 @@ by barycentres, and places that are the least squares nearest to their neighbour
 
 from __future__ import annotations
 
-import html
+import base64
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from experiments.pictures.layout import (
     Layout,
     lay_out,
 )
+from morph.untrusted import in_html
 from regularizers.channels.graph import ChannelGraph
+from regularizers.errors import InputError
 
 _DARK = frozenset({"#0072B2", "#882255", "#117733", "#332288", "#AA4499", "#D55E00", "#009E73"})
 _INK, _MUTED, _LINE = "#222222", "#6b6b6b", "#9a9a9a"
@@ -54,7 +57,7 @@ def writer_of(path: str | Path) -> Callable[[ChannelGraph, str], str]:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:
-        raise ValueError(
+        raise InputError(
             f"cannot draw into {str(path)!r}: the ending chooses the format, and "
             f"{repr(suffix) if suffix else 'no ending'} is none of {', '.join(_WRITERS)}."
         )
@@ -90,11 +93,16 @@ def to_html(graph: ChannelGraph, title: str) -> str:
     colors = color_of(graph)
     items = "\n".join(
         f'<li class="g{i}" data-g="g{i}"><i style="background:{colors[name]}"></i>'
-        f"{html.escape(name)} <b>{group.width}</b>{'' if group.exact else ' inexact'}</li>"
+        f"{in_html(name)} <b>{group.width}</b>{'' if group.exact else ' inexact'}</li>"
         for i, (name, group) in enumerate(graph.groups.items())
     )
     return _PAGE.format(
-        title=html.escape(title), count=len(graph.groups), items=items, svg=_svg(graph, title)
+        policy=_POLICY,
+        script=_SCRIPT,
+        title=in_html(title),
+        count=len(graph.groups),
+        items=items,
+        svg=_svg(graph, title),
     )
 
 
@@ -218,9 +226,9 @@ def _spread(segments: Sequence[Segment], left: float) -> Iterator[tuple[Segment,
 def _draw_box(node: Node, x: float, y: float, style: _Style) -> Iterator[str]:
     left = x - BOX_WIDTH / 2
     groups = dict.fromkeys(style.classes[g] for g, _ in (*node.into, *node.out) if g)
-    name = html.escape(node.name, quote=True)
+    name = in_html(node.name)
     yield f'<g class="{" ".join([node.kind, *groups])}" data-layer="{name}">'
-    yield f"<title>{html.escape(_tooltip(node))}</title>"
+    yield f"<title>{in_html(_tooltip(node))}</title>"
     dash = ' stroke-dasharray="5 3"' if node.kind == "table" else ""
     yield (
         f'<rect class="box" x="{left:.1f}" y="{y:.1f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" '
@@ -257,7 +265,7 @@ def _draw_join(node: Node, x: float, y: float, style: _Style) -> Iterator[str]:
     color = style.stroke(node.out[0][0] if node.out else "") if len(node.out) < 2 else _INK
     marks = " ".join(["join", *(style.classes[g] for g, _ in node.out)])
     radius = JOIN_SIZE / 2
-    yield f'<g class="{marks}"><title>{html.escape(_tooltip(node))}</title>'
+    yield f'<g class="{marks}"><title>{in_html(_tooltip(node))}</title>'
     yield (
         f'<circle cx="{x:.1f}" cy="{y + radius:.1f}" r="{radius - 1}" fill="#ffffff" '
         f'stroke="{color}" stroke-width="2"/>'
@@ -267,7 +275,7 @@ def _draw_join(node: Node, x: float, y: float, style: _Style) -> Iterator[str]:
 
 def _draw_input(node: Node, x: float, y: float, style: _Style) -> Iterator[str]:
     del style
-    yield f'<g class="input"><title>{html.escape(_tooltip(node))}</title>'
+    yield f'<g class="input"><title>{in_html(_tooltip(node))}</title>'
     yield (
         f'<rect x="{x - BOX_WIDTH / 2:.1f}" y="{y:.1f}" width="{BOX_WIDTH}" '
         f'height="{PILL_HEIGHT}" rx="12" fill="url(#fixed)" stroke="{_LINE}"/>'
@@ -306,7 +314,7 @@ def _text(
 ) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" '
-        f'fill="{color}" text-anchor="{anchor}" xml:space="preserve">{html.escape(words)}</text>'
+        f'fill="{color}" text-anchor="{anchor}" xml:space="preserve">{in_html(words)}</text>'
     )
 
 
@@ -319,6 +327,7 @@ _DEFS = (
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{title}</title>
 <style>
 body {{ margin: 0; display: flex; height: 100vh; font: 13px Helvetica, Arial, sans-serif; }}
@@ -339,17 +348,24 @@ li i {{ display: inline-block; width: 14px; height: 10px; margin-right: 6px; bor
 </nav>
 <main>
 {svg}</main>
-<script>
+<script>{script}</script>
+</html>
+"""
+
+_SCRIPT = """
 let kept = null;
-function show(group) {{
+function show(group) {
   document.body.classList.toggle("dim", group !== null);
   document.querySelectorAll(".on").forEach(e => e.classList.remove("on"));
   if (group) document.querySelectorAll("." + group).forEach(e => e.classList.add("on"));
-}}
+}
 const own = e => (e.target.closest("li, .edge, .flow")?.getAttribute("class") ?? "")
   .split(" ").find(c => /^g[0-9]+$/.test(c)) ?? null;
 document.addEventListener("mouseover", e => show(own(e) ?? kept));
-document.addEventListener("click", e => {{ kept = own(e) === kept ? null : own(e); show(kept); }});
-</script>
-</html>
+document.addEventListener("click", e => { kept = own(e) === kept ? null : own(e); show(kept); });
 """
+# Nothing is fetched, and no script runs but the one above.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-"
+    f"{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}'"
+)

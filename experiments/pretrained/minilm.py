@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from experiments.pretrained import convert, weights
 from morph.network import Variables
+from regularizers.errors import InputError
 
 try:
     from safetensors.numpy import load_file
@@ -93,7 +94,7 @@ class MiniLM(nn.Module):
         """
         length = tokens.shape[1]
         if length > POSITIONS:
-            raise ValueError(f"MiniLM reads at most {POSITIONS} tokens of a sentence; got {length}")
+            raise InputError(f"MiniLM reads at most {POSITIONS} tokens of a sentence; got {length}")
         mask = tokens != PAD  # [N, T]
         x = nn.Embed(VOCABULARY, FEATURES, name="words")(tokens)
         x = x + nn.Embed(POSITIONS, FEATURES, name="positions")(jnp.arange(length)[None])
@@ -168,7 +169,7 @@ def load_tokenizer(data_dir: str | None = None, *, max_tokens: int = MAX_TOKENS)
         [[101, 13109, 8528, 2003, 1037, 3269, 1012, 102], [101, 4937, 102, 0, 0, 0, 0, 0]]
     """
     if not 2 <= max_tokens <= POSITIONS:
-        raise ValueError(f"max_tokens must be in [2, {POSITIONS}]; got {max_tokens}")
+        raise InputError(f"max_tokens must be in [2, {POSITIONS}]; got {max_tokens}")
     path = weights.find(PACKAGE, data_dir)["tokenizer.json"]
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.enable_truncation(max_tokens)

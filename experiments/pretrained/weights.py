@@ -10,13 +10,14 @@ from importlib import metadata
 from pathlib import Path
 
 from experiments.datasets import DATA_DIR_VARIABLE, cache_dir
+from regularizers.errors import MorphError
 
 
-class WeightsError(ValueError):
+class WeightsError(MorphError, ValueError):
     """A file that is not what it should be, or that cannot be read."""
 
 
-class WeightsNotFoundError(FileNotFoundError):
+class WeightsNotFoundError(MorphError, FileNotFoundError):
     """Files are in none of the places where they are looked for."""
 
 

@@ -6,8 +6,9 @@ python -m experiments.report WORKDIR...
 import sys
 from collections.abc import Sequence
 
+from experiments.console.command import USER_ERRORS
 from experiments.report.page import write_report
-from experiments.report.runs import RunError
+from morph.untrusted import printable
 
 
 def main(argv: Sequence[str]) -> None:
@@ -19,8 +20,8 @@ def main(argv: Sequence[str]) -> None:
     try:
         for workdir in argv[1:]:
             print(write_report(workdir))
-    except (RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 

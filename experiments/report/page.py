@@ -19,7 +19,7 @@ from experiments.report.runs import Run, read_run
 from experiments.report.style import STYLE
 from experiments.report.tables import esc, percent, table
 from morph.architecture.architecture import Architecture
-from regularizers.channels import axes as ax
+from regularizers.primitives import axes as ax
 
 REPORT = "report.html"
 _MOST_CURVES = 400  # points of one curve: what a screen can tell apart
@@ -38,6 +38,9 @@ _PANELS: tuple[tuple[str, dict[str, str], dict[str, bool]], ...] = (
     ),
     ("Strength λ", {"strength": "λ"}, {}),
 )
+
+# Nothing is fetched, and no script runs.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(workdir: str | Path) -> Path:
@@ -73,6 +76,7 @@ def page_of(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
     )
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="color-scheme" content="light dark">\n<title>{esc(title)}</title>\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{esc(title)}</h1>\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +11,14 @@ from typing import Any
 from experiments.pictures.plots import Point
 from morph.architecture.architecture import Architecture
 from morph.errors import ArchitectureError
+from regularizers import json_files
+from regularizers.errors import MorphError
+from regularizers.json_files import JsonError
 
 CONFIG, RESULTS = "config.json", "results.json"
 
 
-class RunError(ValueError):
+class RunError(MorphError, ValueError):
     """A directory that holds no run, or a broken one."""
 
 
@@ -125,25 +127,19 @@ def _read_object(path: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json_files.read_object(path)
+    except JsonError as error:
         raise RunError(f"{path} is broken: {error}") from error
-    if not isinstance(data, dict):
-        raise RunError(f"{path} is broken: expected an object, found a {type(data).__name__}")
-    return data
 
 
 def _read_records(path: Path) -> tuple[Mapping[str, Any], ...]:
     """The records; a last line that was cut off when a run died is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise RunError(f"{path} is broken in line {number}: {error}") from error
-    return tuple(records)
+    if not path.exists():
+        return ()
+    try:
+        return tuple(json_files.read_records(path))
+    except JsonError as error:
+        raise RunError(f"{path} is broken: {error}") from error
 
 
 def _read_architecture(path: Path) -> Architecture | None:

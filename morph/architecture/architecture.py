@@ -17,12 +17,12 @@ from morph.architecture.removed import restored, without
 from morph.architecture.slicing import Slicing
 from morph.errors import ArchitectureError
 from morph.kernels.planned import PlannedKernel
-from regularizers.channels import axes as ax
-from regularizers.channels.axes import Axis
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Variable, layer_name
 from regularizers.costs.flops import dearest, flop_factors, operation_name
+from regularizers.primitives import axes as ax
+from regularizers.primitives.axes import Axis
 
 
 @dataclass(frozen=True, kw_only=True)

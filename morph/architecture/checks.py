@@ -10,9 +10,9 @@ import numpy as np
 from morph.architecture.parts import FRESH, Layer, ResizedGroup
 from morph.errors import ArchitectureError
 from morph.kernels.planned import PlannedKernel
-from regularizers.channels import axes as ax
 from regularizers.channels.parts import Variable
 from regularizers.messages import near
+from regularizers.primitives import axes as ax
 
 
 def check_groups(groups: Mapping[str, ResizedGroup], data: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regularizers.channels.axes import Axis
+from regularizers.primitives.axes import Axis
 
 FRESH = -1  # the parent of a channel that has none
 

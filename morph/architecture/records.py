@@ -8,8 +8,8 @@ from typing import Any
 from morph.architecture.parts import Layer, Removed, ResizedGroup
 from morph.errors import ArchitectureError
 from morph.kernels.planned import PlannedKernel
-from regularizers.channels import axes as ax
 from regularizers.channels.parts import Variable
+from regularizers.primitives import axes as ax
 
 
 def group_to_json(group: ResizedGroup) -> dict[str, Any]:

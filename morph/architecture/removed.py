@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from regularizers.channels.calls import flat_paths
+from regularizers.errors import InputError
 
 
 class _Gone:
@@ -67,7 +68,7 @@ def restored(tree: Any, missing: Mapping[str, Any]) -> Any:
     """
     there = set(flat_paths(tree)[0]).intersection(missing)
     if there:
-        raise ValueError(
+        raise InputError(
             f"{min(there)!r} belongs to a block that was removed; pass architecture.take(variables)"
         )
     full = tree

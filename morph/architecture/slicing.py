@@ -16,10 +16,10 @@ from morph.architecture.parts import ResizedGroup
 from morph.architecture.removed import without
 from morph.errors import ArchitectureError
 from morph.kernels.planned import PlannedKernel
-from regularizers.channels import axes as ax
-from regularizers.channels.axes import Axis
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.parts import Variable
+from regularizers.primitives import axes as ax
+from regularizers.primitives.axes import Axis
 
 
 @dataclass(frozen=True, kw_only=True)

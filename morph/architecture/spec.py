@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from functools import cache
 from importlib import resources
@@ -11,17 +12,21 @@ from typing import Any
 
 import jsonschema
 
+from morph.architecture import schemas
 from morph.errors import ArchitectureError
 from morph.files import write_text
+from regularizers import json_files
+from regularizers.json_files import JsonError
 
 FORMAT, VERSION = "morph-architecture", 1
+_MOST_ERRORS = 100  # of which the one that fits best is told
 
 
 def read(path: str | Path) -> Any:
     """The JSON in a file. Raises `ArchitectureError` if it is none, `OSError` if unreadable."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        return json_files.read(path)
+    except JsonError as error:
         raise ArchitectureError(f"{path} is not JSON: {error}") from error
 
 
@@ -42,7 +47,8 @@ def check(data: Any) -> None:
             f"{VERSION}); upgrade morph-jax"
         )
     try:
-        error = jsonschema.exceptions.best_match(_validator().iter_errors(data))
+        errors = itertools.islice(_validator().iter_errors(data), _MOST_ERRORS)
+        error = jsonschema.exceptions.best_match(errors)
         found = checksum(data)
     except RecursionError as deep:
         raise ArchitectureError("malformed architecture: nested too deeply") from deep
@@ -65,14 +71,17 @@ def checksum(data: Any) -> str:
 
 def write(path: str | Path, data: Any) -> None:
     """Writes JSON for people, with its checksum; the file is complete or not there at all."""
-    data = json.loads(json.dumps(data))  # as it will be read
+    try:
+        data = json_files.parse(json.dumps(json_files.finite(data)))  # as it will be read
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArchitectureError(f"{path} would not be JSON that can be read: {error}") from error
     write_text(Path(path), _text({**data, "sha256": checksum(data)}, "") + "\n")
 
 
 @cache
 def _validator() -> Any:
-    text = resources.files("morph.architecture").joinpath("architecture.schema.json").read_text()
-    return jsonschema.Draft202012Validator(json.loads(text))
+    text = resources.files("morph.architecture").joinpath("architecture.schema.json").read_bytes()
+    return schemas.validator(json_files.parse(text))
 
 
 def _text(data: Any, pad: str) -> str:

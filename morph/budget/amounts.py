@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from morph.errors import BudgetError
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
+from regularizers.errors import InputError
 from regularizers.patterns import by_group
 
 # What a unit may be called; without regard to case but for symbols of one letter.
@@ -129,7 +130,7 @@ def floors_of(
     """
     for pattern, floor in {"min_width": min_width, **(floors or {})}.items():
         if floor < 1 or floor != int(floor):
-            raise ValueError(f"a least width must be at least 1, found {floor} for {pattern!r}")
+            raise InputError(f"a least width must be at least 1, found {floor} for {pattern!r}")
     own = by_group(graph, floors or {}, "floors")
     return {
         name: min(width, max(min_width, own.get(name, 1))) for name, width in graph.widths.items()

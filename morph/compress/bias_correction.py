@@ -14,7 +14,7 @@ from morph.compress.plan import FixedPointPlan, calibration_arrays
 from morph.kernels.compressed import unpacked
 from regularizers.channels.following import OUTPUTS, following
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import JaxprEqn
+from regularizers.primitives.jaxprs import JaxprEqn
 
 
 def bias_corrected(

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from morph.errors import need
 from morph.kernels.compressed import Pruned, Shared, is_compressed
 from regularizers.channels.calls import joined_path
+from regularizers.errors import InputError
 from regularizers.messages import near
 
 _missing: ModuleNotFoundError | None = None
@@ -48,12 +49,12 @@ def clustered(
         (array([1.25, 5.25]), array([0, 1, 0, 1]))
     """
     if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
+        raise InputError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
     if count < 1:
-        raise ValueError(f"weights need at least one cluster, found {count}")
+        raise InputError(f"weights need at least one cluster, found {count}")
     values = np.asarray(weights, np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("weights to be shared hold NaN or infinite values")
+        raise InputError("weights to be shared hold NaN or infinite values")
     count = min(count, len(np.unique(values)))
     if not count:
         return np.zeros(0), np.zeros(0, np.int64)
@@ -126,12 +127,12 @@ def shared(params: Any, clusters: Mapping[str, int], *, method: str = "kmeans") 
     paths = [joined_path(path) for path, _ in entries]
     for pattern in clusters:
         if not any(fnmatchcase(path, pattern) for path in paths):
-            raise ValueError(f"clusters: {pattern!r} matches no parameter{near(pattern, paths)}")
+            raise InputError(f"clusters: {pattern!r} matches no parameter{near(pattern, paths)}")
     leaves = []
     for path, (_, leaf) in zip(paths, entries, strict=True):
         count = next((n for pattern, n in clusters.items() if fnmatchcase(path, pattern)), 0)
         try:
             leaves.append(share(leaf, count, method=method) if count else leaf)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise InputError(f"{path}: {error}") from error
     return jax.tree.unflatten(tree, leaves)

@@ -18,6 +18,7 @@ from morph.kernels.compressed import unpacked
 from morph.network import Network, Variables
 from morph.training.data import Batch
 from morph.training.evaluate import Evaluator
+from regularizers.errors import InputError
 
 SPARSITIES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.99)
 
@@ -47,7 +48,7 @@ class Sensitivity:
             ValueError: if `loss` is negative.
         """
         if not loss >= 0.0:
-            raise ValueError(f"sensitivity: the loss of accuracy is {loss}; it must be 0 or more")
+            raise InputError(f"sensitivity: the loss of accuracy is {loss}; it must be 0 or more")
         least = self.accuracy - loss - 1e-9  # rounding of shares of examples
         found = {}
         for name, accuracies in self.accuracies.items():
@@ -107,9 +108,9 @@ def sensitivity(
     """
     points = tuple(sorted(set(sparsities)))
     if not points or not all(0.0 <= point < 1.0 for point in points):
-        raise ValueError(f"sensitivity: sparsities must be in [0, 1); got {tuple(sparsities)}")
+        raise InputError(f"sensitivity: sparsities must be in [0, 1); got {tuple(sparsities)}")
     if min(examples, len(data.x)) < 1:
-        raise ValueError(
+        raise InputError(
             f"sensitivity: nothing to count on: {examples} examples of {len(data.x)} are asked for"
         )
     chosen = np.linspace(0, len(data.x) - 1, min(examples, len(data.x))).astype(int)

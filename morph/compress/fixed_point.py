@@ -22,6 +22,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from morph.kernels.compressed import Compressed
 from regularizers.channels.following import following
 from regularizers.channels.graph import ChannelGraph
+from regularizers.errors import InputError
 
 WORD_LENGTHS = range(2, 17)  # a sign and something else; a float32 holds 24 bits
 FURTHEST = 126  # of fractional lengths: 2^126 and 2^-126 are normal float32 numbers
@@ -49,7 +50,7 @@ class Precision:
     def __post_init__(self) -> None:
         check_word_length(self.word_length)
         if abs(self.fractional_length) > FURTHEST:
-            raise ValueError(
+            raise InputError(
                 f"fractional_length is {-FURTHEST} to {FURTHEST}, found {self.fractional_length}"
             )
 
@@ -73,7 +74,7 @@ class Precision:
 def check_word_length(word_length: int) -> None:
     """Raises a ValueError if numbers cannot have so many bits."""
     if word_length not in WORD_LENGTHS:
-        raise ValueError(
+        raise InputError(
             f"word_length is {WORD_LENGTHS[0]} to {WORD_LENGTHS[-1]} bits with the sign, found "
             f"{word_length!r}"
         )
@@ -82,7 +83,7 @@ def check_word_length(word_length: int) -> None:
 def check_criterion(criterion: str) -> None:
     """Raises a ValueError if fractional lengths cannot be chosen so."""
     if criterion not in CRITERIA:
-        raise ValueError(f"criterion is one of {', '.join(CRITERIA)}, found {criterion!r}")
+        raise InputError(f"criterion is one of {', '.join(CRITERIA)}, found {criterion!r}")
 
 
 def encoded(x: Float[Array, "*shape"], precision: Precision) -> Float[Array, "*shape"]:
@@ -245,9 +246,9 @@ def best_precision(
     check_criterion(criterion)
     x = np.asarray(x, np.float64)
     if not x.size:
-        raise ValueError(f"{what} has no numbers to choose a fractional length by")
+        raise InputError(f"{what} has no numbers to choose a fractional length by")
     if not np.isfinite(x).all():
-        raise ValueError(f"{what} holds values that are NaN or infinite")
+        raise InputError(f"{what} holds values that are NaN or infinite")
     start = without_overflow(x, word_length)
     power = CRITERIA[criterion]
     lengths = sorted({_within(start + k) for k in range(word_length + 1 if power else 1)})

@@ -30,13 +30,14 @@ from morph.compress.fixed_point import (
     rounding_errors,
 )
 from morph.kernels.compressed import unpacked
-from regularizers.channels import jaxprs
 from regularizers.channels.calls import bind_call, flat_paths
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import JaxprEqn
 from regularizers.channels.matching import matching
 from regularizers.channels.parts import layer_name
+from regularizers.errors import InputError
 from regularizers.messages import near
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import JaxprEqn
 
 WordLength: TypeAlias = int | Mapping[str, int]
 Precisions: TypeAlias = Mapping[str, Precision]
@@ -326,7 +327,7 @@ class _Search:
 def _samples(x: Any, what: str) -> np.ndarray:
     """Some of the data, of the same places whatever they are."""
     if not bool(jnp.isfinite(x).all()):
-        raise ValueError(f"data of {what} are NaN or infinite on the calibration set")
+        raise InputError(f"data of {what} are NaN or infinite on the calibration set")
     flat = np.asarray(x, np.float32).reshape(-1)
     if flat.size <= SAMPLES:
         return flat
@@ -380,9 +381,9 @@ def calibration_arrays(graph: ChannelGraph, calibration: Sequence[Any]) -> list[
     expected = [jaxprs.shape_of(v) for v in graph.jaxpr.invars[len(graph.variables) :]]
     found = [x.shape for x in arrays]
     if any(0 in shape for shape in found) or not found:
-        raise ValueError(f"the calibration set is empty: shapes {found}; give at least one example")
+        raise InputError(f"the calibration set is empty: shapes {found}; give at least one example")
     if found != expected:
-        raise ValueError(
+        raise InputError(
             f"the calibration set has shapes {found}, the function was traced with {expected}; "
             "trace it with the calibration set, or give as many examples as it was traced with"
         )
@@ -393,10 +394,10 @@ def calibration_arrays(graph: ChannelGraph, calibration: Sequence[Any]) -> list[
 
 def _check_finite(x: Any, what: str) -> None:
     if jnp.issubdtype(x.dtype, jnp.inexact) and not bool(jnp.isfinite(x).all()):
-        raise ValueError(f"{what} holds values that are NaN or infinite")
+        raise InputError(f"{what} holds values that are NaN or infinite")
 
 
 def _check_known(planned: Mapping[str, Any], paths: Sequence[str]) -> None:
     for path in planned:
         if path not in paths:
-            raise ValueError(f"the variables have no {path!r}, which is planned{near(path, paths)}")
+            raise InputError(f"the variables have no {path!r}, which is planned{near(path, paths)}")

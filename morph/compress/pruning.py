@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Int
 
 from morph.compress.sparsities import DISTRIBUTIONS, Distribution, Kept, kernels_of, name_of
 from morph.kernels.compressed import Pruned
+from regularizers.errors import InputError
 from regularizers.messages import near
 
 
@@ -43,17 +44,17 @@ class Schedule:
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
         if not self.at or len(self.at) != len(self.sparsities):
-            raise ValueError(
+            raise InputError(
                 "a pruning schedule needs a sparsity for every pruning step, and at least one; got "
                 f"{len(self.at)} steps and {len(self.sparsities)} sparsities"
             )
         for sparsity in self.sparsities:
             if not 0.0 <= sparsity < 1.0:
-                raise ValueError(f"sparsity is {sparsity}; it must be in [0, 1), the part pruned")
+                raise InputError(f"sparsity is {sparsity}; it must be in [0, 1), the part pruned")
         if self.at[0] < 0 or any(np.diff(self.at) <= 0):
-            raise ValueError(f"pruning steps must rise from 0 or more; got {self.at}")
+            raise InputError(f"pruning steps must rise from 0 or more; got {self.at}")
         if any(np.diff(self.sparsities) < 0):
-            raise ValueError(
+            raise InputError(
                 f"sparsities must not fall, as pruned weights stay pruned; got {self.sparsities}"
             )
 
@@ -89,7 +90,7 @@ def gradual(sparsity: float, *, start: int, end: int, every: int, initial: float
         Schedule(at=(10, 20, 30), sparsities=(0.0, 0.4375, 0.5))
     """
     if start >= end or every < 1:
-        raise ValueError(
+        raise InputError(
             f"gradual pruning needs start < end and every > 0; got {start}, {end} and {every}"
         )
     at = (*range(start, end, every), end)
@@ -162,7 +163,7 @@ def pruned(
         updates: Any, state: PruningState, params: Any = None, **extra: Any
     ) -> tuple[Any, PruningState]:
         if params is None:
-            raise ValueError("pruned needs the parameters: call update(grads, state, params)")
+            raise InputError("pruned needs the parameters: call update(grads, state, params)")
         due = jnp.any(state.steps == steps)
         open_to = due & choice.anew
 
@@ -198,7 +199,7 @@ def _distribution(named: str | Distribution) -> Distribution:
     if not isinstance(named, str):
         return named
     if named not in DISTRIBUTIONS:
-        raise ValueError(f"pruning: no distribution {named!r}{near(named, DISTRIBUTIONS)}")
+        raise InputError(f"pruning: no distribution {named!r}{near(named, DISTRIBUTIONS)}")
     return DISTRIBUTIONS[named]
 
 
@@ -211,7 +212,7 @@ def masks(opt_state: Any) -> Kept:
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, PruningState))
     found = [leaf for leaf in leaves if isinstance(leaf, PruningState)]
     if len(found) != 1:
-        raise ValueError(f"expected the state of one pruned optimizer, found {len(found)}")
+        raise InputError(f"expected the state of one pruned optimizer, found {len(found)}")
     return found[0].kept
 
 
@@ -242,7 +243,7 @@ def finished(params: Any, opt_state: Any) -> Any:
         value, params, is_leaf=lambda leaf: isinstance(leaf, Pruned)
     )
     if lacking := kept.keys() - used:
-        raise ValueError(
+        raise InputError(
             f"the optimizer pruned {', '.join(sorted(lacking))}, which the parameters lack; pass "
             "those that it trained"
         )

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from regularizers.errors import InputError
 from regularizers.messages import near
 
 Kernels: TypeAlias = Mapping[str, Any]  # by path, e.g. "Dense_0/kernel"
@@ -63,12 +64,12 @@ def kernels_of(params: Any, patterns: Collection[str] | None = None) -> dict[str
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     found = {name_of(path): leaf for path, leaf in leaves if _is_kernel(leaf)}
     if not found:
-        raise ValueError("pruning: no floating-point array of more than one axis to prune")
+        raise InputError("pruning: no floating-point array of more than one axis to prune")
     if patterns is None:
         return found
     chosen = {name for pattern in patterns for name in matches(pattern, found, "pruning")}
     if not chosen:
-        raise ValueError("pruning: no patterns; leave them out to prune every kernel")
+        raise InputError("pruning: no patterns; leave them out to prune every kernel")
     return {name: leaf for name, leaf in found.items() if name in chosen}
 
 
@@ -94,7 +95,7 @@ def matches(pattern: str, names: Collection[str], what: str) -> list[str]:
 
     found = [name for name in names if any(fnmatchcase(part, pattern) for part in parts(name))]
     if not found:
-        raise ValueError(f"{what}: {pattern!r} matches no kernel{near(pattern, names)}")
+        raise InputError(f"{what}: {pattern!r} matches no kernel{near(pattern, names)}")
     return found
 
 
@@ -143,7 +144,7 @@ class Layerwise:
         }
         for name, own in counts.items():
             if not own.all():
-                raise ValueError(
+                raise InputError(
                     f"pruning: {name} of {math.prod(shapes[name])} weights would keep none at a "
                     f"sparsity of {sparsities[int(np.argmin(own))]}, and nothing could pass; ask "
                     "for less, or leave this layer out with patterns"
@@ -193,7 +194,7 @@ def given(shares: Mapping[str, float]) -> Layerwise:
     """
     for pattern, share in shares.items():
         if not 0.0 < share <= 1.0:
-            raise ValueError(
+            raise InputError(
                 f"pruning: {pattern!r} is to keep a share of {share}; it must be above 0 and at "
                 "most 1"
             )
@@ -204,7 +205,7 @@ def given(shares: Mapping[str, float]) -> Layerwise:
             for name in matches(pattern, shapes, "shares"):
                 own.setdefault(name, share)
         if lacking := [name for name in shapes if name not in own]:
-            raise ValueError(f"pruning: no share is given for {', '.join(lacking)}; add '*': ...")
+            raise InputError(f"pruning: no share is given for {', '.join(lacking)}; add '*': ...")
         return own
 
     return Layerwise(shares=found)
@@ -291,13 +292,13 @@ class NOfM:
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
         if not 0 < self.n <= self.m:
-            raise ValueError(f"N:M is {self.n}:{self.m}; N must be at least 1 and at most M")
+            raise InputError(f"N:M is {self.n}:{self.m}; N must be at least 1 and at most M")
 
     def table(self, shapes: Shapes, sparsities: Sequence[float]) -> dict[str, np.ndarray]:
         """How many of every group stay."""
         counts = [max(self.n, round((1.0 - sparsity) * self.m)) for sparsity in sparsities]
         if round((1.0 - sparsities[-1]) * self.m) != self.n:
-            raise ValueError(
+            raise InputError(
                 f"pruning: {self.n}:{self.m} is a sparsity of {1.0 - self.n / self.m:.4g}, but the "
                 f"schedule ends at {sparsities[-1]}; let it end there"
             )

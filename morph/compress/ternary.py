@@ -20,6 +20,7 @@ from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.matching import matching
 from regularizers.channels.parts import layer_name
+from regularizers.errors import InputError
 
 THRESHOLD = 0.05  # the paper's, for CIFAR-10 and ImageNet
 ENDS = {"first": 0, "last": -1}
@@ -148,7 +149,7 @@ def ternarized(
         dtype('uint8')
     """
     if not 0.0 <= threshold < 1.0:
-        raise ValueError(f"threshold is a share of the largest weight, 0 to 1, found {threshold}")
+        raise InputError(f"threshold is a share of the largest weight, 0 to 1, found {threshold}")
     order = list(dict.fromkeys(o.kernel for o in graph.operations if o.kernel))
     chosen = {order[i] for i in matching(kernels, order, "kernels")}
     kept = [keep] if isinstance(keep, str) else list(keep)
@@ -157,11 +158,11 @@ def ternarized(
     chosen -= {order[i] for i in matching(patterns, order, "keep")}
     if not chosen:
         layers = ", ".join(map(layer_name, order))
-        raise ValueError(f"no kernel would be ternary: keep={keep!r} names all of {layers}")
+        raise InputError(f"no kernel would be ternary: keep={keep!r} names all of {layers}")
     leaves, treedef = graph.leaves(variables)
     found = []
     for path, leaf in zip(flat_paths(variables)[0], leaves, strict=True):
         if path in chosen and not bool(jnp.isfinite(leaf).all()):
-            raise ValueError(f"{path} holds values that are NaN or infinite")
+            raise InputError(f"{path} holds values that are NaN or infinite")
         found.append(Ternary.of(leaf, threshold) if path in chosen else leaf)
     return jax.tree.unflatten(treedef, found)

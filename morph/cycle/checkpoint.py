@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from morph.errors import TrainingDivergedError, WorkdirError
 from morph.files import write_text
 from morph.training.mesh import from_first
+from regularizers.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -202,13 +203,13 @@ class Checkpoints:
     def _read(self, number: int) -> Saved:
         seal = self._sealed().get(str(number))  # none if the run died before it was sealed
         if seal is not None and seal != _seal_of(self._directory / str(number)):
-            raise ValueError("its files are not what was written")
+            raise InputError("its files are not what was written")
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(), facts=ocp.args.JsonRestore())
         found = self._manager.restore(number, args=args)
         facts = found["facts"]
         arrays = {name: np.asarray(array) for name, array in found["arrays"].items()}
         if _crc32(arrays, facts["progress"]) != facts["crc32"]:
-            raise ValueError("its content is not what was written")
+            raise InputError("its content is not what was written")
         empty = {name: np.zeros(*shape_dtype) for name, shape_dtype in facts["empty"].items()}
         return Saved(number=number, arrays=arrays | empty, progress=facts["progress"])
 

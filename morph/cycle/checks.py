@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping
+from numbers import Integral, Real
 
 from morph.budget.amounts import parse_budget
 from morph.budget.controller import check_feasible
@@ -75,12 +77,36 @@ def names_of(setting: str) -> list[str]:
     return [name.strip() for name in setting.split(",") if name.strip()]
 
 
+# By the words of a field's annotation.
+_TYPES: Mapping[str, type] = {
+    "bool": bool,
+    "int": Integral,
+    "float": Real,
+    "str": str,
+    "None": type(None),
+}
+
+
+def check_types(config: CycleConfig) -> None:
+    """Raises if a setting is of another type than its field, or is not a number.
+
+    Raises:
+        ConfigError: naming the setting, its type and what was found.
+    """
+    for field in dataclasses.fields(config):
+        value, words = getattr(config, field.name), str(field.type).split(" | ")
+        fits = isinstance(value, tuple(_TYPES[word] for word in words))
+        if not fits or (isinstance(value, bool) and "bool" not in words) or value != value:
+            raise ConfigError(f"{field.name} must be {' or '.join(words)}, found {value!r}")
+
+
 def check_training(config: CycleConfig) -> None:
     """Raises if a setting of the training is unknown or makes no sense.
 
     Raises:
         ConfigError: naming the setting, what it is, and what it may be.
     """
+    check_types(config)
     for setting, known in CHOICES.items():
         value = getattr(config, setting)
         for name in names_of(value) if setting in LISTS else [value]:

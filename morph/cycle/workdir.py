@@ -23,6 +23,8 @@ from morph.errors import WorkdirError
 from morph.files import write_text
 from morph.network import Variables
 from morph.training.mesh import is_first
+from regularizers import json_files
+from regularizers.json_files import JsonError
 
 try:
     import fcntl
@@ -43,8 +45,8 @@ def claim_workdir(workdir: Path, config: Mapping[str, Any]) -> bool:
         if not path.exists():
             write_text(path, json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
             return False
-        there = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        there = json_files.read_object(path)
+    except (OSError, JsonError) as error:
         raise WorkdirError(f"cannot use {workdir} as working directory: {error}") from error
     differences = [
         f"{key}: {there.get(key)!r} there, {config.get(key)!r} asked for"

@@ -24,6 +24,8 @@ from morph.architecture.architecture import Architecture
 from morph.errors import ExportError, need
 from morph.export.exported import Agreement, Exported
 from morph.files import write_text
+from morph.untrusted import in_markdown, printable
+from regularizers import json_files
 from regularizers.channels.calls import flat_paths
 
 _missing: ModuleNotFoundError | None = None
@@ -154,7 +156,7 @@ def load(folder: str | Path) -> Bundle:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json_files.read(path)
     except (OSError, ValueError) as error:
         raise ExportError(f"{folder} is no bundle: cannot read {path.name}: {error}") from error
     files = manifest.get("files") if isinstance(manifest, dict) else None
@@ -187,13 +189,17 @@ def _card(
     command: str,
     notes: str,
 ) -> str:
-    lines = [f"# {name}", "", "| figure | value |", "|---|---|"]
-    lines += [f"| {key} | {_number(value)} |" for key, value in figures.items()]
+    lines = [f"# {in_markdown(name)}", "", "| figure | value |", "|---|---|"]
+    lines += [f"| {in_markdown(key)} | {_number(value)} |" for key, value in figures.items()]
     lines += ["", "| file | bytes | batch | largest logit difference | accuracy | of JAX |"]
     lines += ["|---|---|---|---|---|---|"]
     for one in exported:
         found = agreements.get(one.target)
-        cells = [one.path.name, f"{one.size_bytes:,}", "any" if one.batch is None else one.batch]
+        cells = [
+            in_markdown(one.path.name),
+            f"{one.size_bytes:,}",
+            "any" if one.batch is None else one.batch,
+        ]
         if found is None:
             cells += ["not measured"] * 3
         else:
@@ -203,11 +209,14 @@ def _card(
         lines.append(f"| {' | '.join(map(str, cells))} |")
     size = (folder / WEIGHTS).stat().st_size
     lines.append(f"| {WEIGHTS} | {size:,} | | | | |")
-    lines += ["", *(f"{one.path.name}: {one.note}" for one in exported if one.note)]
-    lines += [notes, ""] if notes else []
+    lines += [
+        "",
+        *(f"{in_markdown(one.path.name)}: {in_markdown(one.note)}" for one in exported if one.note),
+    ]
+    lines += [printable(notes), ""] if notes else []
     lines += ["Differences are by JAX's largest logit, on the same examples.", ""]
     lines += [f"Versions: {', '.join(_versions())}, Python {platform.python_version()}.", ""]
-    lines += [f"Made by\n\n    {command}\n"] if command else []
+    lines += [f"Made by\n\n    {' '.join(printable(command).split())}\n"] if command else []
     return "\n".join(lines)
 
 
@@ -219,7 +228,7 @@ def _versions() -> list[str]:
 def _number(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else in_markdown(value)
 
 
 def _sha256(path: Path) -> str:

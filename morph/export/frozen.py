@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from morph.errors import ExportError
-from regularizers.channels import jaxprs
-from regularizers.channels.jaxprs import ClosedJaxpr, JaxprEqn, Primitive
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn, Primitive
+from regularizers.primitives.jaxprs import primitives as p
 
 # Other equations with the same results; None where they do not apply.
 Rewrite: TypeAlias = Callable[..., Any]

@@ -19,7 +19,7 @@ from morph.errors import ExportError, need
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.frozen import for_any_batch, freeze
 from morph.export.onnx_operations import RULES, Unsupported
-from regularizers.channels import jaxprs
+from regularizers.primitives import jaxprs
 
 _missing: ModuleNotFoundError | None = None
 try:

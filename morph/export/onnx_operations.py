@@ -13,12 +13,13 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from regularizers.channels import jaxprs
-from regularizers.channels.jaxprs import JaxprEqn, Primitive
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.errors import MorphError
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import JaxprEqn, Primitive
+from regularizers.primitives.jaxprs import primitives as p
 
 
-class Unsupported(Exception):
+class Unsupported(MorphError):
     """An equation that ONNX has no counterpart for; says why."""
 
 
@@ -126,6 +127,14 @@ def _cumulated(graph: Graph, eqn: JaxprEqn, x: str) -> str:
 def _reshaped(graph: Graph, eqn: JaxprEqn, x: str) -> str:
     """Reshapes, squeezes and new axes: whatever the result's shape says."""
     return graph.node("Reshape", x, graph.shape(jaxprs.shape_of(eqn.outvars[0])))
+
+
+def _reordered(graph: Graph, eqn: JaxprEqn, x: str) -> str:
+    """A reshape, which may transpose first."""
+    order = eqn.params["dimensions"]
+    return _reshaped(
+        graph, eqn, x if order is None else graph.node("Transpose", x, perm=list(order))
+    )
 
 
 def _broadcast(graph: Graph, eqn: JaxprEqn, x: str) -> str:
@@ -335,7 +344,7 @@ RULES: Mapping[Primitive, Rule] = {
     p.reduce_sum_p: _reduced("ReduceSum"),
     p.reduce_window_max_p: _pool("MaxPool"),
     p.reduce_window_sum_p: _pool("AveragePool"),
-    p.reshape_p: _reshaped,
+    p.reshape_p: _reordered,
     p.rev_p: _reversed,
     p.rsqrt_p: _rsqrt,
     p.select_n_p: _select,

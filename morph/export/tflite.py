@@ -28,8 +28,8 @@ from morph.export import flatbuffer
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.flatbuffer import Operation
 from morph.export.frozen import Step, culprit, freeze, steps
-from regularizers.channels.jaxprs import JaxprEqn
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives.jaxprs import JaxprEqn
+from regularizers.primitives.jaxprs import primitives as p
 
 _missing: ModuleNotFoundError | None = None
 try:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt
+from jaxtyping import Array, Bool, Float, UInt, jaxtyped
 
 
 class Compressed:
@@ -34,6 +34,7 @@ class Compressed:
         return jax.eval_shape(self.dense).dtype
 
 
+@jaxtyped(typechecker=None)  # a transformation may hold anything in place of arrays
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pruned(Compressed):

@@ -36,6 +36,7 @@ from morph.kernels.spectra import (
     matrix_spectrum,
     read_kernel,
 )
+from regularizers.errors import InputError
 
 HOOI_ITERATIONS = 10
 HOOI_TOLERANCE = 1e-6  # of the squared norm: what an iteration has to gain
@@ -173,10 +174,10 @@ def truncated(value: Factorized, rank: int) -> Factorized:
         [[4.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     if value.format.kind != "svd":
-        raise ValueError(f"only kind 'svd' is cut exactly, found {value.format.kind!r}.")
+        raise InputError(f"only kind 'svd' is cut exactly, found {value.format.kind!r}.")
     have = value.ranks["r"]
     if not 1 <= rank <= have:
-        raise ValueError(f"the rank to cut to is 1 to {have}, found {rank}.")
+        raise InputError(f"the rank to cut to is 1 to {have}, found {rank}.")
     left, right = (np.asarray(core).astype(np.float64) for core in value.cores)
     q_left, r_left = np.linalg.qr(left.reshape(-1, have))
     q_right, r_right = np.linalg.qr(right.reshape(have, -1).T)

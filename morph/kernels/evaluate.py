@@ -15,9 +15,9 @@ import jax.numpy as jnp
 
 from morph.kernels.contract import Labels
 from morph.kernels.factorized import Factorized, is_factorized
-from regularizers.channels import jaxprs
-from regularizers.channels.jaxprs import JaxprEqn, Primitive
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import JaxprEqn, Primitive
+from regularizers.primitives.jaxprs import primitives as p
 
 # The results of an equation of which some operands are factorized.
 Meet: TypeAlias = Callable[[JaxprEqn, Sequence[Any]], list[Any]]
@@ -76,12 +76,19 @@ def _convert(eqn: JaxprEqn, kernel: Factorized) -> Any:
     return kernel.astype(new) if jnp.issubdtype(new, jnp.inexact) else None
 
 
+def _reshape(eqn: JaxprEqn, kernel: Factorized) -> Any:
+    """With `dimensions` the kernel is transposed first."""
+    order = eqn.params["dimensions"]
+    kernel = kernel if order is None else kernel.transpose(order)
+    return kernel.reshape(eqn.params["new_sizes"])
+
+
 # What leaves a kernel factorized; None where it cannot.
 MOVES: Mapping[Primitive, Callable[..., Any]] = {
     p.broadcast_in_dim_p: _broadcast,
     p.convert_element_type_p: _convert,
     p.copy_p: lambda eqn, kernel: kernel,
-    p.reshape_p: lambda eqn, kernel: kernel.reshape(eqn.params["new_sizes"]),
+    p.reshape_p: _reshape,
     p.squeeze_p: lambda eqn, kernel: kernel.reshape(jaxprs.shape_of(eqn.outvars[0])),
     p.transpose_p: lambda eqn, kernel: kernel.transpose(eqn.params["permutation"]),
     jaxprs.copy_p: lambda eqn, kernel: kernel,
@@ -97,16 +104,15 @@ def _remat(eqn: JaxprEqn, operands: Sequence[Any], meet: Meet) -> list[Any]:
     """`jax.checkpoint` stays, with its policy."""
     run = jax.checkpoint(
         lambda *values: [dense(v) for v in evaluate(jaxprs.bodies_of(eqn)[0], values, meet)],
-        prevent_cse=eqn.params["prevent_cse"],
-        policy=eqn.params["policy"],
+        **jaxprs.checkpoint_of(eqn),
     )
     return run(*operands)
 
 
 def _scan(eqn: JaxprEqn, operands: Sequence[Any], meet: Meet) -> list[Any]:
     """A scan stays one; it takes a stack of kernels one by one."""
-    params = eqn.params
-    n, m = params["num_consts"], params["num_consts"] + params["num_carry"]
+    own = jaxprs.scan_of(eqn)
+    n, m = own.constants, own.constants + own.carry
     constants = operands[:n]
     stacks = [_scanned(value) for value in operands[m:]]
 
@@ -125,9 +131,9 @@ def _scan(eqn: JaxprEqn, operands: Sequence[Any], meet: Meet) -> list[Any]:
         body,
         list(map(dense, operands[n:m])),
         stacks,
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
+        length=own.length,
+        reverse=own.reverse,
+        unroll=own.unroll,
     )
     return [*carry, *stacked]
 
@@ -143,8 +149,9 @@ def _scanned(value: Any) -> Any:
 
 def _while(eqn: JaxprEqn, operands: Sequence[Any], meet: Meet) -> list[Any]:
     """A while loop stays one."""
-    n = eqn.params["cond_nconsts"]
-    m = n + eqn.params["body_nconsts"]
+    own = jaxprs.while_of(eqn)
+    n = own.condition_constants
+    m = n + own.body_constants
     condition, body = jaxprs.bodies_of(eqn)
     return jax.lax.while_loop(
         lambda carry: dense(evaluate(condition, [*operands[:n], *carry], meet)[0]),

@@ -14,6 +14,7 @@ from itertools import count
 from morph.kernels.contract import Labels
 from morph.kernels.factorized import Format
 from morph.kernels.shapes import split_axes
+from regularizers.errors import InputError
 
 CORES = 4  # of a tensor train, unless told; published figures are for four
 
@@ -116,7 +117,7 @@ def tt(
     if len(given) != len(shape) or any(
         math.prod(f) != n or min(f, default=1) < 1 for f, n in zip(given, shape, strict=True)
     ):
-        raise ValueError(
+        raise InputError(
             f"factors {[list(f) for f in given]} do not multiply to the shape {list(shape)}, axis "
             "by axis; choose others, or leave them out."
         )
@@ -132,7 +133,7 @@ def tt(
     }
     window, ins, outs = (_of(axes, roles, role) for role in "sio")
     if len(ins) != len(outs):
-        raise ValueError(
+        raise InputError(
             f"a tensor train takes as many factors of the input as of the output, found {len(ins)} "
             f"and {len(outs)} in {[list(f) for f in given]}."
         )
@@ -150,7 +151,7 @@ def tt(
 
 def _factors(shape: Sequence[int], roles: str, cores: int) -> list[tuple[int, ...]]:
     if cores < 1:
-        raise ValueError(f"a tensor train has at least one core, asked for {cores}")
+        raise InputError(f"a tensor train has at least one core, asked for {cores}")
     found: dict[int, tuple[int, ...]] = {k: (n,) for k, n in enumerate(shape)}
     axes = {role: [k for k, own in enumerate(roles) if own == role] for role in "io"}
     least = max(min(cores, 2), *map(len, axes.values()))

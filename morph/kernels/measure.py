@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from morph.files import write_text
+from regularizers import json_files
 from regularizers.calibration.machine import cache_path
 from regularizers.calibration.timing import compiled, interleaved
 from regularizers.channels.calls import abstract
-from regularizers.channels.jaxprs import JaxprEqn
+from regularizers.primitives.jaxprs import JaxprEqn
 
 SECONDS = 0.2  # that a comparison may take, about, besides compiling
 ROUNDS = 5
@@ -57,9 +58,7 @@ def _known(file: Path) -> dict[str, str]:
 
 def _read(file: Path) -> dict[str, str]:
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(file.read_text("utf-8"))
-        if isinstance(found, dict):
-            return found
+        return json_files.read_object(file)
     return {}
 
 

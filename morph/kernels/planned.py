@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from morph import kernels
 from morph.kernels.factorized import Factorized, Format
 from morph.kernels.initial import random_factorized
+from regularizers.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ class PlannedKernel:
             ValueError: if it has another shape, or is not finite.
         """
         if kernel.shape != self.shape:
-            raise ValueError(
+            raise InputError(
                 f"{self.path} has shape {list(kernel.shape)}, planned for {list(self.shape)}"
             )
         tt = self.format.kind == "tt"
@@ -136,13 +137,13 @@ class PlannedKernel:
         sizes = {label: int(n) for label, n in data["sizes"].items()}
         used = {label for own in (*format.labels, *format.axes) for label in own}
         if used != set(sizes) or any(n < 1 for n in sizes.values()):
-            raise ValueError(f"{path!r} does not give every label a size of at least 1")
+            raise InputError(f"{path!r} does not give every label a size of at least 1")
         cored = {label for own in format.labels for label in own}
         open_ = [label for axis in format.axes for label in axis]
         if not cored.issuperset(open_) or len(set(open_)) < len(open_):
-            raise ValueError(f"{path!r} has axes of no core's label, or two of one")
+            raise InputError(f"{path!r} has axes of no core's label, or two of one")
         if len(data["roles"]) != len(format.axes):
-            raise ValueError(f"{path!r} has {len(format.axes)} axes, but roles {data['roles']!r}")
+            raise InputError(f"{path!r} has {len(format.axes)} axes, but roles {data['roles']!r}")
         found = cls(
             path=path,
             roles=data["roles"],
@@ -157,7 +158,7 @@ class PlannedKernel:
         )
         said = (tuple(data["shape"]), dict(data["ranks"]), data["parameters"])
         if said != (found.shape, found.ranks, found.parameters[1]):
-            raise ValueError(
+            raise InputError(
                 f"{path!r} says shape, ranks and parameters {said}, but its sizes make "
                 f"{(found.shape, found.ranks, found.parameters[1])}"
             )
@@ -166,5 +167,5 @@ class PlannedKernel:
 
 def _finite(path: str, number: Any) -> float:
     if not math.isfinite(number):
-        raise ValueError(f"{path!r} has a number that is not finite")
+        raise InputError(f"{path!r} has a number that is not finite")
     return float(number)

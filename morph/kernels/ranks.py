@@ -10,6 +10,7 @@ import numpy as np
 
 from morph.kernels.factorized import Format
 from morph.kernels.spectra import Spectrum
+from regularizers.errors import InputError
 
 Ranks = int | Mapping[str, int] | str | None
 EPS = float(np.finfo(np.float64).eps)
@@ -38,7 +39,7 @@ def choose_ranks(
     told = {"ranks": ranks, "energy": energy, "error": error}
     given = [name for name, value in told.items() if value is not None]
     if len(given) != 1:
-        raise ValueError(
+        raise InputError(
             f"give exactly one of ranks, energy and error, found {' and '.join(given) or 'none'}."
         )
     if isinstance(ranks, str):
@@ -46,14 +47,14 @@ def choose_ranks(
     if ranks is not None:
         return _given_ranks(format, ranks), []
     if format.kind == "cp":
-        raise ValueError(
+        raise InputError(
             f"cp has no spectrum that tells the rank for {given[0]}=; give ranks, a number or "
             "'vbmf'."
         )
     share = 1.0 / math.sqrt(len(format.bonds) or 1)
     if energy is not None:
         if not 0.0 < energy <= 1.0:
-            raise ValueError(f"energy is a share of the squared norm in (0, 1], found {energy}.")
+            raise InputError(f"energy is a share of the squared norm in (0, 1], found {energy}.")
         return {
             # Rounding leaves a tail even where the rank is deficient.
             bond: s.least_rank(math.sqrt(max(1.0 - energy, EPS * len(s.values))) * s.norm)
@@ -61,7 +62,7 @@ def choose_ranks(
         }, []
     assert error is not None
     if not 0.0 <= error < 1.0:
-        raise ValueError(f"error is a share of the norm in [0, 1), found {error}.")
+        raise InputError(f"error is a share of the norm in [0, 1), found {error}.")
     return {bond: s.least_rank(error * share * s.norm) for bond, s in spectra.items()}, []
 
 
@@ -92,10 +93,10 @@ def _given_ranks(format: Format, ranks: int | Mapping[str, int]) -> dict[str, in
     bonds = format.bonds
     found = dict(ranks) if isinstance(ranks, Mapping) else dict.fromkeys(bonds, ranks)
     if found.keys() != set(bonds):
-        raise ValueError(f"ranks are for the bonds {list(bonds)}, found {list(found)}.")
+        raise InputError(f"ranks are for the bonds {list(bonds)}, found {list(found)}.")
     for bond, rank in found.items():
         if not isinstance(rank, Integral) or rank < 1:
-            raise ValueError(f"rank of {bond} is a whole number of at least 1, found {rank!r}.")
+            raise InputError(f"rank of {bond} is a whole number of at least 1, found {rank!r}.")
     return {bond: int(found[bond]) for bond in bonds}
 
 
@@ -103,7 +104,7 @@ def _vbmf_ranks(
     format: Format, spectra: Mapping[str, Spectrum], ranks: str
 ) -> tuple[dict[str, int], list[str]]:
     if ranks != "vbmf":
-        raise ValueError(f"ranks are a number, one for each bond, or 'vbmf', found {ranks!r}.")
+        raise InputError(f"ranks are a number, one for each bond, or 'vbmf', found {ranks!r}.")
     found = {bond: s.evbmf.rank for bond, s in spectra.items()}
     if format.kind == "cp":
         found = {"r": max(found.values())}

@@ -23,6 +23,7 @@ from morph.kernels.contract import Labels
 from morph.kernels.factorized import Format
 from morph.kernels.formats import CORES, FORMATS
 from morph.kernels.vbmf import Evbmf, evbmf
+from regularizers.errors import InputError
 
 Array = NDArray[np.float64]
 
@@ -67,21 +68,21 @@ def read_kernel(
     """A kernel, checked and ready to be decomposed; arguments as of `factorize`."""
     name = f"kernel {path}" if path else "the kernel"
     if kind not in FORMATS:
-        raise ValueError(f"kind {kind!r} is none of {sorted(FORMATS)}.")
+        raise InputError(f"kind {kind!r} is none of {sorted(FORMATS)}.")
     if factors is not None and kind != "tt":
-        raise ValueError(f"factors are for kind 'tt', found kind {kind!r}.")
+        raise InputError(f"factors are for kind 'tt', found kind {kind!r}.")
     if not jnp.issubdtype(kernel.dtype, jnp.floating):
-        raise ValueError(f"{name} is of type {kernel.dtype}; only real floats are factorized.")
+        raise InputError(f"{name} is of type {kernel.dtype}; only real floats are factorized.")
     if len(roles) != kernel.ndim or set(roles) - set("sio") or not set("io") <= set(roles):
-        raise ValueError(
+        raise InputError(
             f"{name} of shape {list(kernel.shape)} has roles {roles!r}; give one letter an axis, "
             "'i' for inputs, 'o' for outputs, 's' for the window, with at least one 'i' and 'o'."
         )
     if 0 in kernel.shape:
-        raise ValueError(f"{name} of shape {list(kernel.shape)} is empty; leave it dense.")
+        raise InputError(f"{name} of shape {list(kernel.shape)} is empty; leave it dense.")
     array = np.asarray(kernel).astype(np.float64)
     if not np.isfinite(array).all():
-        raise ValueError(
+        raise InputError(
             f"{name} of shape {list(kernel.shape)} holds {np.count_nonzero(~np.isfinite(array))} "
             "values that are NaN or infinite; it cannot be factorized."
         )

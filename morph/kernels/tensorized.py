@@ -17,8 +17,9 @@ from morph.kernels.measure import faster
 from morph.kernels.products import dot, lookup
 from morph.kernels.windows import convolve
 from regularizers.channels.calls import bind_call
-from regularizers.channels.jaxprs import ClosedJaxpr, JaxprEqn, dtype_of, rebind
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.errors import InputError
+from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn, dtype_of, rebind
+from regularizers.primitives.jaxprs import primitives as p
 
 PLANS = 64  # traces that a function keeps, one per call signature
 MODES = ("factorized", "reconstructed", "auto")
@@ -53,7 +54,7 @@ def tensorized(fn: Callable[..., Any], *, mode: str = "factorized") -> Callable[
         >>> fn(plan.factorize(variables), x)                              # doctest: +SKIP
     """
     if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, found {mode!r}")
+        raise InputError(f"mode must be one of {', '.join(MODES)}, found {mode!r}")
     meet: Meet = {"factorized": contracted, "reconstructed": reconstructed, "auto": faster_of}[mode]
     traces: dict[Hashable, tuple[ClosedJaxpr, Any]] = {}
 

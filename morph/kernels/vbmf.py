@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize_scalar
 
+from regularizers.errors import InputError
+
 # Singular values below this part of the largest one count as this large: a kernel of float32 does
 # not hold less, and without any noise its estimate would be zero and its logarithm infinite.
 FLOOR = math.sqrt(np.finfo(np.float64).eps)
@@ -60,7 +62,7 @@ def evbmf(singular_values: ArrayLike, rows: int, columns: int) -> Evbmf:
     small, large = sorted((rows, columns))
     values = np.sort(np.asarray(singular_values, np.float64))[::-1]
     if len(values) != small:
-        raise ValueError(
+        raise InputError(
             f"a matrix of {rows} x {columns} has {small} singular values, found {len(values)}."
         )
     if small == 0 or values[0] == 0.0:

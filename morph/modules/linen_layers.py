@@ -19,8 +19,8 @@ from flax.linen.recurrent import DenseParams
 
 from morph.architecture.architecture import Architecture
 from morph.modules.widths import Changes, Layers, LayerWidths, Row, attributes_now, by_layer
-from regularizers.channels import jaxprs
 from regularizers.channels.calls import bind_call
+from regularizers.primitives import jaxprs
 
 
 def dense(layer: nn.Dense | DenseParams | nn.DenseGeneral, widths: LayerWidths) -> dict[str, Any]:

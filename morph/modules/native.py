@@ -21,7 +21,7 @@ from morph.modules.widths import (
     as_seed,
     by_layer,
 )
-from regularizers.channels import axes as ax
+from regularizers.primitives import axes as ax
 
 Model = TypeVar("Model", bound=nn.Module | nnx.Module)
 

@@ -19,10 +19,11 @@ from morph.errors import NativeError
 from morph.modules.widths import as_seed
 from morph.resize.compact import fixed_inputs, make_plan
 from morph.resize.sizes import Sizes, thaw
-from regularizers.channels import jaxprs
 from regularizers.channels.calls import abstract, bind_call
-from regularizers.channels.inference import Body, Inference
-from regularizers.channels.terms import Atom
+from regularizers.channels.inference import Inference
+from regularizers.primitives import jaxprs
+from regularizers.primitives.step import Body
+from regularizers.primitives.terms import Atom
 
 # Where code is that is not the user's.
 FOREIGN = (

@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 
 from morph.architecture.architecture import Architecture
 from morph.errors import NativeError
-from regularizers.channels import axes as ax
-from regularizers.channels.axes import Axis, Product, Sum, make_product
+from regularizers.errors import MorphError
+from regularizers.primitives import axes as ax
+from regularizers.primitives.axes import Axis, Product, Sum, make_product
 
 
-class AbsentError(LookupError):
+class AbsentError(MorphError, LookupError):
     """A layer does not have the variables that its class has: they are switched off."""
 
 

@@ -17,16 +17,18 @@ from morph.resize.evaluate import Plan, evaluate
 from morph.resize.lacking import Lacking
 from morph.resize.silence import find_silence
 from morph.resize.sizes import Sizes, thaw
-from regularizers.channels import jaxprs
 from regularizers.channels.calls import Call, abstract, bind_call, flat_paths
 from regularizers.channels.dead import find_dead
 from regularizers.channels.exactness import find_inexact
-from regularizers.channels.inference import Body, Inference
+from regularizers.channels.inference import Inference
 from regularizers.channels.means import find_means
-from regularizers.channels.terms import Atom, Axes, atoms, find
 from regularizers.channels.trace import updated_variable
 from regularizers.channels.zeroed import zeroed_pairs
+from regularizers.errors import InputError
 from regularizers.messages import near
+from regularizers.primitives import jaxprs
+from regularizers.primitives.step import Body
+from regularizers.primitives.terms import Atom, Axes, atoms, find
 
 PLANS = 64  # that a function keeps, one per call signature
 
@@ -95,12 +97,12 @@ def _plan(
     groups = {n: Atom(group.seed_width, name=n) for n, group in architecture.groups.items()}
     for path, leaf in zip(call.paths, call.variables, strict=True):
         if path not in architecture.variables:
-            raise ValueError(
+            raise InputError(
                 f"the architecture has no variable {path!r}{near(path, architecture.variables)}"
             )
         seed = architecture.variables[path]
         if leaf.shape != architecture.shape(path) and path not in architecture.gone:
-            raise ValueError(
+            raise InputError(
                 f"{path!r} has shape {list(leaf.shape)}, but the architecture resized it from "
                 f"{list(seed.shape)} to {list(architecture.shape(path))}; "
                 "pass architecture.take(variables) or morph.init(...)."
@@ -205,7 +207,7 @@ def check_resized(architecture: Architecture, groups: Mapping[str, Atom], what: 
         pin = next((atom.pin for atom in atoms(root) if atom.pin is not None), None)
         where = jaxprs.source_line(pin.source) if pin else ""
         why = (pin.reason if pin else "it is split") + (f" [{where}]" if where else "")
-        raise ValueError(
+        raise InputError(
             f"cannot resize group {name!r} in this {what}: {why}. Infer the architecture from this "
             "function: morph.shrink(reg.trace_channels(fn, variables, ...), alive)."
         )

@@ -14,13 +14,14 @@ from morph.resize.emission import emit
 from morph.resize.lacking import Lacking
 from morph.resize.silence import Silence, kept_operand, zeros_of
 from morph.resize.sizes import Sizes
-from regularizers.channels import jaxprs
-from regularizers.channels.axes import size
-from regularizers.channels.inference import Body, Inference, Step
-from regularizers.channels.jaxprs import Literal, Primitive, Var
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.channels.inference import Inference
 from regularizers.channels.means import Divisor, find_means
-from regularizers.channels.terms import Axes, freeze
+from regularizers.primitives import jaxprs
+from regularizers.primitives.axes import size
+from regularizers.primitives.jaxprs import Literal, Primitive, Var
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.step import Body, Step
+from regularizers.primitives.terms import Axes, freeze
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,19 +112,17 @@ def in_place(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
 
 def remat(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
     """`jax.checkpoint` stays `jax.checkpoint`, with its policy."""
-    params = step.eqn.params
     run = jax.checkpoint(
         lambda *values: evaluate(plan, step.bodies[0], values),
-        prevent_cse=params["prevent_cse"],
-        policy=params["policy"],
+        **jaxprs.checkpoint_of(step.eqn),
     )
     return run(*operands)
 
 
 def scan(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
     """A scan stays a scan, of resized carry and entries."""
-    params = step.eqn.params
-    n, m = params["num_consts"], params["num_carry"]
+    own = jaxprs.scan_of(step.eqn)
+    n, m = own.constants, own.carry
     constants = operands[:n]
 
     def body(carry: Sequence[Any], entries: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -134,17 +133,18 @@ def scan(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
         body,
         list(operands[n : n + m]),
         list(operands[n + m :]),
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
+        length=own.length,
+        reverse=own.reverse,
+        unroll=own.unroll,
     )
     return [*carry, *stacked]
 
 
 def while_loop(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
     """A while loop stays one."""
-    n = step.eqn.params["cond_nconsts"]
-    m = n + step.eqn.params["body_nconsts"]
+    own = jaxprs.while_of(step.eqn)
+    n = own.condition_constants
+    m = n + own.body_constants
     condition, body = step.bodies
     return jax.lax.while_loop(
         lambda carry: evaluate(plan, condition, [*operands[:n], *carry])[0],
@@ -162,21 +162,21 @@ def cond(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
 
 def shard_map(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
     """Stays on its mesh; only axes that are not divided among devices are resized."""
-    params = step.eqn.params
+    own = jaxprs.shard_map_of(step.eqn)
     run = jax.shard_map(
         lambda *values: tuple(evaluate(plan, step.bodies[0], values)),
-        mesh=params["mesh"],
-        in_specs=tuple(params["in_specs"]),
-        out_specs=tuple(params["out_specs"]),
-        axis_names=set(params["newly_manual_axes"]),
-        check_vma=params["check_vma"],
+        mesh=own.mesh,
+        in_specs=own.in_specs,
+        out_specs=own.out_specs,
+        axis_names=set(own.axis_names),
+        check_vma=own.check_vma,
     )
     return list(run(*operands))
 
 
 def custom_jvp(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
     """The user's derivative rule is resized like the function itself (relu'(0) stays 0)."""
-    consts = operands[: step.eqn.params["num_consts"]]
+    consts = operands[: jaxprs.constants_of(step.eqn)]
 
     @jax.custom_jvp
     def run(*primals: Any) -> list[Any]:
@@ -198,7 +198,7 @@ def custom_jvp(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
 
 def custom_vjp(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
     """The user's forward and backward rules are resized like the function itself."""
-    consts = operands[: step.eqn.params["num_consts"]]
+    consts = operands[: jaxprs.constants_of(step.eqn)]
 
     @jax.custom_vjp
     def run(*primals: Any) -> list[Any]:

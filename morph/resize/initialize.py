@@ -23,13 +23,13 @@ from morph.errors import ArchitectureError
 from morph.resize.compact import fixed_inputs, make_plan
 from morph.resize.evaluate import evaluate
 from morph.resize.sizes import thaw
-from regularizers.channels import jaxprs
-from regularizers.channels.axes import groups_of
 from regularizers.channels.calls import abstract, flat_paths
 from regularizers.channels.inference import Inference
 from regularizers.channels.parts import Variable
-from regularizers.channels.terms import Atom
 from regularizers.messages import near
+from regularizers.primitives import jaxprs
+from regularizers.primitives.axes import groups_of
+from regularizers.primitives.terms import Atom
 
 Shape: TypeAlias = tuple[int, ...]
 

@@ -14,12 +14,12 @@ from typing import Any
 import jax.numpy as jnp
 
 from morph.resize.sizes import Sizes
-from regularizers.channels import jaxprs
 from regularizers.channels.dead import Dead
-from regularizers.channels.inference import Body, Step
-from regularizers.channels.jaxprs import Literal, Var
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.terms import Atom, atoms
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import Literal, Var
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.step import Body, Step
+from regularizers.primitives.terms import Atom, atoms
 
 
 @dataclass(frozen=True, kw_only=True)

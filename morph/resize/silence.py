@@ -13,9 +13,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from regularizers.channels.blocks import IN_PLACE, SUMS
-from regularizers.channels.exactness import EVERYTHING, NOTHING, find_inexact
-from regularizers.channels.inference import Body, Step
-from regularizers.channels.jaxprs import Literal, Var, dtype_of, shape_of
+from regularizers.channels.exactness import find_inexact
+from regularizers.primitives.jaxprs import Literal, Var, dtype_of, shape_of
+from regularizers.primitives.step import Body, Step
+from regularizers.primitives.zero import EVERYTHING, NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)

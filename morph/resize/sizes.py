@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from morph.architecture.architecture import Architecture
-from regularizers.channels import axes as ax
-from regularizers.channels.terms import Atom, Axes, Pin, Product, Sum, Term, freeze, resolve
+from regularizers.primitives import axes as ax
+from regularizers.primitives.terms import Atom, Axes, Pin, Product, Sum, Term, freeze, resolve
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from morph.kernels.tensorized import contracted
 from morph.tensorize.allocate import Option, allocate
 from morph.tensorize.options import Rung, priced
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import ClosedJaxpr, dtype_of, shape_of
 from regularizers.channels.parts import layer_name
 from regularizers.channels.trace import trace_channels
 from regularizers.costs.cost import Cost
 from regularizers.named import cost_named
+from regularizers.primitives.jaxprs import ClosedJaxpr, dtype_of, shape_of
 
 ROUNDS = 6  # of allocation, until the cost of the whole network is close to the budget
 CLOSE = 0.01  # below the budget

@@ -31,10 +31,11 @@ from morph.tensorize.response import (
     reduced_rank_relu,
 )
 from morph.tensorize.samples import inputs_of, rows_of
-from regularizers.channels import jaxprs
 from regularizers.channels.following import Following, following
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import ClosedJaxpr, dtype_of, shape_of
+from regularizers.errors import InputError
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import ClosedJaxpr, dtype_of, shape_of
 
 RESPONSES = ("linear", "asymmetric", "relu")
 FITTED = "svd"  # the kind whose cores are fitted; of others only the ranks and biases see data
@@ -104,9 +105,9 @@ class Layer:
             ValueError: if the energy is not in (0, 1] or the error not in [0, 1).
         """
         if energy is not None and not 0.0 < energy <= 1.0:
-            raise ValueError(f"energy is a share of the power in (0, 1], found {energy!r}.")
+            raise InputError(f"energy is a share of the power in (0, 1], found {energy!r}.")
         if error is not None and not 0.0 <= error < 1.0:
-            raise ValueError(f"error is a share of the norm in [0, 1), found {error!r}.")
+            raise InputError(f"error is a share of the norm in [0, 1), found {error!r}.")
         lost = math.sqrt(1.0 - energy) if energy is not None else error or 0.0
         return self.regression.least_rank(lost)
 
@@ -283,12 +284,12 @@ def calibrate(
     asked = [f"{dtype_of(v)}{list(shape_of(v))}" for v in traced]
     found = [f"{x.dtype}{list(x.shape)}" for x in inputs]
     if asked != found:
-        raise ValueError(
+        raise InputError(
             f"calibration: the graph was traced with inputs {', '.join(asked) or 'none'}, found "
             f"{', '.join(found) or 'none'}; trace it with a batch of this size, or give another"
         )
     if not all(np.isfinite(x).all() for x in inputs if jnp.issubdtype(x.dtype, jnp.inexact)):
-        raise ValueError("calibration: the inputs hold values that are NaN or infinite")
+        raise InputError("calibration: the inputs hold values that are NaN or infinite")
     roles = {path: kernel.roles for path, kernel in kernels.items()}
     rows = inputs_of(graph, [*variables.values(), *inputs], roles)
     after = following(graph)

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 
 from morph.kernels.evaluate import dense, evaluate
 from morph.kernels.factorized import Factorized, Format
-from regularizers.channels import jaxprs
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import ClosedJaxpr, JaxprEqn
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn
+from regularizers.primitives.jaxprs import primitives as p
 
 
 @dataclass(frozen=True, kw_only=True)

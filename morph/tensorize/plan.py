@@ -29,6 +29,7 @@ from morph.tensorize.options import Rung, ladder, log_loss
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import layer_name
+from regularizers.errors import InputError
 from regularizers.messages import near
 
 AUTO, DENSE = "auto", "dense"
@@ -111,7 +112,7 @@ class TensorizePlan:
         paths, leaves, treedef = flat_paths(variables)
         for path in self.kernels:
             if path not in paths:
-                raise ValueError(f"the variables have no {path!r}{near(path, paths)}")
+                raise InputError(f"the variables have no {path!r}{near(path, paths)}")
         by_path = dict(zip(paths, leaves, strict=True))
         return by_path, lambda found: jax.tree.unflatten(treedef, list(found.values()))
 
@@ -209,18 +210,18 @@ def tensorize_plan(
     told = {"rank": rank, "energy": energy, "error": error, "budget": budget}
     given = [name for name, value in told.items() if value is not None]
     if len(given) != 1:
-        raise ValueError(
+        raise InputError(
             "give exactly one of rank, energy, error and budget, found "
             f"{' and '.join(given) or 'none of them'}"
         )
     if response not in RESPONSES:
-        raise ValueError(f"response {response!r} is none of {', '.join(RESPONSES)}")
+        raise InputError(f"response {response!r} is none of {', '.join(RESPONSES)}")
     leaves = dict(zip(graph.variables, graph.leaves(variables)[0], strict=True))
     known = kernels_of(graph)
     kinds, left = _kinds(known, kind)
     for path in factors or {}:
         if kinds.get(path, ("", ""))[1] != "tt":
-            raise ValueError(f"factors: {path!r} is no kernel of kind tt{near(path, kinds)}")
+            raise InputError(f"factors: {path!r} is no kernel of kind tt{near(path, kinds)}")
     data = None
     if calibration is not None:
         data = calibrate(graph, leaves, calibration, {path: known[path] for path in kinds})
@@ -342,11 +343,11 @@ def _kinds(
     patterns = {"*": kind} if isinstance(kind, str) else dict(kind)
     for pattern, own in patterns.items():
         if own not in (*FORMATS, AUTO, DENSE):
-            raise ValueError(
+            raise InputError(
                 f"kind {own!r} is none of {', '.join((*FORMATS, AUTO, DENSE))}{near(own, FORMATS)}"
             )
         if not any(_matches(path, pattern) for path in kernels):
-            raise ValueError(f"kind: {pattern!r} matches no kernel{near(pattern, kernels)}")
+            raise InputError(f"kind: {pattern!r} matches no kernel{near(pattern, kernels)}")
     kinds: dict[str, tuple[str, str]] = {}
     left: dict[str, str] = {}
     for path, kernel in kernels.items():

@@ -18,6 +18,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
+from regularizers.errors import InputError
+
 Array = NDArray[np.float64]
 
 # Zhang et al.: the tie is loose first, so that negative responses may move, then firm.
@@ -136,7 +138,7 @@ class Regression:
             ValueError: if there is no such rank.
         """
         if not 1 <= rank <= len(self.right):
-            raise ValueError(f"the rank is 1 to {len(self.right)}, found {rank}.")
+            raise InputError(f"the rank is 1 to {len(self.right)}, found {rank}.")
         left, right = self.left[:, :rank], self.right[:rank]
         bias = self.target_mean - self.input_mean @ left @ right
         return (*balanced(left, right), bias)
@@ -280,7 +282,7 @@ def reduced_rank_relu(
     x, y = _samples(inputs, targets)
     most = min(x.shape[1], y.shape[1])
     if not 1 <= rank <= most:
-        raise ValueError(f"the rank is 1 to {most}, found {rank}.")
+        raise InputError(f"the rank is 1 to {most}, found {rank}.")
     aim, mean = np.maximum(y, 0.0), x.mean(0) * bias
     x = x - mean
     powers = x.T @ x
@@ -334,12 +336,12 @@ def free_responses(targets: ArrayLike, answers: ArrayLike, tie: float) -> Array:
 def _samples(inputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
     x, y = np.asarray(inputs, np.float64), np.asarray(targets, np.float64)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
-        raise ValueError(
+        raise InputError(
             "inputs [samples, inputs] and targets [samples, outputs] belong together, found "
             f"{list(x.shape)} and {list(y.shape)}."
         )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("inputs or targets hold values that are NaN or infinite.")
+        raise InputError("inputs or targets hold values that are NaN or infinite.")
     return x, y
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from morph.tensorize.layers import KernelUse, run
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives.jaxprs import primitives as p
 
 SAMPLES = 8192  # of every use of a kernel, at most; drawn at random
 

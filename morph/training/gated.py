@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from morph.network import Network, Variables
 from regularizers.channels.graph import ChannelGraph
+from regularizers.errors import InputError
 from regularizers.objective import gates
 
 CLOCK = "gate_clock"  # a collection: {"steps": how often the gates were sampled}
@@ -44,7 +45,7 @@ def gated_network(
         ValueError: if the mode is unknown, or a group cannot be gated.
     """
     if mode not in MODES:
-        raise ValueError(f"unknown gate mode {mode!r}; known are {', '.join(map(repr, MODES))}")
+        raise InputError(f"unknown gate mode {mode!r}; known are {', '.join(map(repr, MODES))}")
     start, end, straight_through = MODES[mode]
     temperature = gates.annealed(start, end, steps)
     forward = gates.gated(network.forward, graph, groups)

@@ -23,7 +23,7 @@ from morph.training.losses import (
     cross_entropy,
 )
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives.jaxprs import primitives as p
 
 PRECISIONS = ("float32", "bfloat16")  # that a step may compute in
 AUGMENT, MIXUP = 1, 2  # streams of a step's randomness besides the network's own

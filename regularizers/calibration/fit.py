@@ -11,6 +11,7 @@ from scipy.optimize import nnls
 from regularizers.costs.calibrated import amounts
 from regularizers.costs.form import EXACT
 from regularizers.costs.work import Work
+from regularizers.errors import InputError
 
 FOLDS = 5  # every 5th program is held out, five times
 OUTLIER = 0.1  # relative errors beyond it count linearly (Huber 1964)
@@ -46,13 +47,13 @@ def fit(works: Sequence[Work], seconds: np.ndarray) -> Fit:
     """
     seconds = np.asarray(seconds, np.float64)
     if len(works) != len(seconds) or len(works) < 2:
-        raise ValueError(
+        raise InputError(
             f"a fit needs one time per program and two programs at least; found {len(works)} "
             f"programs and {len(seconds)} times"
         )
     bad = seconds[~(np.isfinite(seconds) & (seconds > 0.0))]
     if bad.size:
-        raise ValueError(f"times must be finite and above zero, found {bad[0]} s")
+        raise InputError(f"times must be finite and above zero, found {bad[0]} s")
     tried = [_design(works, cache_bytes) for cache_bytes in CACHE_BYTES]
     prices = [robust(matrix, seconds) for _, matrix in tried]
     losses = [

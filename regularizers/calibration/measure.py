@@ -28,6 +28,7 @@ from regularizers.calibration.timing import ROUNDS, Timer, compiled, interleaved
 from regularizers.channels.trace import trace_channels
 from regularizers.costs.calibrated import Calibration
 from regularizers.costs.work import Work, workload_of
+from regularizers.errors import InputError
 
 SECONDS = 45.0
 QUIET_SPREAD = 0.15  # interquartile range over median; a quiet machine stays below
@@ -76,7 +77,7 @@ def calibrate(
             return Calibration.load(file)
         except ValueError as error:
             if path is not None:
-                raise ValueError(f"{error}. Delete the file, or give another path") from None
+                raise InputError(f"{error}. Delete the file, or give another path") from None
             warnings.warn(f"{error}. It is made anew", UserWarning, stacklevel=2)
     calibration = measure(designed(), seconds=seconds, progress=progress, device=device)
     if calibration.busy:
@@ -109,7 +110,7 @@ def measure(
         ValueError: if `seconds` is not positive.
     """
     if not seconds > 0.0:
-        raise ValueError(f"calibration needs a positive number of seconds, found {seconds}")
+        raise InputError(f"calibration needs a positive number of seconds, found {seconds}")
     device = device or jax.local_devices()[0]
     others = (load or load_average)()
     with _bar(len(programs) + ROUNDS, progress) as advance, jax.default_device(device):

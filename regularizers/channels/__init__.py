@@ -1,5 +1,5 @@
 """Channel inference: which axes of a function's variables shrink together.
 
-Read in this order: `axes` (the vocabulary), `terms` (unification), `coupling/` (one rule per
-primitive), `inference` (the pass), `flow`, `roles` and `exactness` (what follows from it), `graph`.
+What is known of each primitive stands in `regularizers.primitives`. Read in this order: `parts`
+(the vocabulary), `inference` (the pass), `roles`, `exactness` and `dead` (what follows), `graph`.
 """

@@ -14,13 +14,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from regularizers.channels import jaxprs
-from regularizers.channels.coupling import contraction
-from regularizers.channels.exactness import EVERYTHING, NOTHING, find_inexact
-from regularizers.channels.inference import Body, Step
-from regularizers.channels.jaxprs import Literal, Var, shape_of
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.terms import Axes, Term, atoms
+from regularizers.channels.exactness import find_inexact
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import Literal, Var, shape_of
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.step import Body, Step
+from regularizers.primitives.table import RECORDS
+from regularizers.primitives.terms import Axes, Term, atoms
+from regularizers.primitives.zero import EVERYTHING, NOTHING
 
 RESIDUAL, TOWER = "residual", "tower"
 
@@ -300,7 +301,8 @@ def _last(survey: Survey, place: Place, value: Var | Literal, ids: set[int]) -> 
         if outcome is not None or len(operands) != 1:
             return outcome
         return _last(survey, place, operands[0], ids)  # a function of one value, e.g. relu
-    if step.primitive is p.mul_p or step.primitive in contraction.RULES:
+    record = RECORDS.get(step.primitive)
+    if step.primitive is p.mul_p or (record is not None and record.contracts):
         weights = [made_of(place.made, v) for v in operands]
         known = next((w for w in weights if w), None)
         if known:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regularizers.channels import jaxprs
+from regularizers.errors import InputError
+from regularizers.primitives import jaxprs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ def bind_call(
     """
     paths, leaves, tree = flat_paths(variables)
     if not leaves:
-        raise ValueError(
+        raise InputError(
             "the variables hold no arrays; pass what the function takes as its first argument, "
             "e.g. model.init(...) for Linen or the state of reg.nnx_function(model) for NNX."
         )

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from regularizers.channels import jaxprs
-from regularizers.channels.jaxprs import JaxprEqn, Primitive, shape_of
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import JaxprEqn, Primitive, shape_of
+from regularizers.primitives.jaxprs import primitives as p
 
 V = TypeVar("V")
 Walk: TypeAlias = Callable[[int, list[Any]], list[Any]]  # (which jaxpr, its inputs) -> its outputs
@@ -83,10 +83,11 @@ def _settle(
 def scan(eqn: JaxprEqn, values: list[V], walk: Walk, *rest: Any) -> list[V]:
     """(constants, carry, stacked) -> (carry, stacked): the carry keeps its shape.
 
-    Reads `num_consts`, `num_carry`, `length`.
+    Reads `jaxprs.scan_of`.
     """
     domain, _ = rest
-    n, m = eqn.params["num_consts"], eqn.params["num_carry"]
+    own = jaxprs.scan_of(eqn)
+    n, m = own.constants, own.carry
     constants, entries = values[:n], [domain.entry(value) for value in values[n + m :]]
     carry, out = _settle(
         values[n : n + m],
@@ -94,16 +95,17 @@ def scan(eqn: JaxprEqn, values: list[V], walk: Walk, *rest: Any) -> list[V]:
         walk,
         *rest,
     )
-    return [*carry, *(domain.stack(value, eqn.params["length"]) for value in out[m:])]
+    return [*carry, *(domain.stack(value, own.length) for value in out[m:])]
 
 
 def while_loop(eqn: JaxprEqn, values: list[V], walk: Walk, *rest: Any) -> list[V]:
     """(constants of the condition, of the body, carry) -> carry, which keeps its shape.
 
-    Reads `cond_nconsts`, `body_nconsts`.
+    Reads `jaxprs.while_of`.
     """
-    n = eqn.params["cond_nconsts"]
-    m = n + eqn.params["body_nconsts"]
+    own = jaxprs.while_of(eqn)
+    n = own.condition_constants
+    m = n + own.body_constants
 
     def step(walk: Walk, carry: list[V]) -> list[V]:
         walk(0, [*values[:n], *carry])
@@ -115,7 +117,7 @@ def while_loop(eqn: JaxprEqn, values: list[V], walk: Walk, *rest: Any) -> list[V
 def cond(eqn: JaxprEqn, values: list[V], walk: Walk, *rest: Any) -> list[V]:
     """(index, operands) -> results: the results of all branches are alike."""
     domain, _ = rest
-    results, *others = [walk(i, values[1:]) for i in range(len(eqn.params["branches"]))]
+    results, *others = [walk(i, values[1:]) for i in range(len(jaxprs.bodies_of(eqn)))]
     for other in others:
         results = [domain.join(a, b) for a, b in zip(results, other, strict=True)]
     return results

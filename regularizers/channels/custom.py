@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from regularizers.channels.coupling import RULES
-from regularizers.channels.coupling.rule import Rule
-from regularizers.channels.exactness import CONSUMERS, ZEROS, all_of, any_of
-from regularizers.channels.flow import FLOW, Destinations
-from regularizers.channels.inference import Step
-from regularizers.channels.jaxprs import RUNS_JAXPRS, Primitive
-from regularizers.channels.terms import Solver, atoms
+from regularizers.errors import InputError
+from regularizers.primitives.coupling import Rule
+from regularizers.primitives.jaxprs import RUNS_JAXPRS, Primitive
+from regularizers.primitives.record import Factors, Price, Record, again
+from regularizers.primitives.step import Operation
+from regularizers.primitives.table import RECORDS
+from regularizers.primitives.zero import all_of, any_of, nothing
 
-_ZEROS = {"all": all_of, "any": any_of}
+_ZEROS = {"all": all_of, "any": any_of, None: nothing}
 
 
 def couples(
-    primitive: Primitive, *, zeros: Literal["all", "any"] | None = None
+    primitive: Primitive,
+    *,
+    zeros: Literal["all", "any"] | None = None,
+    price: Callable[[Operation], Factors] | None = None,
 ) -> Callable[[Rule], Rule]:
     """Registers how a primitive of your own couples the widths of its operands and results.
 
@@ -25,7 +28,7 @@ def couples(
     one per axis. `solver.unify(a, b)` makes two axes the same width, `solver.fresh(n)` is a new
     width, `solver.pin(term, reason)` and `solver.fixed(n, reason)` say that one may not change;
     `eqn.params` holds the parameters and `eqn.outvars[0].aval.shape` the seed's shape.
-    `regularizers.channels.coupling` has a rule for each of JAX's own to learn from. If parameters
+    `regularizers/primitives/` has a record for each of JAX's own to learn from. If parameters
     hold sizes, tell `morph.emits` how they change.
 
     Args:
@@ -33,6 +36,9 @@ def couples(
         zeros: where results are zero: `"all"`, where all operands are (a sum), `"any"`, where one
             operand is (a product), or None, nowhere. Without it every group that meets the
             primitive is reported as inexact if it depends on a zero behind it.
+        price: of a product or its like: the axes whose sizes, multiplied, are its multiply-adds,
+            from `operation.lhs`, `.rhs`, `.out` and `.params`. A product without a price is named
+            where costs are shown.
 
     Returns:
         A decorator that returns the rule as it is.
@@ -47,35 +53,22 @@ def couples(
         ... def swish(solver, eqn, x):
         ...     return [x]  # elementwise: the axes of the result are the operand's
     """
-    if primitive in RULES or primitive in RUNS_JAXPRS:
-        raise ValueError(
+    if primitive in RECORDS or primitive in RUNS_JAXPRS:
+        raise InputError(
             f"{primitive.name} has a rule already; a rule is registered once, for a primitive of "
             "your own."
         )
     if zeros not in (None, "all", "any"):
-        raise ValueError(f"zeros must be 'all', 'any' or None, found {zeros!r}")
+        raise InputError(f"zeros must be 'all', 'any' or None, found {zeros!r}")
 
     def register(rule: Rule) -> Rule:
-        RULES[primitive] = rule
-        FLOW[primitive] = _by_terms
-        CONSUMERS.add(primitive)
-        if zeros:
-            ZEROS[primitive] = _ZEROS[zeros]
+        RECORDS[primitive] = Record(
+            couple=rule,
+            zero=_ZEROS[zeros],
+            price=None if price is None else Price(factors=price),
+            emission=again,
+            sums=True,
+        )
         return rule
 
     return register
-
-
-def _by_terms(step: Step) -> Destinations:
-    """An operand's axis is found on every axis of the result that has a width of it.
-
-    The rule is asked again, on new widths: those of the step may have been tied by other steps.
-    """
-    solver = Solver()
-    operands = [tuple(solver.fresh(term.size) for term in axes) for axes in step.operands]
-    results = RULES[step.primitive](solver, step.eqn, *operands)
-    widths = [frozenset(atoms(term)) for term in results[0]] if results else []
-    return [
-        [tuple(j for j, own in enumerate(widths) if own & set(atoms(term))) for term in axes]
-        for axes in operands
-    ]

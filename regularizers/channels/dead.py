@@ -10,93 +10,30 @@ adds it. Anything else dies with the rows of the kernel that takes it in, which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, TypeAlias
 
-import jax
-import numpy as np
-
-from regularizers.channels import control, jaxprs
-from regularizers.channels.coupling import contraction, elementwise
-from regularizers.channels.exactness import (
-    CONSUMERS,
-    EVERYTHING,
-    Broken,
-    Exactness,
-    Groups,
-    not_zero,
+from regularizers.channels import control
+from regularizers.channels.biases import Pending, Use, bias_use
+from regularizers.channels.exactness import Exactness, Groups, not_zero
+from regularizers.channels.slices import (
+    BROKEN,
+    DOMAIN,
+    UNKNOWN,
+    Alike,
+    Known,
+    Pair,
+    constant,
+    numbers,
+    slice_of,
 )
-from regularizers.channels.flow import Destinations, destinations
-from regularizers.channels.inference import Body, Step
-from regularizers.channels.jaxprs import JaxprEqn, Literal, Var
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.terms import Atom, Source, Sum, Term, atoms, resolve
-
-
-class Alike(Enum):
-    """What a dead slice is where it is no number."""
-
-    ALIKE = "alike"  # all are the same; what, depends on the inputs
-    BROKEN = "broken"  # not finite, e.g. 0/0, or made from what is not
-
-
-ALIKE, BROKEN = Alike.ALIKE, Alike.BROKEN
-Pair: TypeAlias = tuple[int, Atom] | None  # (axis, group); None stands for the whole value
-Slices: TypeAlias = Mapping[Pair, float | Alike]
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a value.
-
-    Attributes:
-        slices: what its dead slices hold.
-        variable: the variable that it is, by position, and whether its axes were moved.
-    """
-
-    slices: Slices = field(default_factory=dict)
-    variable: tuple[int, bool] | None = None
-
-    def at(self, pair: Pair) -> float | Alike | None:
-        """What the slice holds; None if nothing is known."""
-        return self.slices.get(pair, self.slices.get(None))
-
-
-UNKNOWN = Known()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Use:
-    """A kernel that meets dead slices of one number.
-
-    Attributes:
-        group: whose dead channels they are.
-        number: what they hold.
-        kernel: the variable, by position.
-        axis: its axis along which it meets them.
-        bias: the variable that is added to the product.
-        free: the axes of the kernel that are those of the bias, in order.
-    """
-
-    group: Atom
-    number: float
-    kernel: int
-    axis: int
-    bias: int
-    free: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pending:
-    """A product that meets dead slices of one number, until its bias is found."""
-
-    body: Body
-    step: Step
-    group: Atom
-    number: float
-    places: tuple[tuple[int, int], ...]  # (operand, axis)
+from regularizers.primitives import elementwise
+from regularizers.primitives.jaxprs import Literal, Var
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.step import Body, Destinations, Step
+from regularizers.primitives.table import RECORDS
+from regularizers.primitives.terms import Atom, Source, Sum, Term, resolve
+from regularizers.primitives.zero import EVERYTHING, Broken
 
 
 @dataclass
@@ -149,7 +86,7 @@ def find_dead(body: Body, exactness: Exactness, variables: int) -> Dead:
             dead.met.setdefault(output.variable[0], set()).add((id(body), k))
     uses: list[tuple[Use, Pending]] = []
     for pending in dead.pending.values():
-        use = _bias_use(dead.known[id(pending.body)], pending)
+        use = bias_use(dead.known[id(pending.body)], pending)
         if use is None:
             reason = f"{not_zero(pending.step)}, but {pending.number:.6g}, and no bias can take it"
             dead.give_up(pending.group, reason, pending.step.source)
@@ -189,11 +126,11 @@ def _walk(body: Body, inputs: Sequence[Known], dead: Dead) -> list[Known]:
     for v, known in zip(body.jaxpr.invars, inputs, strict=True):
         learn(v, known)
     for v, value in zip(body.jaxpr.constvars, body.consts, strict=True):
-        learn(v, _constant(value))
+        learn(v, constant(value))
     dead.known[id(body)] = env
 
     def read(v: Var | Literal) -> Known:
-        return _constant(v.val) if isinstance(v, Literal) else env[v]
+        return constant(v.val) if isinstance(v, Literal) else env[v]
 
     for step in body.steps:
         facts = [read(v) for v in step.eqn.invars]
@@ -215,75 +152,25 @@ def _run(step: Step, known: list[Known], dead: Dead) -> list[Known]:
     """Through a call or control flow; only numbers pass, since `compact` looks at one body."""
 
     def walk(i: int, inputs: list[Known]) -> list[Known]:
-        return [_numbers(fact) for fact in _walk(step.bodies[i], inputs, dead)]
+        return [numbers(fact) for fact in _walk(step.bodies[i], inputs, dead)]
 
     own_derivative = step.primitive in (p.custom_jvp_call_p, p.custom_vjp_call_p)
     dead.rules += own_derivative  # the derivative would have to add what is lacking, too
-    results = control.run(step.eqn, list(map(_numbers, known)), walk, DOMAIN)
+    results = control.run(step.eqn, list(map(numbers, known)), walk, DOMAIN)
     dead.rules -= own_derivative
     return results
 
 
-def _numbers(known: Known) -> Known:
-    if ALIKE not in known.slices.values():
-        return known
-    numbers = {pair: n for pair, n in known.slices.items() if n is not ALIKE}
-    return Known(numbers, known.variable)
-
-
-def _join(a: Known, b: Known) -> Known:
-    both = {pair: n for pair, n in a.slices.items() if n is BROKEN or b.at(pair) == n}
-    both |= {pair: n for pair, n in b.slices.items() if n is BROKEN}
-    variable = a.variable if a.variable == b.variable else None
-    same = both == a.slices and variable == a.variable
-    return a if same else Known(both, variable)
-
-
-def _shift(known: Known, by: int) -> Known:
-    return Known({
-        None if pair is None else (pair[0] + by, pair[1]): n
-        for pair, n in known.slices.items()
-        if pair is None or pair[0] + by >= 0
-    })  # fmt: skip
-
-
-def _stack(known: Known, length: int) -> Known:
-    del length
-    return _shift(known, 1)
-
-
-DOMAIN: control.Domain[Known] = control.Domain(
-    join=_join, entry=lambda known: _shift(known, -1), stack=_stack
-)
-
 # What keeps a variable what it is, but for its type and axes of size 1.
 _RENAMED = frozenset({p.broadcast_in_dim_p, p.convert_element_type_p, p.reshape_p})
-# Through these, `compact` can follow one dead slice.
-MOVED = frozenset({p.broadcast_in_dim_p, p.squeeze_p, p.transpose_p})
-# A slice of one number stays one, wherever its entries go.
-REARRANGED = MOVED | frozenset({
-    p.dynamic_slice_p, p.reduce_max_p, p.reduce_min_p, p.reshape_p, p.rev_p, p.slice_p,
-    jaxprs.split_p, jaxprs.tile_p, jaxprs.unstack_p,
-})  # fmt: skip
-
-
-def _constant(value: Any) -> Known:
-    """A scalar is a number; of larger constants nothing is known, but for zeros."""
-    kind = getattr(value, "dtype", None) or np.asarray(value).dtype
-    if isinstance(value, jax.core.Tracer) or not jax.numpy.issubdtype(kind, np.number):
-        return UNKNOWN
-    array = np.asarray(value)
-    if array.size and np.all(array == array.flat[0]) and np.isreal(array.flat[0]):
-        return Known({None: float(array.flat[0].real)})
-    return UNKNOWN
 
 
 def _step(body: Body, step: Step, known: list[Known], dead: Dead) -> list[Known]:
-    to = destinations(step)
-    if to is None:
+    record, to = RECORDS.get(step.primitive), step.to
+    if record is None or to is None:
         return [UNKNOWN] * len(step.results)
     before = [dead.groups.on(axes) for axes in step.operands]
-    if step.primitive in CONSUMERS:
+    if record.sums:
         _note(body, step, before, to, known, dead)
     variable = next((fact.variable for fact in known if fact.variable is not None), None)
     renamed = step.primitive in _RENAMED and variable is not None
@@ -294,82 +181,13 @@ def _step(body: Body, step: Step, known: list[Known], dead: Dead) -> list[Known]
         pairs: list[Pair] = [None, *((k, g) for k, groups in enumerate(after) for g in groups)]
         slices = {}
         for pair in pairs:
-            value = _slice(step, pair, before, to, known)
+            value = slice_of(step, pair, before, to, known)
             if value is not None:
                 slices[pair] = value
         results.append(
             Known(slices, (variable[0], variable[1] or moved) if renamed and variable else None)
         )
     return results
-
-
-def _slice(
-    step: Step,
-    pair: Pair,
-    before: Sequence[Sequence[frozenset[Atom]]],
-    to: Destinations,
-    known: Sequence[Known],
-) -> float | Alike | None:
-    """What the result's slice holds."""
-    carried: list[float | Alike | None] = []  # by the operands that carry the group there
-    values: list[float | Alike | None] = []
-    for groups, targets, fact in zip(before, to, known, strict=True):
-        own = [k for k, on in enumerate(groups) if pair and pair[1] in on and pair[0] in targets[k]]
-        if own and pair:
-            value = next((v for k in own if (v := fact.at((k, pair[1]))) is not None), None)
-            carried.append(value)
-        else:
-            whole = fact.slices.get(None)
-            value = None if whole is ALIKE else whole
-        values.append(value)
-    if BROKEN in values:
-        return BROKEN
-    if step.primitive in elementwise.RULES:
-        return _elementwise(step.eqn, carried, values, pair)
-    if step.primitive in REARRANGED:
-        value = values[0]
-        if value is ALIKE and step.primitive not in MOVED:
-            return None  # alike still, but more than `compact` follows
-        if value is None and pair and not carried and step.primitive is p.broadcast_in_dim_p:
-            return ALIKE  # repeated for all channels
-        return value
-    return None
-
-
-def _elementwise(
-    eqn: JaxprEqn,
-    carried: Sequence[float | Alike | None],
-    values: Sequence[float | Alike | None],
-    pair: Pair,
-) -> float | Alike | None:
-    if eqn.primitive in elementwise.ANY_ZERO_TO_ZERO and 0.0 in values:
-        return 0.0
-    if eqn.primitive is p.select_n_p and len(set(values[1:])) == 1 and values[1] is not ALIKE:
-        return values[1]
-    if eqn.primitive in (p.div_p, p.rem_p) and values[1] == 0.0:
-        return BROKEN
-    if eqn.primitive is p.pow_p and values[0] == 0.0 and not isinstance(values[1], float):
-        return BROKEN
-    if all(isinstance(value, float) for value in values):
-        number = _evaluate(eqn, [value for value in values if isinstance(value, float)])
-        return BROKEN if pair and number is not None and not np.isfinite(number) else number
-    if pair is None or None in carried or not carried:
-        return None
-    return ALIKE
-
-
-def _evaluate(eqn: JaxprEqn, numbers: Sequence[float]) -> float | None:
-    """The primitive on scalars."""
-    try:
-        with jax.ensure_compile_time_eval():
-            scalars = [
-                jax.numpy.asarray(n, jaxprs.dtype_of(v))
-                for n, v in zip(numbers, eqn.invars, strict=True)
-            ]
-            (result,) = jaxprs.rebind(eqn, scalars)
-            return float(result)
-    except (TypeError, ValueError, OverflowError):  # keys, complex numbers, layouts
-        return None
 
 
 def _note(
@@ -404,7 +222,7 @@ def _note(
             if len({axis for axis, _ in lacking}) > 1:  # dead channels of both would be left out
                 for _, other in lacking:
                     dead.give_up(other, not_zero(step), step.source)
-        elif step.primitive not in contraction.RULES:
+        elif not RECORDS[step.primitive].contracts:
             dead.give_up(group, not_zero(step), step.source)
         elif len(places) == 2 and operands == {0, 1} and isinstance(first, float):
             dead.pending[id(step), group] = Pending(
@@ -442,56 +260,3 @@ def _is_simple(term: Term) -> bool:
     term = resolve(term)
     parts = term.parts if isinstance(term, Sum) else (term,)
     return all(isinstance(part, Atom) for part in parts) and len(set(parts)) == len(parts)
-
-
-def _bias_use(env: Mapping[Var, Known], pending: Pending) -> Use | None:
-    """The kernel and the bias that can take what the dead slices add, if there are."""
-    step, places = pending.step, dict(pending.places)
-    kernel = env_at(env, step.eqn.invars[1]).variable
-    free = _free_axes(step)
-    if free is None or kernel is None or kernel[1] or len(pending.places) != 2 or 1 not in places:
-        return None
-    users = [s for s in pending.body.steps if step.eqn.outvars[0] in s.eqn.invars]
-    if len(users) != 1 or step.eqn.outvars[0] in pending.body.jaxpr.outvars:
-        return None
-    (add,) = users
-    if add.primitive not in (p.add_p, p.add_jaxvals_p):
-        return None
-    other = 1 - add.eqn.invars.index(step.eqn.outvars[0])
-    bias = env_at(env, add.eqn.invars[other]).variable
-    own = [_identity(t) for t in add.operands[other] if t.size != 1]
-    if bias is None or own != [_identity(step.operands[1][k]) for k in free]:
-        return None
-    return Use(
-        group=pending.group,
-        number=pending.number,
-        kernel=kernel[0],
-        axis=places[1],
-        bias=bias[0],
-        free=tuple(free),
-    )
-
-
-def env_at(env: Mapping[Var, Known], v: Var | Literal) -> Known:
-    """What is known of an operand."""
-    return UNKNOWN if isinstance(v, Literal) else env[v]
-
-
-def _identity(term: Term) -> tuple[int, ...]:
-    return tuple(map(id, atoms(term)))
-
-
-def _free_axes(step: Step) -> list[int] | None:
-    """The axes of the right operand that are axes of the result; None where entries differ.
-
-    With padding, the entries at the border meet fewer dead slices than the others.
-    """
-    params = step.eqn.params
-    if step.primitive is p.dot_general_p:
-        (_, summed), (_, batch) = params["dimension_numbers"]
-        return None if batch else [k for k in range(len(step.operands[1])) if k not in summed]
-    if step.primitive is not p.conv_general_dilated_p or params["feature_group_count"] != 1:
-        return None
-    if any(map(any, params["padding"])) or set(params["lhs_dilation"]) - {1}:
-        return None
-    return [params["dimension_numbers"].rhs_spec[0]]

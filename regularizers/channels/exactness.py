@@ -9,51 +9,27 @@ finite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from regularizers.channels import control, jaxprs
-from regularizers.channels.coupling import contraction, elementwise, indexing, reduction
-from regularizers.channels.flow import Destinations, destinations
-from regularizers.channels.inference import Body, Step
-from regularizers.channels.jaxprs import JaxprEqn, Literal, Primitive, Var
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.terms import Atom, Axes, Source, Term, atoms, find
-
-Pair: TypeAlias = tuple[int, Atom]  # (axis, group)
-
-
-@dataclass(frozen=True)
-class Broken:
-    """The dead slices along an axis are not finite: 1/0, or made from it. Zero does not mend it."""
-
-    pair: Pair
-
-
-# The pairs whose dead slices are zero, and the `Broken` ones.
-Zeros: TypeAlias = frozenset[Pair | Broken]
-
-
-class Everything(frozenset[Pair | Broken]):
-    """The zeros of a value that is zero everywhere: it contains any pair."""
-
-    def __contains__(self, item: object) -> bool:
-        return True
-
-
-class Signed(frozenset[Pair | Broken]):
-    """The zeros of a constant of one sign: none that are known. Compare by identity."""
-
-
-EVERYTHING = Everything()
-NOTHING: Zeros = frozenset()
-NOT_BELOW = Signed()  # a constant >= 0
-NOT_ABOVE = Signed()  # a constant <= 0
+from regularizers.channels import control
+from regularizers.primitives import elementwise
+from regularizers.primitives.jaxprs import Literal, Var
+from regularizers.primitives.record import Record
+from regularizers.primitives.step import Body, Destinations, Step
+from regularizers.primitives.table import RECORDS
+from regularizers.primitives.terms import Atom, Axes, Source, Term, atoms, find
+from regularizers.primitives.zero import (
+    EVERYTHING,
+    NOTHING,
+    Broken,
+    Meeting,
+    Pair,
+    Signed,
+    Zeros,
+    constant,
+    nothing,
+)
 
 
 class Groups(frozenset[Atom]):
@@ -104,11 +80,11 @@ def find_inexact(body: Body, groups: Collection[Atom], zeroed: Sequence[Zeros]) 
 def _walk(body: Body, inputs: Sequence[Zeros], state: Exactness) -> list[Zeros]:
     env: dict[Var, Zeros] = dict(zip(body.jaxpr.invars, inputs, strict=True))
     for v, value in zip(body.jaxpr.constvars, body.consts, strict=True):
-        env[v] = _constant(value)
+        env[v] = constant(value)
     state.zeros[id(body)] = env
 
     def read(v: Var | Literal) -> Zeros:
-        return _constant(v.val) if isinstance(v, Literal) else env[v]
+        return constant(v.val) if isinstance(v, Literal) else env[v]
 
     for step in body.steps:
         zeros = [read(v) for v in step.eqn.invars]
@@ -180,22 +156,21 @@ DOMAIN: control.Domain[Zeros] = control.Domain(join=_join, entry=_entry, stack=_
 
 def _step(step: Step, zeros: Sequence[Zeros], state: Exactness) -> list[Zeros]:
     """The zeros of every result; notes each group that is consumed where it is not zero."""
-    to = destinations(step)
-    if to is None:
+    record, to = RECORDS.get(step.primitive), step.to
+    if record is None or to is None:
         return [NOTHING] * len(step.results)
     before = [state.groups.on(axes) for axes in step.operands]
-    if step.primitive in CONSUMERS:
+    if record.sums:
         _note_consumed(step, before, to, zeros, state)
-    rule = ZEROS.get(step.primitive, nothing)
     return [
-        _result(rule, _arrive(step.eqn, before, to, zeros, state.groups.on(r)))
+        _result(record, _arrive(step, before, zeros, state.groups.on(r), record.keeps_sign))
         for r in step.results
     ]
 
 
-def _result(rule: ZeroRule, m: Meeting) -> Zeros:
-    """What a rule says, less what is not finite."""
-    zeros, bad = rule(m), m.broken | POLES.get(m.eqn.primitive, _no_pole)(m)
+def _result(record: Record, m: Meeting) -> Zeros:
+    """What its record says, less what is not finite."""
+    zeros, bad = (record.zero or nothing)(m), m.broken | record.pole(m)
     if not bad:
         return zeros
     if zeros is EVERYTHING or isinstance(zeros, Signed):
@@ -234,17 +209,17 @@ def not_zero(step: Step) -> str:
 
 
 def _arrive(
-    eqn: JaxprEqn,
+    step: Step,
     before: Sequence[Sequence[frozenset[Atom]]],
-    to: Destinations,
     zeros: Sequence[Zeros],
     after: Sequence[frozenset[Atom]],
+    keeps_sign: bool,
 ) -> Meeting:
     """What the operands bring to the axes of one result."""
     carried: list[Zeros] = []
     moved: list[Zeros] = []
     bad: set[Pair] = set()
-    for groups_of, targets, zero in zip(before, to, zeros, strict=True):
+    for groups_of, targets, zero in zip(before, step.to or (), zeros, strict=True):
         arrived: dict[tuple[int, Atom], bool] = {}
         for k, groups in enumerate(groups_of):
             for j in targets[k]:
@@ -254,250 +229,7 @@ def _arrive(
                         bad.add((j, group))
         carried.append(frozenset(arrived))
         kept = frozenset(pair for pair, is_zero in arrived.items() if is_zero)
-        whole = zero is EVERYTHING or (isinstance(zero, Signed) and eqn.primitive in READS_SIGN)
+        whole = zero is EVERYTHING or (isinstance(zero, Signed) and keeps_sign)
         moved.append(zero if whole else kept)
     pairs = frozenset((j, group) for j, groups in enumerate(after) for group in groups)
-    return Meeting(eqn=eqn, zeros=moved, carried=carried, pairs=pairs, broken=frozenset(bad))
-
-
-def _constant(value: Any) -> Zeros:
-    """What is known of a constant; nothing of random keys, truth values and traced values."""
-    kind = getattr(value, "dtype", None) or np.asarray(value).dtype
-    if isinstance(value, jax.core.Tracer) or not jnp.issubdtype(kind, np.number):
-        return NOTHING
-    array = np.asarray(value)
-    if not np.any(array):
-        return EVERYTHING
-    if jnp.issubdtype(kind, np.complexfloating):
-        return NOTHING
-    return NOT_BELOW if np.all(array >= 0) else NOT_ABOVE if np.all(array <= 0) else NOTHING
-
-
-@dataclass(frozen=True, kw_only=True)
-class Meeting:
-    """One equation seen from the axes of one result."""
-
-    eqn: JaxprEqn
-    zeros: list[Zeros]  # per operand, what is zero in it
-    carried: list[Zeros]  # per operand, what it carries at all
-    pairs: frozenset[Pair]  # all that the result carries
-    broken: frozenset[Pair]  # where an operand is not finite
-
-
-ZeroRule: TypeAlias = Callable[[Meeting], Zeros]
-
-
-def nothing(m: Meeting) -> Zeros:
-    """Nothing is known of the result."""
-    del m
-    return NOTHING
-
-
-def all_of(m: Meeting) -> Zeros:
-    """f(0, .., 0) = 0: every operand must be zero."""
-    if all(zero is EVERYTHING for zero in m.zeros):
-        return EVERYTHING
-    return frozenset(pair for pair in m.pairs if all(pair in zero for zero in m.zeros))
-
-
-def any_of(m: Meeting) -> Zeros:
-    """A product: one operand that is zero is enough."""
-    if any(zero is EVERYTHING for zero in m.zeros):
-        return EVERYTHING
-    return frozenset(pair for zero in m.zeros for pair in zero)
-
-
-def first(m: Meeting) -> Zeros:
-    """Only the first operand's values appear in the result."""
-    return m.zeros[0]
-
-
-def ratio(m: Meeting) -> Zeros:
-    """0/y = 0, but 0/0 never counts as zero."""
-    top, bottom = m.zeros
-    if bottom is EVERYTHING:
-        return NOTHING
-    return top if top is EVERYTHING else top - bottom
-
-
-def power(m: Meeting) -> Zeros:
-    """0^y = 0 for y > 0."""
-    return m.zeros[0] if m.eqn.params["y"] > 0 else NOTHING
-
-
-def select(m: Meeting) -> Zeros:
-    """Whatever the predicate, all cases must be zero."""
-    cases = m.zeros[1:]
-    if all(zero is EVERYTHING for zero in cases):
-        return EVERYTHING
-    return frozenset(pair for pair in m.pairs if all(pair in zero for zero in cases))
-
-
-def largest(m: Meeting) -> Zeros:
-    """max(0, y) = 0 where y <= 0, which is known of constants only."""
-    return _unmoved(m, NOT_ABOVE)
-
-
-def smallest(m: Meeting) -> Zeros:
-    """min(0, y) = 0 where y >= 0, which is known of constants only."""
-    return _unmoved(m, NOT_BELOW)
-
-
-def _unmoved(m: Meeting, harmless: Signed) -> Zeros:
-    zeros = [zero for zero in m.zeros if zero is not harmless]
-    if not zeros:
-        return NOTHING
-    if all(zero is EVERYTHING for zero in zeros):
-        return EVERYTHING
-    return frozenset(pair for pair in m.pairs if all(pair in zero for zero in zeros))
-
-
-def clamp(m: Meeting) -> Zeros:
-    """clamp(low, 0, high) = 0 where low <= 0 <= high, which is known of constants only."""
-    low, x, high = m.zeros
-    below = low is EVERYTHING or low is NOT_ABOVE
-    known = below and (high is EVERYTHING or high is NOT_BELOW)
-    return x if known and not isinstance(x, Signed) else NOTHING
-
-
-def convert(m: Meeting) -> Zeros:
-    """Zero stays zero; a sign stays unless the new type has none."""
-    unsigned = jnp.issubdtype(m.eqn.params["new_dtype"], np.unsignedinteger)
-    return NOTHING if unsigned and isinstance(m.zeros[0], Signed) else m.zeros[0]
-
-
-def joined(m: Meeting) -> Zeros:
-    """A concatenation: zero on a group where every operand that carries it is."""
-    if all(zero is EVERYTHING for zero in m.zeros):
-        return EVERYTHING
-    operands = list(zip(m.zeros, m.carried, strict=True))
-    return frozenset(
-        pair for pair in m.pairs if all(pair in zero for zero, has in operands if pair in has)
-    )
-
-
-def looked_up(m: Meeting) -> Zeros:
-    """What is read out of bounds is filled; a fill of NaN falls under "values are finite"."""
-    fill = m.eqn.params["fill_value"]
-    filled = fill is not None and np.isfinite(fill) and fill != 0
-    return NOTHING if filled else m.zeros[0]
-
-
-def pooled(m: Meeting) -> Zeros:
-    """A window that sees nothing but padding gives infinity."""
-    params = m.eqn.params
-    for size, dilation, padding in zip(
-        params["window_dimensions"], params["window_dilation"], params["padding"], strict=True
-    ):
-        if max(padding) > (size - 1) * dilation:
-            return NOTHING
-    return m.zeros[0]
-
-
-def written(m: Meeting) -> Zeros:
-    """Zero where both the operand and the updates are; the indices decide only where."""
-    which = UPDATES[m.eqn.primitive]
-    operand, updates, carries = m.zeros[0], m.zeros[which], m.carried[which]
-    if updates is EVERYTHING and operand is EVERYTHING:
-        return EVERYTHING
-    return frozenset(
-        pair for pair in m.pairs if pair in operand and (pair in updates or pair not in carries)
-    )
-
-
-def padded(m: Meeting) -> Zeros:
-    """Padding with zero adds zeros; with anything else it may reach dead channels."""
-    if m.zeros[1] is not EVERYTHING:
-        return NOTHING
-    return EVERYTHING if m.zeros[0] is EVERYTHING else m.zeros[0] | (m.pairs - m.carried[0])
-
-
-def _no_pole(m: Meeting) -> frozenset[Pair]:
-    del m
-    return frozenset()
-
-
-def _pole_of(operand: int) -> Callable[[Meeting], frozenset[Pair]]:
-    """Not finite where this operand is zero."""
-
-    def pole(m: Meeting) -> frozenset[Pair]:
-        return frozenset(pair for pair in m.pairs if pair in m.zeros[operand])
-
-    return pole
-
-
-def _negative_power(m: Meeting) -> frozenset[Pair]:
-    return _pole_of(0)(m) if m.eqn.params["y"] < 0 else frozenset()
-
-
-# Where a function of zero is not finite. (0^y is not for y < 0, and of y little is known.)
-POLES: dict[Primitive, Callable[[Meeting], frozenset[Pair]]] = {
-    **dict.fromkeys((p.digamma_p, p.lgamma_p, p.log_p, p.pow_p, p.rsqrt_p), _pole_of(0)),
-    **dict.fromkeys((p.div_p, p.rem_p), _pole_of(1)),
-    p.integer_pow_p: _negative_power,
-}
-
-# The sign of a constant reaches these rules; in all others it is forgotten.
-READS_SIGN: frozenset[Primitive] = frozenset({
-    p.broadcast_in_dim_p, jaxprs.clamp_p, p.convert_element_type_p, p.max_p, p.min_p,
-})  # fmt: skip
-
-# Which operand a writing primitive writes.
-UPDATES: dict[Primitive, int] = {
-    **dict.fromkeys(indexing.SCATTERS, 2),
-    p.dynamic_update_slice_p: 1,
-}
-
-# Where a group that has no destination is summed away.
-CONSUMERS: set[Primitive] = {
-    *contraction.RULES, *reduction.REDUCTIONS, p.scatter_add_p, jaxprs.scatter_sub_p,
-}  # fmt: skip
-
-ZEROS: dict[Primitive, ZeroRule] = {
-    **dict.fromkeys(elementwise.ZERO_TO_ZERO, first),
-    **dict.fromkeys(elementwise.ZEROS_TO_ZERO, all_of),
-    **dict.fromkeys(elementwise.ANY_ZERO_TO_ZERO, any_of),
-    **dict.fromkeys(elementwise.NUMERATOR, first),
-    p.div_p: ratio,
-    p.rem_p: ratio,
-    p.max_p: largest,
-    p.min_p: smallest,
-    p.convert_element_type_p: convert,
-    p.integer_pow_p: power,
-    p.select_n_p: select,
-    jaxprs.clamp_p: clamp,
-    p.dot_general_p: any_of,
-    p.conv_general_dilated_p: any_of,
-    p.concatenate_p: joined,
-    p.pad_p: padded,
-    p.gather_p: looked_up,
-    **dict.fromkeys(UPDATES, written),
-    p.scatter_mul_p: first,
-    jaxprs.ragged_dot_general_p: any_of,
-    jaxprs.stack_p: joined,
-    p.fft_p: first,
-    p.select_and_scatter_add_p: first,
-    p.reduce_window_max_p: pooled,
-    p.reduce_window_min_p: pooled,
-    **dict.fromkeys(
-        (
-            p.bitcast_convert_type_p,
-            p.broadcast_in_dim_p,
-            p.cumsum_p,
-            p.dynamic_slice_p,
-            p.reduce_max_p,
-            p.reduce_min_p,
-            p.reduce_sum_p,
-            p.reduce_window_sum_p,
-            p.reshape_p,
-            p.rev_p,
-            p.slice_p,
-            p.squeeze_p,
-            p.transpose_p,
-            jaxprs.split_p,
-            jaxprs.tile_p,
-            jaxprs.unstack_p,
-        ),
-        first,
-    ),
-}
+    return Meeting(eqn=step.eqn, zeros=moved, carried=carried, pairs=pairs, broken=frozenset(bad))

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from regularizers.channels import jaxprs
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import Jaxpr, JaxprEqn, Literal, Primitive, Var, shape_of
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import Jaxpr, JaxprEqn, Literal, Primitive, Var, shape_of
+from regularizers.primitives.jaxprs import primitives as p
 
 IN_PLACE = frozenset({p.call_p, p.closed_call_p, p.jit_p, p.remat_p})
 
@@ -141,6 +141,11 @@ def _reshaped(eqn: JaxprEqn, axes: tuple[int, ...] | None) -> tuple[int, ...] | 
     return tuple(after[before.index(k)] for k in axes)
 
 
+def _reordered(eqn: JaxprEqn, axes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """A reshape, which may transpose first: then nobody follows."""
+    return None if eqn.params["dimensions"] else _reshaped(eqn, axes)
+
+
 def _broadcast(eqn: JaxprEqn, axes: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return None if axes is None else tuple(eqn.params["broadcast_dimensions"][k] for k in axes)
 
@@ -155,7 +160,7 @@ PLACES: Mapping[Primitive, Callable[..., tuple[int, ...] | None]] = {
     p.broadcast_in_dim_p: _broadcast,
     p.convert_element_type_p: _same,
     p.copy_p: _same,
-    p.reshape_p: _reshaped,
+    p.reshape_p: _reordered,
     p.squeeze_p: _reshaped,
     jaxprs.copy_p: _same,
 }

@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regularizers.channels import axes as ax
-from regularizers.channels import jaxprs
 from regularizers.channels.blocks import Block, find_blocks
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.inference import Body
-from regularizers.channels.parts import Group, Operation, PinGroup, PinnedAxis, Variable, layer_name
-from regularizers.channels.terms import Atom, Axes, Pin, atoms
+from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name
 from regularizers.channels.zeroed import inexact_reasons
+from regularizers.errors import InputError
 from regularizers.messages import near
+from regularizers.primitives import axes as ax
+from regularizers.primitives import jaxprs
+from regularizers.primitives.step import Body, Operation
+from regularizers.primitives.terms import Atom, Axes, Pin, atoms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class ChannelGraph:
         variables: every leaf of the variables, by path, in the order of the tree.
         operations: its products and convolutions, in the order of the function.
         unknown: primitives without a rule, with the user's source line of the first use.
+        uncounted: the work without a price that no cost counts: (name scope, primitive).
         body: all equations with the terms of their operands and results; for further analyses.
         operation_steps: for each of `operations`, the `id` of its step in `body`.
     """
@@ -39,6 +41,7 @@ class ChannelGraph:
     variables: Mapping[str, Variable]
     operations: tuple[Operation, ...]
     unknown: Mapping[str, str]
+    uncounted: tuple[tuple[str, str], ...]
     body: Body = field(repr=False)
     operation_steps: tuple[int, ...] = field(repr=False)
     _terms: tuple[Axes, ...] = field(repr=False)
@@ -200,7 +203,7 @@ class ChannelGraph:
                 raise KeyError(f"no channel group {name!r}{near(name, self.groups)}")
             mask = np.array(given)
             if mask.dtype != bool or mask.shape != flags[name].shape:
-                raise ValueError(
+                raise InputError(
                     f"group {name!r} has {self.groups[name].width} channels: alive must be "
                     f"bool[{self.groups[name].width}], found {mask.dtype}{list(mask.shape)}"
                 )
@@ -219,7 +222,7 @@ class ChannelGraph:
                 raise KeyError(f"no block {name!r}{near(name, self.blocks)}")
             rivals = self.blocks[name].rivals
             if rivals and names.issuperset(rivals):
-                raise ValueError(
+                raise InputError(
                     f"cannot remove {', '.join(map(repr, rivals))}: nothing would be left of what "
                     "they are concatenated to; keep one of them."
                 )
@@ -275,19 +278,19 @@ def check_fit(
     """Raises a ValueError that names the first leaf that is missing, extra or misshapen."""
     for path, leaf in zip(paths, leaves, strict=True):
         if path not in expected:
-            raise ValueError(
+            raise InputError(
                 f"the variables do not fit the graph: {path!r} was not among those that were "
                 f"traced{near(path, expected)}. Trace the graph with these variables."
             )
         if tuple(np.shape(leaf)) != expected[path]:
-            raise ValueError(
+            raise InputError(
                 f"the variables do not fit the graph: {path!r} was traced with shape "
                 f"{list(expected[path])}, found {list(np.shape(leaf))}."
             )
     found = set(paths)
     missing = [path for path in expected if path not in found]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"the variables do not fit the graph: {missing[0]!r} is missing "
             f"({len(missing)} of {len(expected)} leaves are)."
         )

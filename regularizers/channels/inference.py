@@ -8,51 +8,27 @@ costs, resizing) walk this; none of them looks at a jaxpr again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from regularizers.channels import control, jaxprs
-from regularizers.channels.coupling import RULES
-from regularizers.channels.coupling.rule import Rule, pin_everything
-from regularizers.channels.jaxprs import JaxprEqn, Literal, Primitive, Var
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.terms import Atom, Axes, Solver, Source
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """One equation with the terms of its operands and results."""
-
-    eqn: JaxprEqn
-    operands: tuple[Axes, ...]
-    results: tuple[Axes, ...]
-    source: Source  # of the equation and of the calls around it
-    bodies: tuple[Body, ...] = ()  # of a call or control flow: the jaxprs that it runs
-
-    @property
-    def primitive(self) -> Primitive:
-        """The primitive; the key of every table of rules."""
-        return self.eqn.primitive
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Body:
-    """A jaxpr with the terms of its inputs, constants and outputs, and its live equations."""
-
-    jaxpr: jaxprs.Jaxpr
-    consts: tuple[Any, ...]
-    inputs: tuple[Axes, ...]
-    const_axes: tuple[Axes, ...]
-    outputs: tuple[Axes, ...]
-    steps: tuple[Step, ...]
+from regularizers.channels import control
+from regularizers.primitives import jaxprs
+from regularizers.primitives.coupling import pin_everything
+from regularizers.primitives.flow import implied
+from regularizers.primitives.jaxprs import JaxprEqn, Literal, Primitive, Var
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.record import Record
+from regularizers.primitives.step import Body, Step
+from regularizers.primitives.table import RECORDS
+from regularizers.primitives.terms import Atom, Axes, Solver, Source
 
 
 @dataclass(kw_only=True)
 class Inference:
-    """A solver, the rules it runs, and the primitives it met that have none."""
+    """A solver, the records it reads, and the primitives it met that have none."""
 
     solver: Solver = field(default_factory=Solver)
-    rules: Mapping[Primitive, Rule] = field(default_factory=lambda: RULES)
+    records: Mapping[Primitive, Record] = field(default_factory=lambda: RECORDS)
     unknown: dict[Primitive, Source] = field(default_factory=dict)  # where it was first met
     calls: tuple[Any, ...] = ()  # the source infos of the calls around what is being inferred
 
@@ -87,21 +63,29 @@ class Inference:
     def _step(self, eqn: JaxprEqn, operands: tuple[Axes, ...]) -> Step:
         source = self.solver.source = (eqn.source_info, *self.calls)
         bodies: tuple[Body, ...] = ()
+        record = self.records.get(eqn.primitive)
+        misread = record.misread(eqn) if record else ""
         if eqn.primitive in jaxprs.RUNS_JAXPRS:
             results, bodies = self._run(eqn, operands, source)
-        elif eqn.primitive in self.rules:
-            results = list(self.rules[eqn.primitive](self.solver, eqn, *operands))
-        else:
+        elif record is None:
             self.unknown.setdefault(eqn.primitive, source)
             reason = f"touched by {eqn.primitive.name}, for which there is no rule"
             results = pin_everything(self.solver, eqn, *operands, reason=reason)
-        return Step(
+        elif misread:
+            reason = f"touched by {eqn.primitive.name} with {misread}, which its rule does not read"
+            results = pin_everything(self.solver, eqn, *operands, reason=reason)
+        else:
+            results = list(record.couple(self.solver, eqn, *operands))
+        step = Step(
             eqn=eqn,
             operands=operands,
             results=tuple(map(tuple, results)),
             source=source,
             bodies=bodies,
         )
+        if record is None or misread or bodies:
+            return step
+        return replace(step, to=record.flow(step) if record.flow else implied(record, eqn))
 
     def _run(
         self, eqn: JaxprEqn, operands: Sequence[Axes], source: Any
@@ -152,7 +136,7 @@ class Inference:
 def trips(step: Step) -> int:
     """How often a step runs its jaxprs; a `while` counts once, since nobody knows."""
     if step.primitive is p.scan_p:
-        return int(step.eqn.params["length"])
+        return jaxprs.scan_of(step.eqn).length
     if step.primitive is jaxprs.shard_map_p:
-        return int(step.eqn.params["mesh"].size)
+        return int(jaxprs.shard_map_of(step.eqn).mesh.size)
     return 1

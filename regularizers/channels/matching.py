@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterator, Sequence
 
+from regularizers.errors import InputError
 from regularizers.messages import near
 
 
@@ -30,7 +31,7 @@ def matching(patterns: str | Sequence[str], paths: Sequence[str], what: str) -> 
         matches = {i for i, path in enumerate(paths) if _matches(path, pattern)}
         if not matches:
             known = dict.fromkeys(name for path in paths for name in _names(path))
-            raise ValueError(
+            raise InputError(
                 f"{what}={pattern!r} matches no layer or variable{near(pattern, known)}"
             )
         found |= matches

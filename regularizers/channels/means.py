@@ -16,11 +16,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from regularizers.channels import control
-from regularizers.channels.coupling import elementwise
-from regularizers.channels.inference import Body, Step
-from regularizers.channels.jaxprs import Literal, Primitive, Var, copy_p
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.terms import Axes
+from regularizers.primitives import elementwise
+from regularizers.primitives.jaxprs import Literal, Primitive, Var, copy_p
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.step import Body, Step
+from regularizers.primitives.terms import Axes
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from regularizers.channels import jaxprs
-from regularizers.channels.axes import Axis
+from regularizers.primitives.axes import Axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,28 +96,6 @@ class PinGroup:
     reason: str
     source: str
     axes: tuple[PinnedAxis, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """One matrix product or convolution: what the costs count.
-
-    Attributes:
-        kernel: the path of the kernel variable; empty for a product of activations.
-        count: how often one call runs it: the length of the scans around it (a `while` counts
-            once), and once on every device of a `shard_map`.
-        branches: the (`cond`, branch) pairs that it stands in, of which one runs.
-    """
-
-    primitive: jaxprs.Primitive
-    layer: str
-    kernel: str
-    lhs: tuple[Axis, ...]
-    rhs: tuple[Axis, ...]
-    out: tuple[Axis, ...]
-    params: Mapping[str, Any] = field(repr=False)
-    count: int = 1
-    branches: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
 
 def layer_name(path: str) -> str:

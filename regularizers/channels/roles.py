@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from regularizers.channels import control
-from regularizers.channels.coupling import contraction, elementwise, reduction
-from regularizers.channels.flow import Destinations, destinations
-from regularizers.channels.inference import Body, Step
-from regularizers.channels.jaxprs import Literal, Var, ragged_dot_general_p
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.primitives import elementwise, reduction
+from regularizers.primitives.jaxprs import Literal, Var, ragged_dot_general_p
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.step import Body, Destinations, Step
+from regularizers.primitives.table import RECORDS
 
 Source: TypeAlias = tuple[int, int]  # (variable, axis of it)
 Sources: TypeAlias = tuple[frozenset[Source], ...]  # for each axis of a value
@@ -141,12 +141,13 @@ def _use(
 def _follow(step: Step, values: list[Sources | None], roles: Roles) -> list[Sources | None]:
     """The sources of a step's results; None where a result is not made of variables alone."""
     results = len(step.eqn.outvars)
-    to = destinations(step)
+    to = step.to
     alone = None not in values and all(_variables([value]) for value in values)
     if to is not None and alone and step.primitive in REDUCED:
         roles.kernels[id(step)] = _variables(values[::-1])
         return _reduce(to, values, len(step.results[0]), roles) * results
-    if step.primitive in contraction.RULES and to is not None:
+    record = RECORDS.get(step.primitive)
+    if record is not None and record.contracts and to is not None:
         for value, axes, window in zip(values, to, _windows(step), strict=True):
             summed = [k for k, d in enumerate(axes) if not d]
             _use(roles, value, "kernel", [k for k in summed if k not in window], window)

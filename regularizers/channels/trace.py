@@ -7,18 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from regularizers.channels import axes as ax
-from regularizers.channels import jaxprs
 from regularizers.channels.calls import Call, bind_call, flat_paths
-from regularizers.channels.coupling import contraction
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.inference import Body, Inference, trips
-from regularizers.channels.jaxprs import primitives as p
+from regularizers.channels.inference import Inference, trips
 from regularizers.channels.matching import matching
-from regularizers.channels.parts import Fold, Group, Member, Operation, Variable, layer_name
+from regularizers.channels.parts import Fold, Group, Member, Variable, layer_name
 from regularizers.channels.roles import Roles, find_roles
-from regularizers.channels.terms import Atom, Axes, Solver, atoms, freeze
 from regularizers.channels.zeroed import inexact_reasons
+from regularizers.errors import InputError
+from regularizers.primitives import axes as ax
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.record import UNCOUNTED
+from regularizers.primitives.step import Body, Operation, Step
+from regularizers.primitives.table import RECORDS
+from regularizers.primitives.terms import Atom, Axes, Solver, atoms, freeze
 
 
 def trace_channels(
@@ -70,7 +73,7 @@ def trace_channels(
     solver.source = None
     roles = find_roles(body, call.trained)
     if not roles.order:
-        raise ValueError(
+        raise InputError(
             "the output does not depend on any of the variables; asked to trace "
             f"{getattr(fn, '__qualname__', fn)!r} with {len(terms)} arrays. "
             "Pass a function fn(variables, *inputs) that uses its first argument."
@@ -206,6 +209,7 @@ def _assemble(
         groups=groups,
         variables=variables,
         operations=tuple(operation for _, operation in operations),
+        uncounted=tuple(dict.fromkeys(_uncounted(body))),
         unknown={
             primitive.name: jaxprs.source_line(source)
             for primitive, source in inference.unknown.items()
@@ -262,7 +266,7 @@ def _operations(
             for i, inner in enumerate(step.bodies):
                 choice = (*branches, (id(step), i)) if is_branch else branches
                 yield from _operations(inner, roles, paths, times, choice)
-        elif step.primitive in contraction.RULES:
+        elif (record := RECORDS.get(step.primitive)) is not None and record.contracts:
             lhs, rhs = (tuple(map(freeze, operand)) for operand in step.operands[:2])
             kernel = next((paths[i] for i in roles.kernels.get(id(step), ())), "")
             operation = Operation(
@@ -277,3 +281,33 @@ def _operations(
                 branches=branches,
             )
             yield id(step), operation
+
+
+def _uncounted(body: Body) -> Iterator[tuple[str, str]]:
+    """The primitives whose work no cost counts, each with the layer that runs it."""
+    for step in body.steps:
+        for inner in step.bodies:
+            yield from _uncounted(inner)
+        if not step.bodies and _is_uncounted(step):
+            yield jaxprs.scope(step.eqn), step.primitive.name
+
+
+def _is_uncounted(step: Step) -> bool:
+    """Whether a step may be a contraction whose price nobody said.
+
+    Without a record nobody knows what is computed; with one, what sums an axis of one of several
+    arrays away is like a product.
+    """
+    record = RECORDS.get(step.primitive)
+    arrays = [axes for axes in step.operands if any(term.size > 1 for term in axes)]
+    if record is None:
+        return bool(arrays) and bool(step.results)
+    if record.price is not None:
+        return record.price is UNCOUNTED
+    gone = [
+        not to
+        for axes, targets in zip(step.operands, step.to or (), strict=False)
+        for term, to in zip(axes, targets, strict=True)
+        if term.size > 1
+    ]
+    return len(arrays) > 1 and any(gone)

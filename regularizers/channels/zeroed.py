@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from regularizers.channels import jaxprs
 from regularizers.channels.dead import Use, find_dead
 from regularizers.channels.exactness import find_inexact
-from regularizers.channels.inference import Body
-from regularizers.channels.terms import Atom, atoms
+from regularizers.primitives import jaxprs
+from regularizers.primitives.step import Body
+from regularizers.primitives.terms import Atom, atoms
 
 
 def inexact_reasons(

@@ -19,8 +19,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from regularizers import json_files
 from regularizers.costs.form import Form, numpy_of
 from regularizers.costs.work import Work
+from regularizers.errors import InputError
+from regularizers.json_files import JsonError
 
 FORMAT = "morph calibration 1"
 CALL = "call: calls"
@@ -75,7 +78,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if not any(value > 0.0 for value in self.seconds_per_unit.values()):
-            raise ValueError("a calibration needs at least one price above zero; found none")
+            raise InputError("a calibration needs at least one price above zero; found none")
         for name, value in self.seconds_per_unit.items():
             _physical(f"the price of {name!r}", value, "s", zero=True)
         _physical("cache_bytes", self.cache_bytes, "B", zero=False)
@@ -100,7 +103,7 @@ class Calibration:
             if name in self.seconds_per_unit:
                 total = total + self.seconds_per_unit[name] * amount
             elif not isinstance(amount, jax.Array) and np.any(amount):
-                raise ValueError(
+                raise InputError(
                     f"this calibration of {self.device} has no price for {name!r}: it timed no "
                     "such kernel; calibrate anew with the whole designed set of programs"
                 )
@@ -114,26 +117,26 @@ class Calibration:
         return json.dumps({"format": FORMAT, **values}, indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Calibration:
+    def from_json(cls, text: str | bytes) -> Calibration:
         """The inverse of `to_json`.
 
         Raises:
             ValueError: if it is no calibration.
         """
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"not a calibration, and no JSON: {error}") from None
+            values = json_files.parse(text)
+        except JsonError as error:
+            raise InputError(f"not a calibration, and no JSON: {error}") from None
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
-            raise ValueError(f'not a calibration: it does not say "format": "{FORMAT}"')
+            raise InputError(f'not a calibration: it does not say "format": "{FORMAT}"')
         names = {f.name for f in fields(cls)}
         if values.keys() != names:
             odd = sorted(values.keys() ^ names)
-            raise ValueError(f"not a calibration: missing or unknown entries {odd}")
+            raise InputError(f"not a calibration: missing or unknown entries {odd}")
         try:
             return cls(**values)
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"not a calibration: {error}") from None
+            raise InputError(f"not a calibration: {error}") from None
 
     def save(self, path: str | Path) -> None:
         """Writes `to_json` to a file; makes its folder."""
@@ -149,17 +152,17 @@ class Calibration:
             ValueError: if the file is no calibration. FileNotFoundError: if there is none.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:  # also what is no text
-            raise ValueError(f"{path}: {error}") from None
+            return cls.from_json(json_files.read_bytes(path))
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 def _physical(what: str, value: Any, unit: str, *, zero: bool) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise ValueError(f"{what} must be a number, found {value!r}")
+        raise InputError(f"{what} must be a number, found {value!r}")
     if not math.isfinite(value) or value < 0.0 or (value == 0.0 and not zero):
         bound = "at least 0" if zero else "above 0"
-        raise ValueError(f"{what} must be finite and {bound}, found {value} {unit}".rstrip())
+        raise InputError(f"{what} must be finite and {bound}, found {value} {unit}".rstrip())
 
 
 def amounts(work: Work, form: Form, cache_bytes: float) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from regularizers.costs.form import EXACT, SMOOTH, Form
 from regularizers.costs.sizes import Term, named_amounts
+from regularizers.errors import InputError
 from regularizers.messages import near
 
 Amounts: TypeAlias = Callable[[Any, Form], Any]  # (widths [groups], form) -> costs [lines]
@@ -129,9 +130,9 @@ class Cost:
             if isinstance(width, jax.core.Tracer):
                 continue
             if not 0 <= width < math.inf:
-                raise ValueError(f"the width of {name!r} must be at least 0, found {width}")
+                raise InputError(f"the width of {name!r} must be at least 0, found {width}")
             if whole and not isinstance(width, jax.Array) and width != int(width):
-                raise ValueError(
+                raise InputError(
                     f"the width of {name!r} must be a whole number, found {width}; "
                     "cost.smooth(widths) takes fractions"
                 )
@@ -210,7 +211,7 @@ class Cost:
     def __mul__(self, weight: Any) -> Cost:
         factor = float(weight) if isinstance(weight, Real) else math.nan
         if not 0.0 <= factor < math.inf:
-            raise ValueError(f"a weight of a cost must be a number of at least 0, found {weight!r}")
+            raise InputError(f"a weight of a cost must be a number of at least 0, found {weight!r}")
         return weighted([(factor * own, cost) for own, cost in self._weighted])
 
     __rmul__ = __mul__
@@ -229,13 +230,13 @@ def weighted(terms: Sequence[tuple[float, Cost]]) -> Cost:
     first = terms[0][1]
     for _, cost in terms:
         if [*cost.groups.items()] != [*first.groups.items()]:  # vectors of widths have an order
-            raise ValueError(
+            raise InputError(
                 f"cannot add {cost.name} to {first.name}: they are costs of different graphs"
             )
     same = all(cost.unit == first.unit for _, cost in terms)
     for _, cost in terms:
         if not same and not cost.seed > 0.0:
-            raise ValueError(
+            raise InputError(
                 f"cannot add {cost.name} to a cost of another unit: its seed costs {cost.seed:g}"
             )
     factors = [weight if same else weight / cost.seed for weight, cost in terms]

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from regularizers.errors import InputError
 from regularizers.messages import near
 
 _TPU = "Google Cloud TPU documentation, per chip"
@@ -39,11 +40,11 @@ class Device:
         figures = {f"peak_flops_per_s[{k!r}]": v for k, v in self.peak_flops_per_s.items()}
         for what, figure in {**figures, "bytes_per_s": self.bytes_per_s}.items():
             if not (figure > 0.0 and math.isfinite(figure)):
-                raise ValueError(
+                raise InputError(
                     f"device {self.name!r}: {what} must be a positive number, found {figure!r}"
                 )
         if not figures:
-            raise ValueError(f"device {self.name!r}: peak_flops_per_s names no type")
+            raise InputError(f"device {self.name!r}: peak_flops_per_s names no type")
 
     @property
     def default_dtype(self) -> str:
@@ -59,7 +60,7 @@ class Device:
         """
         peaks = self.peak_flops_per_s
         if dtype not in peaks:
-            raise ValueError(f"device {self.name!r} has no peak for {dtype!r}{near(dtype, peaks)}")
+            raise InputError(f"device {self.name!r} has no peak for {dtype!r}{near(dtype, peaks)}")
         return peaks[dtype]
 
 

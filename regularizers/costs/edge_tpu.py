@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from regularizers.costs.form import Exact, Form, numpy_of
+from regularizers.errors import InputError
 
 _MIB = 2.0**20
 
@@ -96,7 +97,7 @@ class EdgeTPU:
             )
         ]
         if bad:
-            raise ValueError(
+            raise InputError(
                 "the constants of an EdgeTPU must be positive and finite, utilisation and overlap "
                 f"at most 1; found {', '.join(bad)}"
             )
@@ -161,10 +162,10 @@ class Layers:
     def __post_init__(self) -> None:
         shapes = {field.name: np.shape(getattr(self, field.name)) for field in fields(self)}
         if len(set(shapes.values())) > 1 or len(shapes["kind"]) != 1:
-            raise ValueError(f"Layers takes arrays of one length; found the shapes {shapes}")
+            raise InputError(f"Layers takes arrays of one length; found the shapes {shapes}")
         unknown = sorted({str(kind) for kind in self.kind} - set(KINDS))
         if unknown:
-            raise ValueError(f"no kind of layer {unknown}; the Edge TPU model has {sorted(KINDS)}")
+            raise InputError(f"no kind of layer {unknown}; the Edge TPU model has {sorted(KINDS)}")
 
     @cached_property
     def use(self) -> np.ndarray:
@@ -207,7 +208,7 @@ def seconds(
     hidden = tpu.overlap * form.minimum(compute.sum(), stream.sum())
     shown = 1.0 - hidden / xp.maximum(alone, 1e-30)
     there = (layers.in_channels > 0) & (layers.out_channels > 0)
-    instructions = tpu.instruction_bytes / tpu.bytes_per_s * there
+    instructions = xp.where(there, tpu.instruction_bytes / tpu.bytes_per_s, 0.0)
     fixed = tpu.startup_s + (input_bytes + output_bytes) / tpu.bytes_per_s
     return (compute + stream) * shown + instructions, fixed
 

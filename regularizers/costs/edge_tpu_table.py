@@ -11,6 +11,7 @@ import numpy as np
 
 from regularizers.costs.edge_tpu import Layers, seconds
 from regularizers.costs.form import EXACT
+from regularizers.errors import InputError
 
 _OPS: Mapping[str, str] = {  # op of a record -> kind
     "conv": "conv",
@@ -52,7 +53,7 @@ def latency_s(
     """
     for name, value in (("input_bytes", input_bytes), ("output_bytes", output_bytes)):
         if not (isinstance(value, numbers.Real) and 0 <= value < math.inf):
-            raise ValueError(f"latency_s needs {name} >= 0, found {value!r}")
+            raise InputError(f"latency_s needs {name} >= 0, found {value!r}")
     per_layer, fixed = seconds(layers_of(layers), float(input_bytes), float(output_bytes), EXACT)
     return float(per_layer.sum() + fixed)
 
@@ -61,7 +62,7 @@ def layers_of(records: Iterable[Mapping[str, Any]]) -> Layers:
     """The layers of a plain table, see `latency_s`; a bias for every output channel is added."""
     records = list(records)
     if not records:
-        raise ValueError("latency_s needs at least one layer, found none")
+        raise InputError("latency_s needs at least one layer, found none")
     for position, record in enumerate(records):
         _check(record, f"layers[{position}]")
     kind = np.asarray([_OPS[record["op"]] for record in records], dtype=object)
@@ -85,15 +86,15 @@ def layers_of(records: Iterable[Mapping[str, Any]]) -> Layers:
 
 def _check(record: Any, where: str) -> None:
     if not isinstance(record, Mapping):
-        raise ValueError(f"{where} must be a mapping with 'op' and sizes, found {record!r}")
+        raise InputError(f"{where} must be a mapping with 'op' and sizes, found {record!r}")
     missing = [name for name in ("op", *_SIZES) if name not in record]
     if missing:
-        raise ValueError(f"{where} has no {', '.join(map(repr, missing))}; it has {list(record)}")
+        raise InputError(f"{where} has no {', '.join(map(repr, missing))}; it has {list(record)}")
     if record["op"] not in _OPS:
-        raise ValueError(f"{where} has the unknown op {record['op']!r}; known are {list(_OPS)}")
+        raise InputError(f"{where} has the unknown op {record['op']!r}; known are {list(_OPS)}")
     for name in _SIZES:
         size = record[name]
         if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
-            raise ValueError(
+            raise InputError(
                 f"{where} ({record['op']}) needs a whole number {name} >= 1, found {size!r}"
             )

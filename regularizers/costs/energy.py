@@ -14,6 +14,7 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.costs.form import Form
 from regularizers.costs.work import Work, cost_of_work
+from regularizers.errors import InputError
 from regularizers.messages import near
 
 
@@ -58,9 +59,9 @@ class EnergyTable:
         }
         for what, figure in figures.items():
             if not 0.0 < figure < math.inf:
-                raise ValueError(f"energy table: {what} must be a positive number, found {figure}")
+                raise InputError(f"energy table: {what} must be a positive number, found {figure}")
         if odd := set(self.multiply_joules) ^ set(self.add_joules):
-            raise ValueError(
+            raise InputError(
                 f"energy table: {min(odd)!r} needs both multiply_joules and add_joules, has one"
             )
 
@@ -83,7 +84,7 @@ def energy(graph: ChannelGraph, table: EnergyTable = HOROWITZ_2014, dtype: str =
         ValueError: if the table has no such type; the message lists those it has.
     """
     if dtype not in table.multiply_joules:
-        raise ValueError(f"no energy for {dtype!r}{near(dtype, table.multiply_joules)}")
+        raise InputError(f"no energy for {dtype!r}{near(dtype, table.multiply_joules)}")
     each = (table.multiply_joules[dtype] + table.add_joules[dtype]) / 2.0  # a FLOP is half of it
     itemsize = jnp.dtype(dtype).itemsize
     sram, dram = table.sram_joules_per_byte * itemsize, table.dram_joules_per_byte * itemsize

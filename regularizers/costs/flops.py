@@ -9,18 +9,16 @@ once, since nobody knows how often it runs.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
-from collections.abc import Callable
-from typing import TypeAlias
 
-from regularizers.channels.axes import Axis, make_product, size
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import Primitive, ragged_dot_general_p
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.parts import Operation
 from regularizers.costs.cost import Cost, Line, multilinear
+from regularizers.primitives.axes import Axis, size
+from regularizers.primitives.record import Factors, Price
+from regularizers.primitives.step import Operation
+from regularizers.primitives.table import RECORDS
 
-Factors: TypeAlias = tuple[Axis, ...]
 FLOPS_PER_MULTIPLY_ADD = 2.0
 
 
@@ -31,7 +29,24 @@ def flops(graph: ChannelGraph) -> Cost:
         >>> reg.flops(graph)({"Conv_0": 8})  # doctest: +SKIP
     """
     addends = [(line_of(operation), flop_factors(operation)) for operation in dearest(graph)]
+    addends += [(line, (0.0, ())) for line in uncounted(graph)]
     return multilinear(graph.widths, "flops", "FLOP", addends)
+
+
+def uncounted(graph: ChannelGraph) -> list[Line]:
+    """A line for all work whose price nobody said, so that it is not free without a word.
+
+    Warns of each such primitive, which Python shows once: wherever it is met, it is this line.
+    """
+    for name in dict.fromkeys(name for _, name in graph.uncounted):
+        warnings.warn(
+            f"{name} has no price: its work is not counted (reg.couples takes one for a primitive "
+            "of your own)",
+            stacklevel=1,
+        )
+    return [
+        Line(layer=layer or name, detail=f"{name}, not counted") for layer, name in graph.uncounted
+    ]
 
 
 def line_of(operation: Operation) -> Line:
@@ -74,67 +89,19 @@ def dearest_branches(graph: ChannelGraph) -> dict[int, int]:
 
 def flop_factors(operation: Operation) -> tuple[float, Factors]:
     """The FLOPs of one operation: a coefficient, and the axes whose sizes it is multiplied by."""
-    return FLOPS_PER_MULTIPLY_ADD * operation.count, PRICES[operation.primitive](operation)
-
-
-def dot_general(operation: Operation) -> Factors:
-    """Every output element sums over the contracted axes."""
-    (lhs_sum, _), _ = operation.params["dimension_numbers"]
-    return (*operation.out, *(operation.lhs[k] for k in lhs_sum))
-
-
-def conv_general_dilated(operation: Operation) -> Factors:
-    """Every output element sums over the kernel's window and input channels.
-
-    Along an axis with `lhs_dilation` (a transposed convolution) only every d-th tap meets an input
-    element: there the input's positions count instead of the output's.
-    """
-    numbers = operation.params["dimension_numbers"]
-    out = list(operation.out)
-    for at, source, dilation in zip(
-        numbers.out_spec[2:], numbers.lhs_spec[2:], operation.params["lhs_dilation"], strict=True
-    ):
-        if dilation > 1:
-            out[at] = operation.lhs[source]
-    return (*out, *(operation.rhs[k] for k in numbers.rhs_spec[1:]))
-
-
-def ragged_dot_general(operation: Operation) -> Factors:
-    """Every row meets one kernel."""
-    numbers = operation.params["ragged_dot_dimension_numbers"]
-    (lhs_sum, _), _ = numbers.dot_dimension_numbers
-    return (*operation.out, *(operation.lhs[k] for k in lhs_sum))
-
-
-# What each contraction costs, in multiply-adds. All other primitives are free.
-PRICES: dict[Primitive, Callable[[Operation], Factors]] = {
-    p.dot_general_p: dot_general,
-    p.conv_general_dilated_p: conv_general_dilated,
-    ragged_dot_general_p: ragged_dot_general,
-}
+    return FLOPS_PER_MULTIPLY_ADD * operation.count, _price(operation).factors(operation)
 
 
 def operation_name(operation: Operation) -> tuple[str, tuple[int, ...], Axis, Axis]:
     """For people: kind of operation, kernel window, input channels, output channels."""
-    if operation.primitive is ragged_dot_general_p:
-        numbers = operation.params["ragged_dot_dimension_numbers"]
-        (lhs_sum, rhs_sum), (_, rhs_batch) = numbers.dot_dimension_numbers
-        gone = (*rhs_sum, *rhs_batch, *numbers.rhs_group_dimensions)
-        free = [a for k, a in enumerate(operation.rhs) if k not in gone]
-        return "ragged", (), make_product([operation.lhs[k] for k in lhs_sum]), make_product(free)
-    if operation.primitive is p.dot_general_p:
-        (lhs_sum, rhs_sum), (_, rhs_batch) = operation.params["dimension_numbers"]
-        free = [a for k, a in enumerate(operation.rhs) if k not in (*rhs_sum, *rhs_batch)]
-        kind = "dense" if operation.kernel else "product"
-        return kind, (), make_product([operation.lhs[k] for k in lhs_sum]), make_product(free)
-    numbers = operation.params["dimension_numbers"]
-    window = tuple(int(operation.rhs[k]) for k in numbers.rhs_spec[2:])
-    groups = operation.params["feature_group_count"]
-    into, out = operation.lhs[numbers.lhs_spec[1]], operation.out[numbers.out_spec[1]]
-    if any(d > 1 for d in operation.params["lhs_dilation"]):
-        kind = "transposed conv"
-    elif groups == 1:
-        kind = "conv"
-    else:
-        kind = "depthwise conv" if operation.rhs[numbers.rhs_spec[1]] == 1 else "grouped conv"
-    return kind, window, into, out
+    price = _price(operation)
+    if price.name is not None:
+        return price.name(operation)
+    kind = operation.primitive.name.replace("_", " ")
+    return kind, (), operation.lhs[-1], operation.out[-1]
+
+
+def _price(operation: Operation) -> Price:
+    price = RECORDS[operation.primitive].price
+    assert isinstance(price, Price)  # that is what makes an operation
+    return price

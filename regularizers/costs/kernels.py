@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from regularizers.channels import jaxprs
-from regularizers.channels.axes import Axis
-from regularizers.channels.coupling import elementwise, indexing
-from regularizers.channels.jaxprs import Primitive
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.parts import Operation
 from regularizers.costs.sizes import Term
+from regularizers.primitives import elementwise, indexing, jaxprs
+from regularizers.primitives.axes import Axis
+from regularizers.primitives.jaxprs import Primitive
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.step import Operation
 
 # They show the same elements in another shape, or more than once.
 VIEWS: frozenset[Primitive] = frozenset({
@@ -18,7 +17,7 @@ VIEWS: frozenset[Primitive] = frozenset({
     p.squeeze_p, p.stop_gradient_p, jaxprs.copy_p, jaxprs.layout_constraint_p, jaxprs.reshard_p,
 })  # fmt: skip
 ELEMENTWISE: frozenset[Primitive] = (
-    frozenset(elementwise.RULES) - elementwise.IDENTITIES - elementwise.OBSERVERS - VIEWS
+    frozenset(elementwise.RECORDS) - elementwise.IDENTITIES - elementwise.OBSERVERS - VIEWS
 )
 # A polynomial or a division in hardware each: ten times the work of an addition, and more.
 TRANSCENDENTAL: frozenset[Primitive] = ELEMENTWISE & {
@@ -30,7 +29,7 @@ POOLINGS: frozenset[Primitive] = frozenset({
     p.reduce_window_p, p.reduce_window_max_p, p.reduce_window_min_p, p.reduce_window_sum_p,
     p.select_and_gather_add_p, p.select_and_scatter_add_p,
 })  # fmt: skip
-MOVES: frozenset[Primitive] = frozenset(indexing.RULES) | {
+MOVES: frozenset[Primitive] = frozenset(indexing.RECORDS) | {
     p.pad_p, p.rev_p, p.slice_p, p.transpose_p, jaxprs.split_p, jaxprs.stack_p, jaxprs.tile_p,
     jaxprs.unstack_p,
 }  # fmt: skip

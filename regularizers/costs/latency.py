@@ -10,6 +10,7 @@ from regularizers.costs.edge_tpu import EdgeTPU
 from regularizers.costs.edge_tpu_network import edge_tpu_latency
 from regularizers.costs.roofline import roofline
 from regularizers.costs.work import cost_of_work
+from regularizers.errors import InputError
 from regularizers.messages import near
 
 EDGE_TPU_NAME = "edge_tpu"
@@ -41,7 +42,7 @@ def latency(
             return edge_tpu_latency(graph)
         if device not in DEVICES:
             known = [EDGE_TPU_NAME, *DEVICES]
-            raise ValueError(
+            raise InputError(
                 f"unknown device {device!r}{near(device, known)} All: {', '.join(known)}; "
                 "or a reg.Device of your own, or what reg.calibrate() returns."
             )

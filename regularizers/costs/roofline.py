@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
@@ -43,5 +44,6 @@ def roofline(graph: ChannelGraph, device: Device, dtype: str | None = None) -> C
 
 def kernel_seconds(work: Work, form: Form, device: Device, dtype: str) -> Any:
     """Seconds of one run of every kernel [kernels], at the most that a device can do."""
-    traffic = work.elements * jnp.dtype(dtype).itemsize * (work.facts.kind != "elementwise")
+    itemsize = float(jnp.dtype(dtype).itemsize)
+    traffic = work.elements * np.where(work.facts.kind == "elementwise", 0.0, itemsize)
     return form.maximum(work.flops / device.peak(dtype), traffic / device.bytes_per_s)

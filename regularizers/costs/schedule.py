@@ -17,14 +17,10 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 
-from regularizers.channels import control, jaxprs
-from regularizers.channels.coupling import elementwise, reduction
+from regularizers.channels import control
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.inference import Body, Step, trips
-from regularizers.channels.jaxprs import Literal, Var, shape_of
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.parts import Operation, layer_name
-from regularizers.channels.terms import Axes, freeze
+from regularizers.channels.inference import trips
+from regularizers.channels.parts import layer_name
 from regularizers.costs.flops import dearest_branches, operation_name
 from regularizers.costs.kernels import (
     ELEMENTWISE,
@@ -36,6 +32,11 @@ from regularizers.costs.kernels import (
     Schedule,
     Value,
 )
+from regularizers.primitives import elementwise, jaxprs, reduction
+from regularizers.primitives.jaxprs import Literal, Var, shape_of
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.step import Body, Operation, Step
+from regularizers.primitives.terms import Axes, freeze
 
 
 def schedule_of(graph: ChannelGraph) -> Schedule:
@@ -133,12 +134,13 @@ class _Walk:
 
     def loop(self, step: Step, values: list[Value | None], count: int) -> list[Value | None]:
         """A carry stays in the memory where it began; what is stacked gets its own."""
-        params, eqn = step.eqn.params, step.eqn
+        eqn = step.eqn
         first, carries = 0, 0
         if step.primitive is p.scan_p:
-            first, carries = params["num_consts"], params["num_carry"]
+            scan = jaxprs.scan_of(eqn)
+            first, carries = scan.constants, scan.carry
         elif step.primitive is p.while_p:
-            first = params["cond_nconsts"] + params["body_nconsts"]
+            first = sum(jaxprs.while_of(eqn))
             carries = len(values) - first
         for k in range(first, first + carries):
             if values[k] is None and shape_of(eqn.invars[k]):

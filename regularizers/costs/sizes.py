@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regularizers.channels import axes as ax
-from regularizers.channels.axes import Axis
+from regularizers.primitives import axes as ax
+from regularizers.primitives.axes import Axis
 
 Term: TypeAlias = tuple[float, tuple[Axis, ...]]  # a coefficient x the sizes of some axes
 

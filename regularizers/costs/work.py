@@ -19,16 +19,16 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from regularizers.channels.axes import Axis
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.jaxprs import ragged_dot_general_p
 from regularizers.costs.cost import Cost, Line
 from regularizers.costs.flops import flop_factors, line_of
 from regularizers.costs.form import Form
 from regularizers.costs.kernels import Kernel, Schedule, Value
 from regularizers.costs.schedule import schedule_of
 from regularizers.costs.sizes import Table, Term, named_amounts
+from regularizers.primitives.axes import Axis
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.jaxprs import ragged_dot_general_p
 
 Price: TypeAlias = Callable[["Work", Form], Any]
 NOTHING: tuple[Term, ...] = ()

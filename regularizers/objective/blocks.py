@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from regularizers.channels.blocks import Block
@@ -52,7 +53,7 @@ class BlockStrength:
         self,
         strength: Float[Array, ""],
         pull: Float[Array, ""],
-        protected: Mapping[str, Bool[Array, " width"]] | None,
+        protected: Mapping[str, Bool[Array | np.ndarray, " width"]] | None,
         is_held: Bool[Array, ""],
     ) -> Float[Array, ""]:
         """The factor of the switch after a proximal step.

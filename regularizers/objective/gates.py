@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from regularizers.channels.graph import ChannelGraph
+from regularizers.errors import InputError
 from regularizers.objective.slices import Slices, scaled, slices_of
 
 NAME = "gates"  # of the sub-tree of the parameters
@@ -56,7 +57,7 @@ def init(
     return {name: jnp.full(graph.groups[name].width, logit, jnp.float32) for name in names}
 
 
-def probability(logits: Float[Array, " n"]) -> Float[Array, " n"]:
+def probability(logits: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """The probability that a gate is open; exactly zero for one that is shut for good."""
     return jnp.where(logits > CLOSED, jax.nn.sigmoid(logits), 0.0)
 
@@ -91,7 +92,7 @@ def sample(
     noisy = logits + jax.random.logistic(key, logits.shape, logits.dtype)
     gates = jax.nn.sigmoid(noisy / temperature)
     if straight_through:
-        gates += jax.lax.stop_gradient((noisy > 0.0) - gates)
+        gates += jax.lax.stop_gradient((noisy > 0.0).astype(gates.dtype) - gates)
     return jnp.where(logits > CLOSED, gates, 0.0)
 
 
@@ -119,7 +120,7 @@ def silencers(
     needed = {name: paths for name, paths in producers.items() if name in silent}
     if groups is not None and len(needed) < len(wanted):
         name = next(name for name in wanted if name not in needed)
-        raise ValueError(
+        raise InputError(
             f"group {name!r} cannot be gated: no trained variable makes its channels exactly zero "
             "(e.g. a norm without scale and shift comes last). Use another penalty for it."
         )
@@ -214,13 +215,13 @@ def split(graph: ChannelGraph, variables: Any) -> tuple[Any, dict[str, Any]]:
     rest = {name: value for name, value in within.items() if name != NAME}
     logits = within.get(NAME, {})
     if not logits:
-        raise ValueError(
+        raise InputError(
             "the variables hold no gates: put gates.init(graph) into params['gates'] first"
         )
     for name, own in logits.items():
         width = graph.widths.get(name)
         if (width,) != np.shape(own):
-            raise ValueError(
+            raise InputError(
                 f"the gates do not fit the graph: {name!r} has {list(np.shape(own))} logits, and "
                 f"{f'width {width}' if width is not None else 'is no group'} there"
             )

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
+from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.objective.blocks import BlockStrength
 from regularizers.objective.combinations import Combination
@@ -79,9 +80,9 @@ class Measures:
             leaf = found.get(path)
             if leaf is None:
                 hint = f"; {self._hints[path]}" if path in self._hints else near(path, found)
-                raise ValueError(f"the variables do not fit the graph: {path!r} is missing{hint}")
+                raise InputError(f"the variables do not fit the graph: {path!r} is missing{hint}")
             if tuple(np.shape(leaf)) != expected:
-                raise ValueError(
+                raise InputError(
                     f"the variables do not fit the graph: {path!r} was traced with "
                     f"shape {list(expected)}, found {list(np.shape(leaf))}"
                 )

@@ -23,7 +23,7 @@ def rms(leaf: Float[Array, "..."], axis: int, l1_share: float = 0.0) -> Float[Ar
     """
     if not isinstance(leaf, jax.core.Tracer):
         return _rms_now(np.asarray(leaf), axis, l1_share)
-    wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    wide = leaf.astype(leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32)
     others = tuple(k for k in range(leaf.ndim) if k != axis)
     square = jnp.mean(jnp.square(wide), axis=others)
     norm = root(square)

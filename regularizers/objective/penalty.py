@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from regularizers.channels import axes as ax
-from regularizers.channels.axes import Axis
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Group, Variable
 from regularizers.objective.combinations import Combination
 from regularizers.objective.norms import Norm, root
 from regularizers.objective.protection import FLOOR, PRESSURE
+from regularizers.primitives import axes as ax
+from regularizers.primitives.axes import Axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Source:
             mean = np.bincount(self.channel[own], square[own], width) / count
             return jax.device_put(np.sqrt(mean).astype(square.dtype))
         total: Array = jax.ops.segment_sum(jnp.square(strengths), self.channel, num_segments=width)
-        return root(total / count)  # the sum drops -1
+        return root(total / count.astype(total.dtype))  # the sum drops -1
 
 
 def share_of_strongest(strength: Float[Array, " width"], unit: float) -> Float[Array, " width"]:
@@ -107,8 +107,8 @@ class Pull:
         strength: Float[Array, " width"],
         pull: Float[Array, ""],
         unit: float,
-        protected: Bool[Array, " width"] | None,
-        held: Bool[Array, " width"] | None,
+        protected: Bool[Array | np.ndarray, " width"] | None,
+        held: Bool[Array | np.ndarray, " width"] | None,
     ) -> Float[Array, " width"]:
         """The strengths after one step.
 

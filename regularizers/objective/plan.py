@@ -9,6 +9,7 @@ from typing import Any
 
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
+from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.objective.blocks import block_strengths
 from regularizers.objective.combinations import COMBINATIONS
@@ -55,10 +56,10 @@ def make_plan(
     asked = {"*": penalty} if isinstance(penalty, str) else dict(penalty)
     _check_names(asked, combine, relative_to)
     if not 0.0 <= l1_share <= 1.0:
-        raise ValueError(f"l1_share must be between 0 and 1, found {l1_share}")
+        raise InputError(f"l1_share must be between 0 and 1, found {l1_share}")
     seed_cost = float(cost())
     if not seed_cost > 0.0:
-        raise ValueError(f"the seed's cost must be positive, found {seed_cost}")
+        raise InputError(f"the seed's cost must be positive, found {seed_cost}")
     able = [group for group in graph.groups.values() if group.exact or inexact]
     chosen = _chosen(graph, asked, [group.name for group in able])
     multipliers = _multipliers(graph, strengths or {})
@@ -68,7 +69,7 @@ def make_plan(
         if multipliers.get(group.name, 1.0) > 0.0
     )
     if not groups:
-        raise ValueError(
+        raise InputError(
             "the network has no channel group that can be shrunk exactly; "
             "graph.explain(path) says why an axis is fixed, inexact=True includes the others."
             + (" Some have a strength of 0." if able else "")
@@ -96,7 +97,7 @@ def _check_names(asked: Mapping[str, str], combine: str, relative_to: Any) -> No
     ]
     for name, table in known:
         if name not in table:
-            raise ValueError(f"unknown option {name!r}{near(name, table)}")
+            raise InputError(f"unknown option {name!r}{near(name, table)}")
 
 
 def _chosen(graph: ChannelGraph, asked: Mapping[str, str], groups: Sequence[str]) -> dict[str, str]:
@@ -110,7 +111,7 @@ def _chosen(graph: ChannelGraph, asked: Mapping[str, str], groups: Sequence[str]
     chosen = by_group(graph, asked, "penalty")
     for name in groups:
         if name not in chosen:
-            raise ValueError(
+            raise InputError(
                 f"penalty: no pattern of {', '.join(map(repr, asked))} matches the group "
                 f"{name!r}; add '*' as the last one, e.g. '*': 'group_lasso'"
             )
@@ -125,7 +126,7 @@ def _multipliers(graph: ChannelGraph, strengths: Mapping[str, float]) -> dict[st
     """
     for pattern, value in strengths.items():
         if not 0.0 <= value < math.inf:
-            raise ValueError(
+            raise InputError(
                 f"strengths: that of {pattern!r} must be a number of at least 0, found {value}"
             )
     return by_group(graph, strengths, "strengths")

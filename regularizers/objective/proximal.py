@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from regularizers.errors import InputError
 from regularizers.objective.regularizer import NetworkRegularizer
 
 MEMORY = 0.97  # of the average of squared derivatives, per step
@@ -40,7 +41,7 @@ class ProximalState(NamedTuple):
 def proximal(
     optimizer: optax.GradientTransformation,
     regularizer: NetworkRegularizer,
-    strength: float | Callable[[Any], Any] = 1e-2,
+    strength: float | Float[Array, ""] | Callable[[Any], Any] = 1e-2,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that each update ends with a group soft-threshold.
 
@@ -77,7 +78,7 @@ def proximal(
         updates: Any, state: ProximalState, params: Any = None, **extra: Any
     ) -> tuple[Any, ProximalState]:
         if params is None:
-            raise ValueError("proximal needs the parameters: call update(grads, state, params)")
+            raise InputError("proximal needs the parameters: call update(grads, state, params)")
         gradients = updates
         updates, inner = wrapped.update(gradients, state.inner, params, **extra)
         updates = jax.tree.map(_stay_dead, updates, gradients, params, regularizer.resting(params))

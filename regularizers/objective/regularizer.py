@@ -205,8 +205,8 @@ class NetworkRegularizer:
         self,
         variables: Any,
         step: Any,
-        protected: Mapping[str, Bool[Array, " width"]] | None = None,
-        held: Mapping[str, Bool[Array, " width"]] | None = None,
+        protected: Mapping[str, Bool[Array | np.ndarray, " width"]] | None = None,
+        held: Mapping[str, Bool[Array | np.ndarray, " width"]] | None = None,
         before: Any = None,
     ) -> Any:
         """One proximal step: every strength falls by step x marginal cost, down to exactly zero.

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from regularizers.channels import axes as ax
 from regularizers.channels.graph import ChannelGraph
+from regularizers.primitives import axes as ax
 
 # For each variable the axes that are scaled, and by which groups.
 Slices: TypeAlias = Mapping[str, tuple[tuple[int, frozenset[str]], ...]]

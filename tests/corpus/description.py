@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from regularizers.channels import axes as ax
 from regularizers.channels.graph import ChannelGraph
+from regularizers.primitives import axes as ax
 
 GOLDEN = Path(__file__).parent / "golden"
 COLUMNS = 100

@@ -15,7 +15,9 @@ from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
 
 # Compiling is what takes the time: these settings of XLA's take a third of the default's.
-FAST = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+FAST = {"xla_cpu_parallel_codegen_split_count": 1}
+if jax.__version_info__ < (0, 11):  # later ones have no other emitters, nor the flag
+    FAST |= {"xla_cpu_use_fusion_emitters": False}
 
 
 @dataclass(frozen=True, kw_only=True)

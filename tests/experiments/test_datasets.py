@@ -4,6 +4,8 @@ import gzip
 import json
 import os
 import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -145,6 +147,10 @@ def test_well_formed_files_of_another_set_are_refused(mnist_folder):
         (lambda raw: b"", "found an empty file"),
         (lambda raw: raw[:9], r"expected 16 bytes of header, found 9"),
         (lambda raw: raw[:-5], r"expected 4704 bytes after the header, found 4699"),
+        (lambda raw: raw + b"0", r"expected 4704 bytes after the header, found more"),
+        (lambda raw: gzip.compress(raw + bytes(64 << 20)), "after the header, found more"),
+        (lambda raw: gzip.compress(raw) + gzip.compress(bytes(64 << 20)), "found more"),
+        (lambda raw: gzip.compress(bytes(64 << 20)), "expected idx magic number 00000803"),
         (lambda raw: idx(np.zeros((6, 27, 28))), r"expected shape \(6, 28, 28\), found \(6, 27"),
     ],
 )
@@ -198,3 +204,45 @@ def test_a_cifar_picture_of_another_size_is_refused(cifar_folder):
     Image.new("RGB", (32, 32)).save(cifar_folder / "data_batch_3.png")
     with pytest.raises(ValueError, match=r"expected an RGB picture, 1024 wide and 2 high, found"):
         load("cifar10", str(cifar_folder.parent))
+
+
+def chunk(kind, data):
+    """One part of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, *parts):
+    """A PNG file that says so of its size."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(parts) + chunk(b"IEND", b"")
+
+
+ZEROS = zlib.compress(bytes(64 << 20))
+BOMBS = {
+    "a huge picture": png(60_000, 60_000, chunk(b"IDAT", ZEROS)),
+    "a large picture": png(10_000, 10_000, chunk(b"IDAT", ZEROS)),
+    "a long text": png(1024, 2, chunk(b"zTXt", b"a\0\0" + ZEROS), chunk(b"IDAT", ZEROS)),
+    "a long profile": png(1024, 2, chunk(b"iCCP", b"a\0\0" + ZEROS), chunk(b"IDAT", b"")),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_a_picture_that_would_unpack_to_a_huge_one_is_refused(cifar_folder, bomb):
+    (cifar_folder / "data_batch_3.png").write_bytes(bomb)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"data_batch_3\.png: expected"):
+        load("cifar10", str(cifar_folder.parent))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 32 << 20
+
+
+def test_a_gzip_bomb_is_not_unpacked(mnist_folder):
+    path = mnist_folder / "train-images-idx3-ubyte"
+    path.write_bytes(gzip.compress(path.read_bytes() + bytes(256 << 20), 1))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="expected 4704 bytes after the header, found more"):
+        load("mnist", str(mnist_folder.parent))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 << 20

@@ -180,3 +180,13 @@ def test_the_report_that_is_kept_is_the_one_that_is_made(report):
         for which, ways in rows.items():
             for way, figures in ways.items():
                 assert kept["accuracy"][name][which][way] == pytest.approx(figures, rel=1e-4)
+
+
+@pytest.mark.parametrize("text", ["{", "null", "[" * 1000, '{"a": NaN}'])
+def test_layers_that_are_no_json_end_in_one_line(tmp_path, capsys, text):
+    table, networks = tmp_path / "table.csv", tmp_path / "networks.json"
+    table.write_text("network,key,usb3_latency_ms,trusted\n")
+    networks.write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        fit_edge_tpu.main(["fit", f"--table={table}", f"--networks={networks}"])
+    assert len(capsys.readouterr().err.splitlines()) == 1

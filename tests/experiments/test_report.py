@@ -213,8 +213,8 @@ def test_the_front_is_what_nothing_beats():
     ("file", "text", "told"),
     [
         ("results.json", "{", "results.json is broken"),
-        ("config.json", "[1]", "expected an object, found a list"),
-        ("metrics.jsonl", "oops\n{}\n", "broken in line 1"),
+        ("config.json", "[1]", "expected an object, found list"),
+        ("metrics.jsonl", "oops\n{}\n", "broken: line 1: Expecting value"),
         ("architecture.json", "{}", "not an architecture"),
     ],
 )
@@ -233,3 +233,10 @@ def test_the_command_tells_what_is_no_run(make_run, tmp_path, capsys):
             main(["report", str(place)])
         assert stop.value.code == 2
         assert told in capsys.readouterr().err
+
+
+def test_a_page_fetches_nothing_and_runs_nothing(make_run):
+    page = write_report(make_run("run")).read_text(encoding="utf-8")
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert f'<meta http-equiv="Content-Security-Policy" content="{policy}">' in page
+    assert page.index("Content-Security-Policy") < page.index("<style>")

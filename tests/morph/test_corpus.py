@@ -19,6 +19,9 @@ from corpus.soundness import compare, compare_traced, draw_alive, fill
 import morph
 import regularizers as reg
 
+# fnet: said, and nothing that a width of a group could change.
+pytestmark = pytest.mark.filterwarnings("ignore:fft has no price")
+
 TOLERANCE = 1e-5  # of values and of gradients
 # Networks that multiply weights with weights, or with constants such as an initial state.
 WEIGHTS_ALONE = {

@@ -30,6 +30,7 @@ from morph.compress.coding.symbols import CODERS
 from morph.errors import ContainerError
 from morph.files import write_bytes
 from morph.kernels.factorized import Factorized, Format
+from regularizers import json_files
 
 MAGIC = b"\x89MORPH\r\n"
 VERSION = 1
@@ -268,7 +269,7 @@ def _header(data: bytes) -> tuple[dict[str, Any], bytes]:
         text = inflater.decompress(body[HEAD.size : end], HEADER_BYTES)
         if not inflater.eof:
             raise ContainerError(f"its header is cut off, or of more than {HEADER_BYTES:,} bytes")
-        header = json.loads(text)
+        header = json_files.parse(text, most_bytes=HEADER_BYTES)
         _validator().validate(header)
     except (zlib.error, ValueError, RecursionError, jsonschema.ValidationError) as error:
         if isinstance(error, ContainerError):

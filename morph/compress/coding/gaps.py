@@ -7,7 +7,7 @@ is bridged by fillers: zeros that are stored as if they were kept, each a larges
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Integer
 
 from morph.errors import ContainerError
 
@@ -15,8 +15,8 @@ WIDEST = 12  # bits of a gap
 
 
 def to_gaps(
-    positions: Int[np.ndarray, " n"], bits: int
-) -> tuple[Int[np.ndarray, " m"], Bool[np.ndarray, " m"]]:
+    positions: Integer[np.ndarray, " n"], bits: int
+) -> tuple[Integer[np.ndarray, " m"], Bool[np.ndarray, " m"]]:
     """The gaps before positions, and which of them end at a filler.
 
     Args:
@@ -39,7 +39,7 @@ def to_gaps(
     return gaps, filler
 
 
-def from_gaps(gaps: Int[np.ndarray, " m"], size: int) -> Int[np.ndarray, " m"]:
+def from_gaps(gaps: Integer[np.ndarray, " m"], size: int) -> Integer[np.ndarray, " n"]:
     """The positions after gaps, those of fillers included.
 
     Args:

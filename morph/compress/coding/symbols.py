@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from morph.errors import ContainerError, need
+from regularizers.errors import InputError
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -23,7 +24,7 @@ try:
 except ModuleNotFoundError as error:
     _missing = error
 
-Symbols = Int[np.ndarray, " n"]
+Symbols = Integer[np.ndarray, " _"]
 
 ALPHABET = 1 << 12  # symbols are smaller
 LONGEST = 31  # bits of a Huffman code, the most that bitarray decodes
@@ -68,14 +69,14 @@ def huffman_lengths(counts: Mapping[int, int]) -> dict[int, int]:
     """
     need("Huffman coding", _missing, "compress")
     if not counts:
-        raise ValueError("a Huffman code needs at least one symbol, found none")
+        raise InputError("a Huffman code needs at least one symbol, found none")
     codes, _, _ = canonical_huffman(dict(counts))
     return {symbol: len(code) for symbol, code in codes.items()}
 
 
 def _counts(symbols: Symbols) -> dict[int, int]:
     if len(symbols) and not 0 <= symbols.min() <= symbols.max() < ALPHABET:
-        raise ValueError(
+        raise InputError(
             f"symbols must be 0 to {ALPHABET - 1}, found {symbols.min()} to {symbols.max()}"
         )
     counts = np.bincount(symbols)
@@ -206,7 +207,7 @@ def _encode_plain(symbols: Symbols) -> bytes:
     """One byte each, or two."""
     most = int(symbols.max(initial=0))
     if most > 65535 or symbols.min(initial=0) < 0:
-        raise ValueError(f"symbols must be 0 to 65535, found {symbols.min()} to {most}")
+        raise InputError(f"symbols must be 0 to 65535, found {symbols.min()} to {most}")
     wide = int(most > 255)
     return bytes([wide]) + symbols.astype("<u2" if wide else "u1").tobytes()
 

@@ -17,6 +17,7 @@ from morph.kernels.formats import CORES, FORMATS
 from morph.kernels.initial import initial_variance, random_factorized
 from morph.kernels.ranks import attainable, choose_ranks
 from morph.kernels.tensorized import tensorized
+from regularizers.errors import InputError
 
 Rank: TypeAlias = int | Mapping[str, int]
 Initializer: TypeAlias = Callable[..., Any]  # of Flax: (key, shape, dtype) to an array
@@ -63,14 +64,14 @@ class Cores:
         own = {"cores": self.cores, "factors": self.factors} if self.kind == "tt" else {}
         format, most = FORMATS[self.kind](shape, self.roles, **own)
         if self.rank is None or isinstance(self.rank, str):
-            raise ValueError(
+            raise InputError(
                 f"rank of a layer is a number, or one for each of {list(format.bonds)}, found "
                 f"{self.rank!r}; ranks from data are for kernels that exist, see `factorize`."
             )
         wanted, _ = choose_ranks(format, {}, self.rank)
         ranks = attainable(format, most, wanted)
         if isinstance(self.rank, Mapping) and ranks != wanted:
-            raise ValueError(
+            raise InputError(
                 f"ranks {wanted} are more than a {self.kind} kernel of shape {list(shape)} can "
                 f"use, which is {ranks}; ask for these, or for one number, which is clipped."
             )

@@ -157,3 +157,18 @@ def test_bad_calls(resnet, tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "mpl", None)
     with pytest.raises(ImportError, match=r"Plots need matplotlib: pip install"):
         cost_plots.plot_costs(resnet, flops, tmp_path / "a.png")
+
+
+class Dollars(nn.Module):
+    """A name that would be a broken formula."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3, name="a$\\frac$")(x)
+
+
+def test_names_are_no_formulas(tmp_path):
+    graph = trace(Dollars(), 1, 5)
+    cost_plots.plot_costs(graph, named(graph, "flops", "V100"), tmp_path / "a.svg", "$\\frac$")
+    figure = cost_plots.draw_costs(graph, named(graph, "flops"), "$\\frac$")
+    assert rows_of(figure) == ["a\\$\\frac\\$"]

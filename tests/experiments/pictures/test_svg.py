@@ -1,5 +1,7 @@
 """The picture of a channel graph: well-formed, one box per layer, one colour per group."""
 
+import base64
+import hashlib
 import itertools
 import re
 import xml.etree.ElementTree as ElementTree
@@ -15,7 +17,7 @@ from experiments.networks import build
 from experiments.pictures import flow as flow_of_graph
 from experiments.pictures import layout
 from experiments.pictures import svg as svg_writer
-from regularizers.channels import axes as ax
+from regularizers.primitives import axes as ax
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -233,3 +235,19 @@ def test_many_segments_are_cut_short_and_counted():
     assert last.get("data-layer") == "last"
     assert len(list(ax.groups_of(graph.variables["last/w"].axes[0]))) == n
     assert "+2" in [text.text for text in last.iter(f"{SVG}text")]
+
+
+def test_the_page_runs_its_own_script_only(tmp_path):
+    def fn(variables, x):
+        return x @ variables["a\x1b<b>"] @ variables["z"]
+
+    variables = {"a\x1b<b>": jnp.ones((3, 5)), "z": jnp.ones((5, 2))}
+    graph = reg.trace_channels(fn, variables, jnp.ones((1, 3)))
+    svg_writer.save(graph, tmp_path / "a.html", title="t\x1b<script>")
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page
+    assert "\x1b" not in page
+    svg_writer.save(graph, tmp_path / "a.svg", title="t\x1b<script>")
+    ElementTree.parse(tmp_path / "a.svg")

@@ -17,7 +17,7 @@ from flax import linen as nn
 import morph
 import regularizers as reg
 from morph import Architecture, ArchitectureError
-from regularizers.channels.axes import Product, Sum
+from regularizers.primitives.axes import Product, Sum
 
 
 class Net(nn.Module):
@@ -142,6 +142,7 @@ def test_take_slices_every_axis(shrunk, variables):
     ],
     ids=["momentum", "adam", "chain"],
 )
+@pytest.mark.promotes
 def test_take_slices_optimizer_states(shrunk, variables, optimizer):
     params = variables["params"]
     state = optimizer.update(params, optimizer.init(params), params)[1]
@@ -151,6 +152,7 @@ def test_take_slices_optimizer_states(shrunk, variables, optimizer):
     assert shapes(small) == shapes(fresh)
 
 
+@pytest.mark.promotes
 def test_momenta_are_those_of_the_kept_channels(shrunk, variables):
     params = variables["params"]
     for optimizer in (optax.sgd(0.1, momentum=0.9), optax.adam(0.1)):
@@ -286,6 +288,7 @@ def test_a_file_that_was_changed_is_refused_until_its_checksum_is_taken_out(shru
     data = json.loads(place.read_text())
     place.write_text(json.dumps(data, indent=3))  # another layout of the same is the same
     read = Architecture.load(place)
+    assert read.report["loss"] is None  # JSON has no NaN
     data["report"]["accuracy"] = 0.9
     place.write_text(json.dumps(data))
     with pytest.raises(
@@ -296,6 +299,13 @@ def test_a_file_that_was_changed_is_refused_until_its_checksum_is_taken_out(shru
     place.write_text(json.dumps(data))
     assert Architecture.load(place).report["accuracy"] == 0.9
     assert replace(read, report={}) == replace(shrunk, report={})
+
+
+def test_what_could_not_be_read_is_not_written(shrunk, tmp_path):
+    for value in (2**64, jnp.ones(3), "\ud800"):
+        with pytest.raises(ArchitectureError, match=r"a\.json would not be JSON that can be read"):
+            replace(shrunk, report={"loss": value}).save(tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_loaded_architecture_rebuilds_the_network(shrunk, variables, tmp_path):
@@ -368,6 +378,11 @@ def refused(data, message):
         (b"\xff\xfe\x00", "a.json is not JSON"),
         (b"[" * 100_000, "a.json is not JSON"),
         (b"9" * 10_000, "a.json is not JSON"),
+        (
+            b'{"format": 1, "format": 2}',
+            "not JSON: an object has the name 'format' twice",
+        ),
+        (b'{"format": "morph-architecture", "report": {"a": NaN}}', "NaN is no number"),
         (b"[1, 2]", "not an architecture: expected an object.*found 'list'"),
         (b"null", "not an architecture: .*found 'NoneType'"),
         (b"{}", "not an architecture: .*found None"),

@@ -137,6 +137,7 @@ def assert_same_layout(taken, fresh):
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.promotes
 def test_training_goes_on_where_it_was(name, shrunk):
     tx, (params, arch, small_loss) = ELEMENTWISE[name], shrunk
     params, state = steps(tx, LOSS, params, tx.init(params), 3)

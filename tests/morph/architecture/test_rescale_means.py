@@ -78,6 +78,7 @@ def test_rescaled_it_is_the_network_that_is_written_at_the_new_width(name, arch,
 
 
 @pytest.mark.parametrize("name", [name for name in TOTALS if name != "normalised"])
+@pytest.mark.promotes
 def test_without_it_the_function_stays_the_masked_one(name, arch, v, x):
     fn = network(TOTALS[name])
     masked = {"a": v["a"] * KEEP[None], "b": v["b"]}

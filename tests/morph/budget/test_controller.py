@@ -138,7 +138,7 @@ def ragged():
     def amounts(widths, form):
         del form
         xp = jnp if isinstance(widths, jax.Array) else np
-        return xp.stack([widths[0], 3.0 * (widths[0] % 4 > 0)])
+        return xp.stack([widths[0], xp.where(widths[0] % 4 > 0, 3.0, 0.0)])
 
     lines = (Line(layer="all", detail=""),) * 2
     return Cost(name="ragged", unit="coins", groups={"a": 9}, lines=lines, amounts=amounts)

@@ -15,6 +15,7 @@ import pytest
 
 import morph
 import regularizers as reg
+from morph.budget import traces
 from morph.cycle.checkpoint import WorkdirError
 from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
@@ -381,3 +382,19 @@ def test_data_is_checked_at_the_entrance(tmp_path, data):
     with pytest.raises(DataError, match="augment is 'flip', which needs images"):
         make(tmp_path / "new", flat, replace(CONFIG, augment="flip")).run()
     assert not (tmp_path / "new").exists()
+
+
+def test_every_network_of_a_run_is_traced_once(tmp_path, data, monkeypatch):
+    traced = []
+
+    def counting(fn, variables, x):
+        traced.append(jax.tree.map(np.shape, variables))
+        return trace(fn, variables, x)
+
+    trace = traces.trace_channels
+    monkeypatch.setattr(traces, "trace_channels", counting)
+    config = replace(CONFIG, cycles=2, expand="warm", seed_steps=2, shrink_steps=9, retrain_steps=2)
+    result = make(tmp_path, data, replace(config, baseline=False)).run()
+    shapes = [str(one) for one in traced]
+    assert len(shapes) == len(set(shapes)) == 4  # the seed, shrunk, widened, shrunk again
+    assert result.outcomes[-1].name == "expanded and retrained 2"

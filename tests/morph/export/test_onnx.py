@@ -27,6 +27,7 @@ class Everything(nn.Module):
         return nn.Dense(3)(nn.MultiHeadDotProductAttention(2)(x, x).mean(1))
 
 
+@pytest.mark.promotes
 def test_a_network_runs_in_onnxruntime_at_any_batch(tmp_path):
     module, rng = Everything(), np.random.default_rng(0)
     x = rng.normal(size=(5, 9, 7, 2)).astype(np.float32)
@@ -62,6 +63,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.promotes
 def test_a_primitive_means_in_onnx_what_it_means_in_jax(name, tmp_path):
     fn = FUNCTIONS[name]
     written = onnx.to_onnx(lambda _, x: fn(x), {"unused": X}, X[:1], tmp_path / "a.onnx")

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import flax.linen as nn
 import jax
@@ -84,12 +85,14 @@ def test_bad_input_names_what_was_found(shrunk, tmp_path):
         (bundle, lambda: bundle.load("")),
     ],
 )
+@pytest.mark.wrong_arrays
 def test_a_missing_package_names_the_command(module, write, monkeypatch):
     monkeypatch.setattr(module, "_missing", ModuleNotFoundError("No module named 'that'"))
     with pytest.raises(MissingExtraError, match=r"'that'.*pip install 'morph-jax\[export\]'"):
         write()
 
 
+@pytest.mark.wrong_arrays
 def test_agreement_counts_by_hand():
     reference = np.asarray([[1.0, 3.0, 2.0], [4.0, 0.0, 1.0]])
     found = compare(reference, reference[:, [0, 2, 1]], np.asarray([1, 0]), top=(1, 2))
@@ -105,6 +108,22 @@ def test_agreement_counts_by_hand():
         compare(reference, reference[:1], np.asarray([1, 0]))
     with pytest.raises(ExportError, match="as many labels"):
         compare(reference, reference, np.asarray([1]))
+
+
+def test_what_others_wrote_is_no_mark_in_the_card(shrunk, tmp_path):
+    pytest.importorskip("safetensors")
+    _, fn, variables, x = shrunk
+    one = stablehlo.to_stablehlo(fn, variables, x, tmp_path / "network.stablehlo")
+    one = replace(one, note="see [here](http://a)\n# or")
+    bundle.save(
+        tmp_path, variables, [one], name="a|b\n<script>", figures={"k|": "v\x1b[2J|"},
+        command="python\n\n# make.py",
+    )  # fmt: skip
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert lines[0] == r"# a\|b \<script\>"
+    assert r"| k\| | v\\x1b\[2J\| |" in lines
+    assert r"network.stablehlo: see \[here\](http://a) \# or" in lines
+    assert "    python # make.py" in lines
 
 
 def test_a_bundle_is_read_back_and_verified(shrunk, tmp_path):

@@ -138,12 +138,14 @@ def test_an_operation_without_int8_form_is_named_with_its_layer(layer, why, tmp_
         (np.full((3, 4, 4, 1), np.nan), "not finite"),
     ],
 )
+@pytest.mark.wrong_arrays
 def test_bad_representative_data_are_refused(calibration, why, tmp_path):
     x = np.ones((2, 4, 4, 1), np.float32)
     with pytest.raises(ExportError, match=why):
         tflite.to_tflite(lambda v, x: x, x, x, tmp_path / "a", calibration=calibration)
 
 
+@pytest.mark.wrong_arrays
 def test_files_that_are_none_are_refused(tmp_path):
     (tmp_path / "a.tflite").write_bytes(b"no such thing")
     with pytest.raises(ExportError, match="no TFLite file"):

@@ -136,6 +136,7 @@ class Network(nn.Module):
         return embed.attend(x)
 
 
+@pytest.mark.promotes
 def test_a_whole_network_with_every_leaf_factorized():
     model, x = Network(), jnp.asarray([[0, 5, 29, 3, 8], [2, 7, 11, 1, 1]])
     variables = model.init(jax.random.key(0), x)

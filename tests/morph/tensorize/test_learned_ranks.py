@@ -36,6 +36,7 @@ def task(kind, ranks):
 @pytest.mark.parametrize(
     ("kind", "rank", "true"), [("svd", 10, {"r": 3}), ("tt", 8, {"r1": 2, "r2": 3})]
 )
+@pytest.mark.promotes
 def test_bonds_fall_to_the_rank_of_the_task(kind, rank, true):
     model, (x, y) = Layer(), task(kind, true)
     variables = model.init(jax.random.key(1), x)

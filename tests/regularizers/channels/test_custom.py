@@ -10,10 +10,7 @@ from jax.interpreters import mlir
 
 import morph
 import regularizers as reg
-from morph.resize.emission import EMISSION
-from regularizers.channels.coupling import RULES
-from regularizers.channels.exactness import CONSUMERS, ZEROS
-from regularizers.channels.flow import FLOW
+from regularizers.primitives.table import RECORDS
 
 M, N, K = 5, 7, 3
 KEEP = np.asarray([True, False, True, False, False, True, True])
@@ -21,13 +18,11 @@ KEEP = np.asarray([True, False, True, False, False, True, True])
 
 @pytest.fixture(autouse=True)
 def tables():
-    """Every table is as it was, after each test."""
-    shared = [RULES, FLOW, ZEROS, CONSUMERS, EMISSION]
-    before = [table.copy() for table in shared]
+    """The table is as it was, after each test."""
+    before = RECORDS.copy()
     yield
-    for table, copy in zip(shared, before, strict=True):
-        table.clear()
-        table.update(copy)
+    RECORDS.clear()
+    RECORDS.update(before)
 
 
 @pytest.fixture

@@ -163,6 +163,7 @@ def test_a_kernel_with_two_contracted_axes(rng):
     np.testing.assert_allclose(small, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.promotes
 def test_bfloat16(v, x):
     def fn(v, x):
         return jax.nn.sigmoid(x @ v["a"]) @ v["b"] + v["bias"].reshape(1, K)
@@ -396,6 +397,7 @@ TRICKS = {
 
 
 @pytest.mark.parametrize("name", TRICKS)
+@pytest.mark.promotes
 def test_tricks(name, v, x):
     """What comes out is squared and summed: no kernel can be closed, but numbers are given back."""
     trick, exact = TRICKS[name]

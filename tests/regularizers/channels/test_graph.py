@@ -11,7 +11,7 @@ from jax import lax
 
 import regularizers as reg
 from regularizers.channels import graph as graphs
-from regularizers.channels.axes import Product, Sum
+from regularizers.primitives.axes import Product, Sum
 
 HERE = Path(__file__).name
 

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from regularizers.channels import jaxprs
 from regularizers.channels.inference import Inference
 from regularizers.channels.means import Divisor, find_means
-from regularizers.channels.terms import Atom
+from regularizers.primitives import jaxprs
+from regularizers.primitives.terms import Atom
 
 B, H, N = 3, 5, 7
 

@@ -145,6 +145,7 @@ def test_attention_counts_projections_and_products():
     assert cost() == 4 * projection + 2 * product
 
 
+@pytest.mark.promotes
 def test_inception_v2_has_the_published_counts():
     model = networks.build("inception_v2", input_shape=(224, 224, 3), num_classes=1001)
     graph = traced(model, (1, 224, 224, 3))

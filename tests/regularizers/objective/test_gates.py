@@ -127,6 +127,7 @@ def problem():
     ("mode", "form", "steps"),
     [("annealed", "loss", 300), ("straight_through", "loss", 300), ("annealed", "proximal", 2000)],
 )
+@pytest.mark.promotes
 def test_useless_channels_are_found_without_batch_norm(problem, mode, form, steps):
     x, y, variables, graph = problem
     plain = morph.Network(

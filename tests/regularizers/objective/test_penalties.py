@@ -5,11 +5,11 @@ import pytest
 from flax import linen as nn
 
 import regularizers as reg
-from regularizers.channels.axes import Product, Sum
 from regularizers.objective.combinations import COMBINATIONS
 from regularizers.objective.norms import rms
 from regularizers.objective.penalties import PENALTIES
 from regularizers.objective.penalty import Source, channel_of
+from regularizers.primitives.axes import Product, Sum
 
 MEMBERS = [
     np.array([0.1, 0.3, 0.6, 0.2], np.float32),

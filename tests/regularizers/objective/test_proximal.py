@@ -116,6 +116,7 @@ def test_group_lasso_makes_all_producers_exactly_zero(graph, variables):
 
 @pytest.mark.parametrize("penalty", ["gamma", "group_lasso"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.promotes
 def test_dead_channels_stay_dead_in_training(graph, variables, optimizer, penalty):
     regularizer = regularizer_of(graph, penalty)
     tx = reg.proximal(OPTIMIZERS[optimizer](), regularizer, strength=0.2)
@@ -134,6 +135,7 @@ def test_dead_channels_stay_dead_in_training(graph, variables, optimizer, penalt
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.promotes
 def test_stale_momentum_wakes_nothing(graph, variables, optimizer):
     tx = reg.proximal(OPTIMIZERS[optimizer](), regularizer_of(graph), strength=0.0)
     params = variables["params"]
@@ -188,6 +190,7 @@ def test_held_channels_stay_zero_whatever_the_gradient(graph, variables):
     assert (params["norm_1"]["scale"] != 0.0).all()
 
 
+@pytest.mark.promotes
 def test_strength_may_be_a_schedule(graph, variables):
     regularizer = regularizer_of(graph)
     params = variables["params"]
@@ -228,6 +231,7 @@ def test_strength_may_be_set_between_steps_without_compiling_again(graph, variab
     assert len(traces) == 1
 
 
+@pytest.mark.promotes
 def test_no_strength_is_the_plain_optimizer(graph, variables):
     plain, wrapped = optax.adam(0.01), reg.proximal(optax.adam(0.01), regularizer_of(graph), 0.0)
     for (a, _), (b, _) in zip(

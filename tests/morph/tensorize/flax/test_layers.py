@@ -176,6 +176,7 @@ def test_flax_starts_so(flax):
     assert math.isclose(float(kernel.var()), 1 / usual, rel_tol=0.1)
 
 
+@pytest.mark.promotes
 def test_an_initialiser_of_dense_kernels_tells_the_variance():
     @jax.jit
     def kernels():
@@ -205,6 +206,7 @@ class Net(nn.Module):
         return linen.TTDense(6, rank=2, cores=2, dtype=jnp.bfloat16, name="head")(x.mean((1, 2)))
 
 
+@pytest.mark.promotes
 def test_a_network_trains_and_its_bonds_are_widths():
     x, net = normal(8, 5, 5, 4), Net()
     variables = jax.jit(net.init)(KEY, x)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from regularizers.channels.jaxprs import JaxprEqn, shape_of
-from regularizers.channels.terms import Axes, Solver
+from regularizers.primitives.jaxprs import JaxprEqn, shape_of
+from regularizers.primitives.terms import Axes, Solver
 
 Rule: TypeAlias = Callable[..., Sequence[Axes]]
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from regularizers.channels import axes
+from regularizers.primitives import axes
 
 # JAX's source infos of an equation and of the calls around it, the innermost first.
 Source: TypeAlias = tuple[Any, ...] | None

@@ -1,7 +1,7 @@
 """Every primitive of the installed JAX, decided: carried, run (control), pinned, or without a rule.
 
 A JAX that adds one fails the first test here. Decide it: give it a rule in
-`regularizers/channels/coupling`, or name it below with the reason why it needs none.
+`regularizers/primitives`, or name it below with the reason why it needs none.
 """
 
 import json
@@ -17,9 +17,9 @@ import jax, jax.experimental.multihost_utils, jax.experimental.pallas, jax.scipy
 import optax
 from flax import linen, nnx
 from jax.extend.core import Primitive
-from regularizers.channels import jaxprs
-from regularizers.channels.coupling import RULES
-from regularizers.channels.coupling.linear_algebra import PINNED
+from regularizers.primitives import jaxprs
+from regularizers.primitives.table import RECORDS
+from regularizers.primitives.linear_algebra import PINNED
 
 SPARSE = "jax.experimental.sparse"  # none has a rule: networks do not import it
 modules = [
@@ -32,7 +32,7 @@ kinds = {
     "found": [value for value in values if isinstance(value, Primitive)],
     "control": jaxprs.RUNS_JAXPRS,
     "pinned": PINNED,
-    "carried": RULES.keys() - PINNED.keys(),
+    "carried": RECORDS.keys() - PINNED.keys(),
 }
 print(json.dumps({kind: sorted({p.name for p in kinds[kind]}) for kind in kinds}))
 """
@@ -59,7 +59,7 @@ rng_uniform round rsqrt scatter scatter-add scatter-max scatter-min scatter-mul 
 select_and_gather_add select_and_scatter_add select_n shift_left shift_right_arithmetic
 shift_right_logical sign sin sinh slice sort split sqrt square squeeze stack stop_gradient sub svd
 tan tanh tile top_k transpose triangular_solve tridiagonal unstack xor zeta reduce
-sharding_constraint
+sharding_constraint symmetric_product
 """
 
 PINNED_BY_A_RULE = """
@@ -97,7 +97,7 @@ WITHOUT_A_RULE = {
     """,
     "only inside of transformations, never in what they return": """
         create_linear custom_jvp_call_jaxpr custom_lin dce_sink empty2 eval_jaxpr from_edtype
-        iota_2x32_shape linear_call platform_index remat_opt stage symmetric_product tie to_edtype
+        iota_2x32_shape linear_call platform_index remat_opt stage tie to_edtype
         zeros_like dim_as_value dimension_size shape_assertion select_and_scatter
     """,
     "linear algebra by halves, generators of random bits": """

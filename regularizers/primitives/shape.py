@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from regularizers.channels.coupling.rule import (
+from regularizers.primitives.coupling import (
     Rule,
     fixed_axes,
     out_shape,
     pin_everything,
     together,
 )
-from regularizers.channels.jaxprs import (
+from regularizers.primitives.flow import opaque
+from regularizers.primitives.jaxprs import (
     JaxprEqn,
     Primitive,
     empty_p,
@@ -23,8 +25,11 @@ from regularizers.channels.jaxprs import (
     tile_p,
     unstack_p,
 )
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.terms import Axes, Solver, Term, concatenation, merge
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.record import FREE, Params, Record, Sizes, again, reads
+from regularizers.primitives.step import Destinations, Step
+from regularizers.primitives.terms import Axes, Solver, Term, concatenation, merge
+from regularizers.primitives.zero import first, joined, nothing, padded
 
 
 def broadcast_in_dim(solver: Solver, eqn: JaxprEqn, operand: Axes, *_: Axes) -> list[Axes]:
@@ -37,6 +42,13 @@ def broadcast_in_dim(solver: Solver, eqn: JaxprEqn, operand: Axes, *_: Axes) -> 
         if term.size == axes[k].size:
             axes[k] = term
     return [tuple(axes)]
+
+
+def placed(step: Step) -> Destinations:
+    """Axis k becomes axis dims[k], also where it is of size 1 and repeated."""
+    to: Destinations = [[()] * len(axes) for axes in step.operands]
+    to[0] = [(k,) for k in step.eqn.params["broadcast_dimensions"]]
+    return to
 
 
 def chunks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
@@ -62,10 +74,13 @@ def chunks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[i
 def reshape(solver: Solver, eqn: JaxprEqn, operand: Axes, *rest: Axes) -> list[Axes]:
     """Runs of axes of equal product: one term, merged (`Product`) or divided.
 
-    Example: f32[2,4,4,8] -> f32[2,128] makes the last axis 4 x 4 x 8. Reads `new_sizes`.
+    Example: f32[2,4,4,8] -> f32[2,128] makes the last axis 4 x 4 x 8. Reads `new_sizes`, and
+    `dimensions`, by which the operand is transposed first.
     """
-    before, after = shape_of(eqn.invars[0]), out_shape(eqn)
-    if 0 in before or rest or eqn.params.get("dimensions"):
+    order = eqn.params["dimensions"] or range(len(operand))
+    operand = tuple(operand[k] for k in order)
+    before, after = tuple(term.size for term in operand), out_shape(eqn)
+    if 0 in before or rest:
         return pin_everything(solver, eqn, operand, *rest, reason="reshape of an empty array")
     axes: list[Term] = [solver.fresh(n) for n in after]
     for ins, outs in chunks(before, after):
@@ -227,27 +242,123 @@ def keys(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
     ]
 
 
-RULES: dict[Primitive, Rule] = {
-    p.bitcast_convert_type_p: bitcast,
-    p.broadcast_in_dim_p: broadcast_in_dim,
-    p.concatenate_p: concatenate,
-    p.iota_p: new,
-    p.pad_p: pad,
-    p.random_bits_p: random_bits,
-    p.random_seed_p: keys,
-    p.random_split_p: keys,
-    p.reshape_p: reshape,
-    p.rev_p: rev,
-    p.rng_bit_generator_p: bit_generator,
-    p.rng_uniform_p: rng_uniform,
-    p.slice_p: slice_,
-    p.squeeze_p: squeeze,
-    p.transpose_p: transpose,
-    empty_p: new,
-    random_unwrap_p: keys,
-    random_wrap_p: keys,
-    split_p: split,
-    stack_p: stack,
-    tile_p: tile,
-    unstack_p: unstack,
+def shaped(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`shape` from the result."""
+    return {"shape": sizes.shape(step.results[0])}
+
+
+def reshaped(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`new_sizes` from the result."""
+    return {"new_sizes": sizes.shape(step.results[0])}
+
+
+def bits_drawn(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`shape` from the result, less the axes of the keys."""
+    return {"shape": sizes.shape(step.results[0])[len(step.operands[0]) :]}
+
+
+def bits_generated(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`shape` from the second result."""
+    return {"shape": sizes.shape(step.results[1])}
+
+
+def tiled(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`reps` from the sizes before and after."""
+    return {
+        "reps": tuple(
+            sizes.of(after) // sizes.of(before) if n > 1 else n
+            for before, after, n in zip(
+                step.operands[0], step.results[0], step.eqn.params["reps"], strict=True
+            )
+        )
+    }
+
+
+def sliced(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """The limits are moved to where the seed's positions went."""
+    params, (operand,) = step.eqn.params, step.operands
+
+    def moved(positions: Sequence[int]) -> tuple[int, ...]:
+        return tuple(sizes.prefix(term, n) for term, n in zip(operand, positions, strict=True))
+
+    starts, limits = params["start_indices"], params["limit_indices"]
+    empty = [start == limit for start, limit in zip(starts, limits, strict=True)]
+    return {
+        "start_indices": moved([0 if e else n for n, e in zip(starts, empty, strict=True)]),
+        "limit_indices": moved([0 if e else n for n, e in zip(limits, empty, strict=True)]),
+    }
+
+
+def cut(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`sizes` from the results."""
+    k = step.eqn.params["axis"]
+    return {"sizes": tuple(sizes.of(result[k]) for result in step.results)}
+
+
+def padded_again(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """Low and high padding from the ends of the result."""
+    config = []
+    for term, result, (low, high, interior) in zip(
+        step.operands[0], step.results[0], step.eqn.params["padding_config"], strict=True
+    ):
+        if low >= 0 and high >= 0 and (interior == 0 or term.size <= 1):
+            low = sizes.prefix(result, low)
+            high = sizes.of(result) - low - sizes.of(term)
+        config.append((low, high, interior))
+    return {"padding_config": tuple(config)}
+
+
+def _moves(couple: Rule, params: Params, **parts: Any) -> Record:
+    """A primitive that moves what it gets: zeros stay zeros."""
+    common: dict[str, Any] = {"zero": first, "price": FREE, "emission": again}
+    return Record(couple=couple, params=params, **(common | parts))
+
+
+def _makes(couple: Rule, params: Params, **parts: Any) -> Record:
+    """A primitive that makes new values, of which nothing is known."""
+    return _moves(couple, params, **({"zero": nothing, "flow": opaque} | parts))
+
+
+RECORDS: dict[Primitive, Record] = {
+    p.bitcast_convert_type_p: _moves(bitcast, reads("new_dtype")),
+    p.broadcast_in_dim_p: _moves(
+        broadcast_in_dim,
+        reads("broadcast_dimensions", "shape", "sharding"),
+        emission=shaped,
+        flow=placed,
+        keeps_sign=True,
+    ),
+    p.concatenate_p: _moves(concatenate, reads("dimension"), zero=joined),
+    p.iota_p: _makes(
+        new, reads("dimension", "dtype", "shape", "sharding"), emission=shaped, as_seed=True
+    ),
+    p.pad_p: _moves(pad, reads("padding_config"), zero=padded, emission=padded_again),
+    p.random_bits_p: _makes(
+        random_bits,
+        reads("bit_width", "shape"),
+        emission=bits_drawn,
+        as_seed=True,
+        flow=None,
+    ),
+    p.random_seed_p: _makes(keys, reads("impl")),
+    p.random_split_p: _makes(keys, reads("shape")),
+    p.reshape_p: _moves(reshape, reads("dimensions", "new_sizes", "sharding"), emission=reshaped),
+    p.rev_p: _moves(rev, reads("dimensions")),
+    p.rng_bit_generator_p: _makes(
+        bit_generator,
+        reads("algorithm", "dtype", "out_sharding", "shape"),
+        emission=bits_generated,
+        as_seed=True,
+    ),
+    p.rng_uniform_p: _makes(rng_uniform, reads("shape"), emission=shaped, as_seed=True),
+    p.slice_p: _moves(slice_, reads("limit_indices", "start_indices", "strides"), emission=sliced),
+    p.squeeze_p: _moves(squeeze, reads("dimensions")),
+    p.transpose_p: _moves(transpose, reads("permutation")),
+    empty_p: _makes(new, reads("dtype", "out_sharding", "shape"), emission=shaped),
+    random_unwrap_p: _makes(keys, reads()),
+    random_wrap_p: _makes(keys, reads("impl")),
+    split_p: _moves(split, reads("axis", "sizes"), emission=cut),
+    stack_p: _moves(stack, reads("axis"), zero=joined),
+    tile_p: _moves(tile, reads("reps"), emission=tiled),
+    unstack_p: _moves(unstack, reads("axis")),
 }

@@ -21,11 +21,11 @@ from jax.extend.core import primitives as p
 from jax.lax import linalg
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from regularizers.channels import axes as ax
-from regularizers.channels import jaxprs
-from regularizers.channels.coupling import RULES
 from regularizers.channels.inference import Inference
-from regularizers.channels.terms import atoms, freeze
+from regularizers.primitives import axes as ax
+from regularizers.primitives import jaxprs
+from regularizers.primitives.table import RECORDS
+from regularizers.primitives.terms import atoms, freeze
 
 MESH = Mesh(np.array(jax.devices()[:1]), ("d",))
 REPLICATED = NamedSharding(MESH, PartitionSpec())
@@ -241,6 +241,9 @@ SHAPE = [
     Case(p.pad_p, lambda x: lax.pad(x, 0.0, ((0, 0, 1), (0, -2, 0))), ((5, 7),), "5 7 -> 9 5"),
     Case(p.pad_p, lambda x: lax.pad(x, 0.0, ((2, 0, 3),)), ((1,),), "1 -> (a+1)"),
     Case(p.reshape_p, lambda x: x.reshape(5, 77), ((5, 7, 11),), "a b c -> a (b*c)"),
+    Case(
+        p.reshape_p, lambda x: lax.reshape(x, (7, 55), (1, 0, 2)), ((5, 7, 11),), "a b c -> b (a*c)"
+    ),
     Case(p.reshape_p, lambda x: x.reshape(5, 7, 11), ((5, 77),), "a (b*c) -> a b c"),
     Case(p.reshape_p, lambda x: x.reshape(1, 5, 1, 7), ((5, 7, 1),), "a b 1 -> 1 a 1 b"),
     Case(p.reshape_p, lambda x: x.reshape(3, 14), ((6, 7),), "(a*b) c -> a (b*c)"),
@@ -362,6 +365,12 @@ CONTRACTION += [
 ALGEBRA = [
     Case(p.fft_p, lambda x: lax.fft(x, "FFT", (7,)), ((5, 7),), "a 7 -> a 7", (C64,)),
     Case(p.fft_p, lambda x: lax.fft(x, "RFFT", (8,)), ((5, 8),), "a 8 -> a 5"),
+    Case(
+        jaxprs.symmetric_product_p,
+        lambda a, c: linalg.symmetric_product(a, c, beta=1.0, symmetrize_output=False),
+        ((5, 7, 3), (5, 7, 7)),
+        "a b c, a b b -> a b b",
+    ),
     Case(p.cholesky_p, lambda x: linalg.cholesky(x), ((5, 3, 3),), "a 3 3 -> a 3 3"),
     Case(p.eig_p, lambda x: linalg.eig(x), ((5, 3, 3),), "a 3 3 -> a 3, a 3 3, a 3 3"),
     Case(p.eigh_p, lambda x: linalg.eigh(x), ((5, 3, 3),), "a 3 3 -> a 3 3, a 3"),
@@ -684,7 +693,7 @@ def infer(case):
 
 
 def test_every_primitive_has_a_case():
-    assert {case.primitive for case in CASES} == set(RULES)
+    assert {case.primitive for case in CASES} == set(RECORDS)
 
 
 @every_case
@@ -692,6 +701,18 @@ def test_signature(case):
     found = infer(case)
     assert case.primitive in found.primitives
     assert str(found).replace(" + ", "+").replace(" x ", "*") == case.signature
+
+
+@every_case
+def test_all_parameters_are_understood(case):
+    jaxpr = jax.make_jaxpr(case.fn)(*case.structs).jaxpr
+    equations = [eqn for eqn in jaxpr.eqns if eqn.primitive is case.primitive]
+    unknown = {name for eqn in equations for name in eqn.params.keys() - understood(case)}
+    assert unknown == set(), f"{case.primitive.name}: its record does not say what these mean"
+
+
+def understood(case):
+    return set(RECORDS[case.primitive].params)
 
 
 def draw(struct, rng):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from regularizers.channels.coupling.rule import Rule, out_shape, together
-from regularizers.channels.jaxprs import JaxprEqn, Primitive, shape_of
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.terms import Axes, Solver, Term
+from regularizers.primitives.coupling import Rule, out_shape, together
+from regularizers.primitives.flow import same
+from regularizers.primitives.jaxprs import JaxprEqn, Primitive, shape_of
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.record import ANY, FREE, Params, Record, again, reads
+from regularizers.primitives.terms import Axes, Solver, Term
+from regularizers.primitives.zero import ZeroRule, first, nothing, pooled
 
 
 def reduce_sum(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
@@ -109,33 +113,67 @@ def top_k(solver: Solver, eqn: JaxprEqn, operand: Axes, *rest: Axes) -> list[Axe
     return [(*operand[:k], kept, *operand[k + 1 :])] * 2
 
 
-REDUCTIONS: dict[Primitive, Rule] = {
-    p.reduce_sum_p: reduce_sum,
-    p.reduce_max_p: reduce_pinning("a maximum is taken over it, which a zero could win"),
-    p.reduce_min_p: reduce_pinning("a minimum is taken over it, which a zero could win"),
-    p.reduce_prod_p: reduce_pinning("a product is taken over it, which a zero would end"),
-    p.reduce_and_p: reduce_pinning("reduced by logical and"),
-    p.reduce_or_p: reduce_pinning("reduced by logical or"),
-    p.reduce_xor_p: reduce_pinning("reduced by logical xor"),
-    p.reduce_p: reduce_pinning("reduced by a function of the user's own"),
-    p.argmax_p: reduce_pinning("searched by argmax"),
-    p.argmin_p: reduce_pinning("searched by argmin"),
+def _reduces(couple: Rule, zero: ZeroRule = nothing, **params: Any) -> Record:
+    return Record(
+        couple=couple,
+        params=reads("axes", "out_sharding", **params),
+        zero=zero,
+        sums=True,
+        price=FREE,
+        emission=again,
+    )
+
+
+_FUNCTION = reads("computation", "dimensions", "jaxpr")
+REDUCTIONS: dict[Primitive, Record] = {
+    p.reduce_sum_p: _reduces(reduce_sum, first),
+    p.reduce_max_p: _reduces(
+        reduce_pinning("a maximum is taken over it, which a zero could win"), first
+    ),
+    p.reduce_min_p: _reduces(
+        reduce_pinning("a minimum is taken over it, which a zero could win"), first
+    ),
+    p.reduce_prod_p: _reduces(reduce_pinning("a product is taken over it, which a zero would end")),
+    p.reduce_and_p: _reduces(reduce_pinning("reduced by logical and")),
+    p.reduce_or_p: _reduces(reduce_pinning("reduced by logical or")),
+    p.reduce_xor_p: _reduces(reduce_pinning("reduced by logical xor")),
+    p.reduce_p: _reduces(reduce_pinning("reduced by a function of the user's own"), **_FUNCTION),
+    p.argmax_p: _reduces(reduce_pinning("searched by argmax"), index_dtype=ANY),
+    p.argmin_p: _reduces(reduce_pinning("searched by argmin"), index_dtype=ANY),
 }
 
-RULES: dict[Primitive, Rule] = {
+
+def _carries(couple: Rule, params: Params, zero: ZeroRule = nothing) -> Record:
+    return Record(couple=couple, params=params, zero=zero, price=FREE, emission=again, flow=same)
+
+
+_WINDOW = reads(
+    "base_dilation", "padding", "window_dilation", "window_dimensions", "window_strides"
+)
+_PICKED = {**_WINDOW, **reads("select_prim")}
+_ALONG = reads("axis", "reverse")
+_TOP = reads("axis", "is_stable", "k")
+_APPROXIMATE = reads(
+    "aggregate_to_topk", "is_max_k", "k", "recall_target", "reduction_dimension",
+    "reduction_input_size_override",
+)  # fmt: skip
+
+RECORDS: dict[Primitive, Record] = {
     **REDUCTIONS,
-    p.reduce_window_p: window,
-    p.reduce_window_max_p: window,
-    p.reduce_window_min_p: window,
-    p.reduce_window_sum_p: window,
-    p.cumsum_p: along("axis", "summed up along it"),
-    p.cumprod_p: along("axis", "multiplied up along it"),
-    p.cummax_p: along("axis", "a running maximum is taken along it"),
-    p.cummin_p: along("axis", "a running minimum is taken along it"),
-    p.cumlogsumexp_p: along("axis", "summed up along it"),
-    p.sort_p: along("dimension", "sorted along it"),
-    p.top_k_p: top_k,
-    p.approx_top_k_p: top_k,
-    p.select_and_gather_add_p: gathered_window,
-    p.select_and_scatter_add_p: gathered_window,
+    p.reduce_window_p: _carries(window, {**_WINDOW, **reads("consts", "jaxpr")}),
+    p.reduce_window_max_p: _carries(window, _WINDOW, pooled),
+    p.reduce_window_min_p: _carries(window, _WINDOW, pooled),
+    p.reduce_window_sum_p: _carries(window, _WINDOW, first),
+    p.cumsum_p: _carries(along("axis", "summed up along it"), _ALONG, first),
+    p.cumprod_p: _carries(along("axis", "multiplied up along it"), _ALONG),
+    p.cummax_p: _carries(along("axis", "a running maximum is taken along it"), _ALONG),
+    p.cummin_p: _carries(along("axis", "a running minimum is taken along it"), _ALONG),
+    p.cumlogsumexp_p: _carries(along("axis", "summed up along it"), _ALONG),
+    p.sort_p: _carries(
+        along("dimension", "sorted along it"), reads("dimension", "is_stable", "num_keys")
+    ),
+    p.top_k_p: _carries(top_k, _TOP),
+    p.approx_top_k_p: _carries(top_k, _APPROXIMATE),
+    p.select_and_gather_add_p: _carries(gathered_window, _PICKED),
+    p.select_and_scatter_add_p: _carries(gathered_window, _PICKED, first),
 }

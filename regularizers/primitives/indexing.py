@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from regularizers.channels.coupling.rule import Rule, out_shape
-from regularizers.channels.jaxprs import JaxprEqn, Primitive, scatter_sub_p, shape_of
-from regularizers.channels.jaxprs import primitives as p
-from regularizers.channels.terms import Axes, Solver, Term
+from typing import Any
+
+from regularizers.primitives.coupling import Rule, out_shape
+from regularizers.primitives.flow import same
+from regularizers.primitives.jaxprs import JaxprEqn, Primitive, scatter_sub_p, shape_of
+from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.record import FREE, Record, Sizes, again, reads
+from regularizers.primitives.step import Destinations, Step
+from regularizers.primitives.terms import Axes, Solver, Term
+from regularizers.primitives.zero import ZeroRule, first, looked_up, written
 
 
 def gather(solver: Solver, eqn: JaxprEqn, operand: Axes, indices: Axes) -> list[Axes]:
@@ -78,6 +84,17 @@ def scatter_axes(eqn: JaxprEqn) -> tuple[dict[int, int], dict[int, int]]:
     return to_operand, to_indices
 
 
+def scattered(step: Step) -> Destinations:
+    """The axes of the updates become those of the operand; the indices only say where."""
+    operand, indices, updates = step.operands
+    to, _ = scatter_axes(step.eqn)
+    return [
+        [(k,) for k in range(len(operand))],
+        [()] * len(indices),
+        [(to[k],) if k in to else () for k in range(len(updates))],
+    ]
+
+
 def scatter_rule(*, adds: bool) -> Rule:
     """The rule of a scatter; where values are added up, one that is zero adds nothing."""
 
@@ -110,18 +127,67 @@ def scatter_rule(*, adds: bool) -> Rule:
     return scatter
 
 
-SCATTERS: dict[Primitive, Rule] = {
-    p.scatter_add_p: scatter_rule(adds=True),
-    p.scatter_max_p: scatter_rule(adds=False),
-    p.scatter_min_p: scatter_rule(adds=False),
-    p.scatter_mul_p: scatter_rule(adds=False),
-    p.scatter_p: scatter_rule(adds=False),
-    scatter_sub_p: scatter_rule(adds=True),
+def whole_slices(step: Step, sizes: Sizes) -> dict[str, Any]:
+    """`slice_sizes` of axes that are read whole."""
+    seed = step.eqn.params["slice_sizes"]
+    return {
+        "slice_sizes": tuple(
+            sizes.of(term) if n == term.size else n
+            for term, n in zip(step.operands[0], seed, strict=True)
+        )
+    }
+
+
+def _writes(zero: ZeroRule, *, adds: bool = False) -> Record:
+    return Record(
+        couple=scatter_rule(adds=adds),
+        params=reads(
+            "dimension_numbers", "indices_are_sorted", "mode", "unique_indices", "update_consts",
+            "update_jaxpr",
+        ),
+        zero=zero,
+        sums=adds,
+        price=FREE,
+        emission=again,
+        flow=scattered,
+    )  # fmt: skip
+
+
+SCATTERS: dict[Primitive, Record] = {
+    p.scatter_add_p: _writes(written(2), adds=True),
+    p.scatter_max_p: _writes(written(2)),
+    p.scatter_min_p: _writes(written(2)),
+    p.scatter_mul_p: _writes(first),
+    p.scatter_p: _writes(written(2)),
+    scatter_sub_p: _writes(written(2), adds=True),
 }
 
-RULES: dict[Primitive, Rule] = {
+RECORDS: dict[Primitive, Record] = {
     **SCATTERS,
-    p.dynamic_slice_p: dynamic_slice,
-    p.dynamic_update_slice_p: dynamic_update_slice,
-    p.gather_p: gather,
-}
+    p.dynamic_slice_p: Record(
+        couple=dynamic_slice,
+        params=reads("slice_sizes"),
+        zero=first,
+        price=FREE,
+        emission=whole_slices,
+        flow=same,
+    ),
+    p.dynamic_update_slice_p: Record(
+        couple=dynamic_update_slice,
+        params=reads(),
+        zero=written(1),
+        price=FREE,
+        emission=again,
+        flow=same,
+    ),
+    p.gather_p: Record(
+        couple=gather,
+        params=reads(
+            "dimension_numbers", "fill_value", "indices_are_sorted", "mode", "slice_sizes",
+            "unique_indices",
+        ),
+        zero=looked_up,
+        price=FREE,
+        emission=whole_slices,
+    ),
+}  # fmt: skip

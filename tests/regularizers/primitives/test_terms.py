@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regularizers.channels import axes as ax
-from regularizers.channels import terms
-from regularizers.channels.terms import Atom, Product, Solver, Sum, find, freeze, resolve
+from regularizers.primitives import axes as ax
+from regularizers.primitives import terms
+from regularizers.primitives.terms import Atom, Product, Solver, Sum, find, freeze, resolve
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import contextlib
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend import source_info_util
@@ -18,14 +18,18 @@ from jax.extend.core import primitives as primitives
 
 __all__ = [
     "RUNS_JAXPRS",
+    "SUPPORTED",
     "ClosedJaxpr",
     "Jaxpr",
     "JaxprEqn",
     "Literal",
     "Primitive",
+    "UnknownLayoutError",
     "Var",
     "bodies_of",
+    "checkpoint_of",
     "clamp_p",
+    "constants_of",
     "copy_p",
     "custom_jvp_body",
     "custom_vjp_bodies",
@@ -48,16 +52,20 @@ __all__ = [
     "random_wrap_p",
     "rebind",
     "reshard_p",
+    "scan_of",
     "scatter_sub_p",
     "scope",
     "shape_of",
+    "shard_map_of",
     "shard_map_p",
     "source_line",
     "split_p",
     "stack_p",
+    "symmetric_product_p",
     "tile_p",
     "trace",
     "unstack_p",
+    "while_of",
 ]
 
 
@@ -96,23 +104,52 @@ scatter_sub_p = _internal("scatter_sub_p", "lax.slicing")
 shard_map_p = _internal("shard_map_p", "shard_map")
 split_p = _internal("split_p", "lax.lax")
 stack_p = _internal("stack_p", "lax.lax")
+symmetric_product_p = _internal("symmetric_product_p", "lax.linalg")
 tile_p = _internal("tile_p", "lax.lax")
 unstack_p = _internal("unstack_p", "lax.lax")
 
-# Where an equation keeps the jaxprs that it runs, in the order of `control.WIRING`.
-_BODIES: dict[Primitive, tuple[str, ...]] = {
-    primitives.jit_p: ("jaxpr",),
-    primitives.closed_call_p: ("call_jaxpr",),
-    primitives.call_p: ("call_jaxpr",),
-    primitives.remat_p: ("jaxpr",),
-    primitives.custom_jvp_call_p: ("call_jaxpr",),
-    primitives.custom_vjp_call_p: ("call_jaxpr",),
-    primitives.cond_p: ("branches",),
-    primitives.scan_p: ("jaxpr",),
-    primitives.while_p: ("cond_jaxpr", "body_jaxpr"),
-    composite_p: ("jaxpr",),
-    custom_vmap_p: ("call",),
-    shard_map_p: ("jaxpr",),
+SUPPORTED = "0.10 to 0.12"  # as pyproject.toml bounds it
+
+
+class UnknownLayoutError(NotImplementedError):
+    """This JAX keeps something about an equation where no version that is supported keeps it."""
+
+
+def _param(eqn: JaxprEqn, *names: str) -> Any:
+    """A parameter of an equation, by the first of its names that this JAX knows.
+
+    Raises:
+        UnknownLayoutError: if it knows none.
+    """
+    for name in names:
+        if name in eqn.params:
+            return eqn.params[name]
+    raise _unknown(eqn, " or ".join(map(repr, names)))
+
+
+def _unknown(eqn: JaxprEqn, what: str) -> UnknownLayoutError:
+    return UnknownLayoutError(
+        f"{what} of {eqn.primitive} was asked for, but in JAX {jax.__version__} that equation has "
+        f"the parameters {', '.join(sorted(eqn.params))}; supported are JAX {SUPPORTED}: "
+        "pip install a version of these, or a newer morph-jax"
+    )
+
+
+# Where an equation keeps the jaxprs that it runs, in the order of `control.WIRING`; composites
+# keep theirs under another name from JAX 0.12 on.
+_BODIES: dict[Primitive, tuple[tuple[str, ...], ...]] = {
+    primitives.jit_p: (("jaxpr",),),
+    primitives.closed_call_p: (("call_jaxpr",),),
+    primitives.call_p: (("call_jaxpr",),),
+    primitives.remat_p: (("jaxpr",),),
+    primitives.custom_jvp_call_p: (("call_jaxpr",),),
+    primitives.custom_vjp_call_p: (("call_jaxpr",),),
+    primitives.cond_p: (("branches",),),
+    primitives.scan_p: (("jaxpr",),),
+    primitives.while_p: (("cond_jaxpr",), ("body_jaxpr",)),
+    composite_p: (("jaxpr", "call_jaxpr"),),
+    custom_vmap_p: (("call",),),
+    shard_map_p: (("jaxpr",),),
 }
 RUNS_JAXPRS: frozenset[Primitive] = frozenset(_BODIES)
 
@@ -125,11 +162,94 @@ def trace(fn: Callable[..., Any], *args: Any) -> tuple[ClosedJaxpr, Any]:
 def bodies_of(eqn: JaxprEqn) -> tuple[ClosedJaxpr, ...]:
     """The jaxprs that a call or control flow runs; none for all other equations."""
     found: list[ClosedJaxpr] = []
-    for param in _BODIES.get(eqn.primitive, ()):
-        value = eqn.params[param]
+    for names in _BODIES.get(eqn.primitive, ()):
+        value = _param(eqn, *names)
         for body in value if isinstance(value, tuple | list) else (value,):
             found.append(body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ()))
     return tuple(found)
+
+
+class Scan(NamedTuple):
+    """A scan: `(constants, carry, entries) -> (carry, stacked)`.
+
+    Attributes:
+        constants: how many operands come first.
+        carry: how many come next, and of the results first.
+        length: steps.
+        reverse: whether from the last entry on.
+        unroll: steps in one iteration of the compiled loop.
+    """
+
+    constants: int
+    carry: int
+    length: int
+    reverse: bool
+    unroll: int
+
+
+def scan_of(eqn: JaxprEqn) -> Scan:
+    """What a scan's parameters say.
+
+    Raises:
+        UnknownLayoutError: if this JAX says it in another way than those supported.
+    """
+    if "ft_in" in eqn.params:  # from JAX 0.12 on: the trees of (constants, carry, entries)
+        trees: Any = getattr(eqn.params["ft_in"], "elts", ())
+        if len(trees) != 3:
+            raise _unknown(eqn, "'ft_in' of constants, carry and entries")
+        constants, carry = len(trees[0]), len(trees[1])
+    else:
+        constants, carry = _param(eqn, "num_consts"), _param(eqn, "num_carry")
+    return Scan(
+        constants=constants,
+        carry=carry,
+        length=int(_param(eqn, "length")),
+        reverse=bool(_param(eqn, "reverse")),
+        unroll=_param(eqn, "unroll"),
+    )
+
+
+class While(NamedTuple):
+    """A while loop: `(constants of the condition, of the body, carry) -> carry`."""
+
+    condition_constants: int
+    body_constants: int
+
+
+def while_of(eqn: JaxprEqn) -> While:
+    """How many operands of a while loop are constants."""
+    return While(_param(eqn, "cond_nconsts"), _param(eqn, "body_nconsts"))
+
+
+def constants_of(eqn: JaxprEqn) -> int:
+    """How many leading operands of a function with a derivative rule are constants."""
+    return int(_param(eqn, "num_consts"))
+
+
+def checkpoint_of(eqn: JaxprEqn) -> dict[str, Any]:
+    """The keywords of the `jax.checkpoint` that a remat came from."""
+    return {name: _param(eqn, name) for name in ("prevent_cse", "policy")}
+
+
+class Sharded(NamedTuple):
+    """What a `shard_map` was called with."""
+
+    mesh: Any
+    in_specs: tuple[Any, ...]
+    out_specs: tuple[Any, ...]
+    axis_names: frozenset[Any]
+    check_vma: bool
+
+
+def shard_map_of(eqn: JaxprEqn) -> Sharded:
+    """The arguments of a `shard_map`."""
+    return Sharded(
+        mesh=_param(eqn, "mesh"),
+        in_specs=tuple(_param(eqn, "in_specs")),
+        out_specs=tuple(_param(eqn, "out_specs")),
+        axis_names=frozenset(_param(eqn, "newly_manual_axes")),
+        check_vma=bool(_param(eqn, "check_vma")),
+    )
 
 
 def custom_jvp_body(eqn: JaxprEqn) -> tuple[ClosedJaxpr, list[bool], int]:
@@ -139,9 +259,9 @@ def custom_jvp_body(eqn: JaxprEqn) -> tuple[ClosedJaxpr, list[bool], int]:
         The jaxpr from (primals, tangents) to (primals out, those tangents out that are not
         zero), which tangents out are zero, and how many leading operands are constants.
     """
-    consts: int = eqn.params["num_consts"]
+    consts = constants_of(eqn)
     zeros = (False,) * (len(eqn.invars) - consts)
-    jaxpr, closed_over, out_zeros = eqn.params["jvp_jaxpr_fun"].call_wrapped(*zeros)
+    jaxpr, closed_over, out_zeros = _param(eqn, "jvp_jaxpr_fun").call_wrapped(*zeros)
     return ClosedJaxpr(jaxpr, closed_over), list(out_zeros), consts
 
 
@@ -156,10 +276,10 @@ def custom_vjp_bodies(
         residual the operand that it is, or None; which operand cotangents backward returns;
         and how many leading operands are constants.
     """
-    consts: int = eqn.params["num_consts"]
+    consts = constants_of(eqn)
     n = len(eqn.invars) - consts
-    fwd, closed_over = eqn.params["fwd_jaxpr_thunk"].call_wrapped(*(True,) * n)
-    _, residual_tree, forwarded = eqn.params["out_trees"]()
+    fwd, closed_over = _param(eqn, "fwd_jaxpr_thunk").call_wrapped(*(True,) * n)
+    _, residual_tree, forwarded = _param(eqn, "out_trees")()
     kept = residual_tree.num_leaves - sum(f is not None for f in forwarded)
     operands = [v.aval for v in eqn.invars]
     residual_avals = [v.aval for v in fwd.outvars[:kept]]
@@ -169,13 +289,28 @@ def custom_vjp_bodies(
     returned: list[bool] = []
 
     def backward(*args: Any) -> list[Any]:
-        results = eqn.params["bwd"].call_wrapped(*args)
+        results = _cotangents(eqn, _param(eqn, "bwd").call_wrapped(*args))
+        if len(results) != n:
+            raise _unknown(eqn, f"what 'bwd' gives for {n} operands, found {len(results)},")
         is_value = [isinstance(result, jax.Array) for result in results]
         returned[:] = is_value
         return [result for result, value in zip(results, is_value, strict=True) if value]
 
     bwd = jax.make_jaxpr(backward)(*residuals, *cotangents)
     return ClosedJaxpr(fwd, closed_over), bwd, list(forwarded), returned, consts
+
+
+def _cotangents(eqn: JaxprEqn, results: Any) -> list[Any]:
+    """What a backward rule gives; from JAX 0.12 on it comes with logs, which `defvjp` has not.
+
+    Raises:
+        UnknownLayoutError: if there are logs.
+    """
+    if isinstance(results, tuple) and len(results) == 2 and isinstance(results[0], list):
+        results, logs = results
+        if logs is not None:
+            raise _unknown(eqn, "a backward rule without logs")
+    return list(results)
 
 
 def shape_of(v: Var | Literal) -> tuple[int, ...]:

@@ -1,0 +1,55 @@
+"""JSON Schema, checked quickly where files are long: arrays of numbers and names, and axes.
+
+The standard's validator looks at every item of an array by itself, and at an axis once for every
+form that it might have. Here an array of integers or names takes one look, and an axis one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+
+_AXIS = "#/$defs/axis"
+_MOST_FACTORS = 64  # whose product can still be told in digits
+_STANDARD = jsonschema.Draft202012Validator.VALIDATORS
+
+
+def validator(schema: Any) -> Any:
+    """A validator of this schema."""
+    quick = {"items": _items, "$ref": _ref}
+    return jsonschema.validators.extend(jsonschema.Draft202012Validator, quick)(schema)
+
+
+def _items(validator: Any, items: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    if isinstance(instance, list) and items == {"type": "string"}:
+        if all(type(value) is str for value in instance):
+            return
+    elif isinstance(instance, list) and items.get("type") == "integer":
+        least = items.get("minimum", float("-inf"))
+        if all(type(value) is int and value >= least for value in instance):
+            return
+    yield from _STANDARD["items"](validator, items, instance, schema)
+
+
+def _ref(validator: Any, ref: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    if ref != _AXIS:
+        yield from _STANDARD["$ref"](validator, ref, instance, schema)
+    elif _factors(instance) > _MOST_FACTORS:
+        yield jsonschema.ValidationError(
+            f"{str(instance)[:80]} is no axis: a length >= 0, a group's name, or a sum or product "
+            f"of axes, of at most {_MOST_FACTORS} factors"
+        )
+
+
+def _factors(value: Any) -> float:
+    """How many lengths are multiplied in an axis; infinitely many if it is none."""
+    if isinstance(value, dict) and len(value) == 1:
+        ((kind, parts),) = value.items()
+        if kind in ("sum", "product") and isinstance(parts, list):
+            counts = map(_factors, parts)
+            return sum(counts) if kind == "product" else max(counts, default=0)
+    is_length = type(value) is int or (type(value) is float and value.is_integer())
+    return 1 if isinstance(value, str) or (is_length and value >= 0) else math.inf

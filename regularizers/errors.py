@@ -1,0 +1,14 @@
+"""The base of everything that a person can mend; anything else that is raised is a bug."""
+
+from __future__ import annotations
+
+
+class MorphError(Exception):
+    """What a person can mend, in `regularizers`, `morph` and `experiments`.
+
+    Each class keeps a base of the standard library beside it, such as `ValueError`.
+    """
+
+
+class InputError(MorphError, ValueError):
+    """An argument, or data, that a function cannot take."""

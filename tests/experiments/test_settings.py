@@ -1,0 +1,273 @@
+"""Every setting at every entry: changing it changes the result, or it is refused with the reason.
+
+A new field of `CycleConfig` needs a row in `ROWS`; an entry that has no use for it needs one in
+`morph.cycle.unused`.
+"""
+
+import itertools
+import json
+import pickle
+import shutil
+from dataclasses import asdict, dataclass, field, fields
+from types import SimpleNamespace
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from small_run import compiled_once
+
+import morph
+import regularizers as reg
+from experiments import datasets, retrain, study, sweep, targets
+from experiments.console.flags import config_of, define_settings
+from morph.cycle import cycle, store
+from morph.cycle.config import CycleConfig
+from morph.cycle.sweep import Sweep
+from morph.cycle.unused import UNUSED_BY_RETRAIN, UNUSED_BY_SWEEP, UNUSED_BY_TARGETS
+from morph.training.data import Batch
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting's other value, and what else must hold for it to matter."""
+
+    value: Any
+    given: dict[str, Any] = field(default_factory=dict)
+    regression: bool = False  # labels are numbers
+
+
+GATES, TENSORIZED = (
+    {"penalty": "gates"},
+    {"tensorize": "svd", "tensorize_budget": 0.8, "tensorize_steps": 2},
+)
+ERRORS = {"loss": "mean_squared_error", "metrics": "explained_variance"}
+
+ROWS = {
+    "target": Row("size"),
+    "budget": Row(0.7),
+    "expand_budget": Row(0.8),
+    "expand": Row("warm", {"cycles": 2}),
+    "final": Row("finetune", {"expand": "warm"}),
+    "patience": Row(1, {"cycles": 2}),
+    "cycles": Row(2),
+    "seed_steps": Row(3),
+    "shrink_steps": Row(5),
+    "retrain_steps": Row(3),
+    "settle": Row(0.6),
+    "penalty": Row("Dense_1=gamma,*=group_lasso"),
+    "strengths": Row("Dense_0=0.1"),
+    "gate_mode": Row("straight_through", GATES),
+    "batch_size": Row(5),
+    "learning_rate": Row(0.02),
+    "shrink_learning_rate": Row(0.02),
+    "weight_decay": Row(0.1),
+    "loss": Row("mean_absolute_error", ERRORS, regression=True),
+    "label_smoothing": Row(0.2),
+    "metrics": Row("log_likelihood"),
+    "optimizer": Row("adam"),
+    "schedule": Row("run"),
+    "warmup_steps": Row(1),
+    "clip_norm": Row(0.01),
+    "ema_decay": Row(0.9),
+    "precision": Row("bfloat16"),
+    "augment": Row("flip"),
+    "mixup": Row(1.0),
+    "distill": Row(0.5),
+    "distill_temperature": Row(5.0, {"distill": 0.5}),
+    "blocks": Row(False, {"blocks": True}),
+    "min_width": Row(8, {"budget": 0.6}),
+    "floors": Row("Dense_0=10", {"budget": 0.6}),
+    "round_to": Row(3),
+    "tensorize": Row("svd", {"tensorize_budget": 0.8}),
+    "tensorize_budget": Row(0.7, TENSORIZED),
+    "tensorize_steps": Row(3, TENSORIZED),
+    "baseline": Row(True),
+    "seed": Row(1),
+}
+STEPS = {"seed_steps": 2, "shrink_steps": 4, "retrain_steps": 2}
+BASE = {**STEPS, "batch_size": 8, "penalty": "group_lasso", "learning_rate": 0.05}
+UNUSED = {
+    "run": {},
+    "sweep": UNUSED_BY_SWEEP,
+    "targets": UNUSED_BY_TARGETS,
+    "retrain": UNUSED_BY_RETRAIN,
+}
+
+
+class Net(nn.Module):
+    """A branch that can go, and batch norm."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(12)(x.reshape(x.shape[0], -1))
+        x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+        y = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Dense(11)(x)))
+        x += nn.Dense(12)(y)
+        return nn.Dense(3)(x)
+
+
+def tiny_data(regression):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 2, 3, 1)).astype(np.float32), rng.integers(0, 3, 40)
+    y = np.eye(3, dtype=np.float32)[y] if regression else y.astype(np.int32)
+    sets = {"train_images": x[:24], "train_labels": y[:24]}
+    sets |= {"test_images": x[24:], "test_labels": y[24:]}
+    told = {"mean": (0.0,), "std": (1.0,), "fingerprint": "tiny"}
+    return datasets.Dataset(name="digits", num_classes=3, **sets, **told)
+
+
+def save(path, variables):
+    """In place of Orbax, which would take most of the time."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "variables").write_bytes(pickle.dumps(jax.device_get(variables)))
+
+
+def load(path, like=None):
+    return pickle.loads((path / "variables").read_bytes())
+
+
+class NoCheckpoints:
+    """A run that does not die needs none."""
+
+    def __init__(self, workdir):
+        pass
+
+    def save(self, arrays, progress):
+        pass
+
+    def wait(self):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A small world: a tiny network for every name, and no pictures."""
+    made = SimpleNamespace(known={}, numbers=itertools.count(), regression=False)
+    made.folder = tmp_path_factory.mktemp("settings")
+    with compiled_once(made.folder / "programs"), pytest.MonkeyPatch.context() as patch:
+        for module in (sweep, targets, retrain):
+            patch.setattr(module, "network_of", lambda *named: morph.linen_network(Net()))
+        for module in (study, targets, retrain, store):
+            patch.setattr(module, "load_variables", load)
+            patch.setattr(module, "save_variables", save)
+        patch.setattr(datasets, "load", lambda *named: tiny_data(made.regression))
+        patch.setattr(cycle, "Checkpoints", NoCheckpoints)
+        patch.setattr(sweep, "write_report", lambda workdir: workdir)
+        patch.setattr(retrain, "write_report", lambda workdir: workdir)
+        patch.setattr(sweep.plots, "plot_tradeoff", lambda *args, **kwargs: None)
+        patch.setattr(targets, "compiled", lambda *args: None)
+        patch.setattr(targets, "interleaved", lambda runs, seconds: np.ones((len(runs), 1)))
+        made.architecture = made.folder / "architecture.json"
+        graph = reg.trace_channels(Net().apply, variables_of(), tiny_data(False).train_images[:1])
+        small = morph.shrink(graph, {"Dense_1": np.arange(11) < 5})
+        small.save(made.architecture)
+        yield made
+
+
+def variables_of():
+    return Net().init(jax.random.key(0), tiny_data(False).train_images[:1])
+
+
+def typed(settings):
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def run_cycle(workdir, settings):
+    own = flags.FlagValues()
+    define_settings(own)
+    own(["run", *typed(settings)])
+    data = datasets.load("digits")
+    result = morph.Cycle(
+        network=morph.linen_network(Net()),
+        train=Batch(data.train_images, data.train_labels),
+        test=Batch(data.test_images, data.test_labels),
+        config=config_of(own),
+        workdir=workdir,
+    ).run()
+    report = {**result.architecture.report, "config": None}
+    (workdir / "results.json").write_text(json.dumps({"outcomes": report}))
+
+
+def run_sweep(workdir, settings):
+    arguments = ["--budgets=0.6", f"--workdir={workdir}", "--seed_network=mlp"]
+    sweep.main(["sweep", *arguments, *typed(settings)])
+
+
+def run_targets(workdir, settings):
+    """What reaches the sweeps that train; `run_sweep` sees what they make of it."""
+    seen = []
+
+    def watched(self, *args):
+        kept, trained = self.config, self.tested(self.whole, variables_of())
+        seen.append(str([asdict(kept), args[:1]]))
+        return [trained]
+
+    arguments = ["--targets=flops", f"--workdir={workdir}", "--dataset=digits"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sweep, "train_seeds", watched)
+        patch.setattr(Sweep, "shrink", watched)
+        targets.main(["targets", *arguments, "--seed_network=mlp", *typed(settings)])
+    (workdir / "results.json").write_text(json.dumps({"outcomes": seen}))
+
+
+def run_retrain(workdir, settings):
+    arguments = [f"--architecture={workdir.parent / 'architecture.json'}", f"--workdir={workdir}"]
+    arguments += ["--dataset=digits", "--seed_network=mlp"]
+    retrain.main(["retrain", *arguments, *typed(settings)])
+
+
+ENTRIES = {
+    "run": run_cycle, "sweep": run_sweep, "targets": run_targets, "retrain": run_retrain,
+}  # fmt: skip
+
+
+def result_of(world, entry, settings, regression=False):
+    """All variables that an entry leaves, and what it tells of them; each is computed once."""
+    key = entry, tuple(sorted(settings.items())), regression
+    if key not in world.known:
+        world.regression = regression
+        workdir = world.folder / f"run-{next(world.numbers)}"
+        ENTRIES[entry](workdir, settings)
+        told = json.loads((workdir / "results.json").read_text())
+        saved = sorted(path for path in workdir.rglob("variables") if path.is_file())
+        assert saved
+        leaves = [jax.tree.leaves(load(path.parent)) for path in saved]
+        told = json.dumps(told["outcomes"])
+        world.known[key] = told, [[leaf.tobytes() for leaf in one] for one in leaves]
+        shutil.rmtree(workdir)
+    return world.known[key]
+
+
+def test_every_setting_has_a_row_and_every_row_is_a_setting():
+    names = {setting.name for setting in fields(CycleConfig)}
+    assert set(ROWS) == names
+    for entry, unused in UNUSED.items():
+        assert set(unused) <= names, entry
+    for name, row in ROWS.items():
+        assert {**asdict(CycleConfig()), **BASE, **row.given}[name] != row.value
+
+
+CASES = [(entry, name) for entry in ENTRIES for name in ROWS]
+
+
+@pytest.mark.parametrize(("entry", "name"), CASES)
+def test_a_setting_changes_the_result_or_is_refused(world, capsys, entry, name):
+    row, unused = ROWS[name], UNUSED[entry]
+    given = {n: value for n, value in {**BASE, **row.given}.items() if n not in unused}
+    if name in unused:
+        with pytest.raises(SystemExit) as stop:
+            ENTRIES[entry](world.folder / "refused", {**given, name: row.value})
+        assert stop.value.code == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {name} is {row.value!r}, but has no use here: ")
+        assert not (world.folder / "refused").exists()
+        return
+    before = result_of(world, entry, given, row.regression)
+    after = result_of(world, entry, {**given, name: row.value}, row.regression)
+    assert before != after
