@@ -19,6 +19,7 @@ from morph.network import Variables
 from morph.training.gated import folded, gated_network, with_gates
 from morph.training.loop import Look
 from morph.training.step import TrainState
+from regularizers.objective.gating import gated_groups
 from regularizers.objective.proximal import proximal
 
 
@@ -36,7 +37,7 @@ class Shrink:
         shrinking = begin(c, graph, variables, run.budget, self.stretch.steps)
         tx = run.recipe.transformation(self.stretch.number)
         tx = proximal(tx, shrinking.regularizer, shrinking.strength)
-        if gated := shrinking.regularizer.gated:
+        if gated := gated_groups(shrinking.regularizer.groups):
             until = shrinking.controller.schedule.end
             network = gated_network(network, graph, gated, steps=until, mode=c.gate_mode)
             variables = with_gates(variables, graph, gated)
@@ -61,7 +62,7 @@ class Shrink:
         assert work.shrinking is not None
         variables, predict = work.state.learned, work.predict
         regularizer = work.shrinking.regularizer
-        if regularizer.gated:
+        if gated_groups(regularizer.groups):
             variables = folded(regularizer.graph, variables)
             predict = jax.jit(run.network(work.architecture).predict)
         trim = trimmed(

@@ -21,7 +21,9 @@ from morph.training.gated import with_gates
 from morph.training.step import TrainState
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
-from regularizers.objective.regularizer import FRESH, NetworkRegularizer
+from regularizers.objective.gating import gated_groups
+from regularizers.objective.plan import FRESH
+from regularizers.objective.regularizer import NetworkRegularizer
 from regularizers.patterns import matched, parse
 
 
@@ -64,8 +66,8 @@ def begin(
     regularizer = make_regularizer(config, graph, target_cost(config, graph))
     controller = make_controller(config, regularizer, budget, steps)
     compiled = jax.jit(regularizer.strengths)
-    if regularizer.gated:
-        variables = with_gates(variables, graph, regularizer.gated)
+    if gated := gated_groups(regularizer.groups):
+        variables = with_gates(variables, graph, gated)
 
     def measure(params: Any) -> dict[str, np.ndarray]:
         return jax.device_get(compiled(params))

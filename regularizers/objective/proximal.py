@@ -71,7 +71,7 @@ def proximal(
             jnp.asarray(first, jnp.float32),
             none,
             jax.tree.map(jnp.copy, none),
-            {g.group: jnp.zeros(g.width) for g in regularizer.groups if g.pulled},
+            {g.group: jnp.zeros(g.width) for g in regularizer.groups if g.pull.scaled},
         )
 
     def update(
