@@ -10,23 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
+from morph.errors import need
 from regularizers import json_files
 from regularizers.errors import MorphError
 
+_missing: ModuleNotFoundError | None = None
 try:
     from PIL import Image
+
+    # Pillow's words for a picture that is broken, or small and would unpack to a huge one.
+    _BROKEN_PICTURE = (
+        *(OSError, SyntaxError, ValueError, zlib.error),
+        *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+    )
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"experiments.dataset_files reads pictures with pillow ({error}): "
-        "pip install 'morph-jax[data]'"
-    ) from error
-
-
-# Pillow's words for a picture that is broken, or that is small and would unpack to a huge one.
-_BROKEN_PICTURE = (
-    *(OSError, SyntaxError, ValueError, zlib.error),
-    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
-)
+    _missing = error
 
 
 class DatasetError(MorphError, ValueError):
@@ -75,6 +73,7 @@ def _unpacked(path: Path, most_bytes: int) -> bytes:
 
 def read_rgb(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Reads an RGB picture of this (height, width) as uint8 [height, width, 3]."""
+    need("reading pictures", _missing, "data")
     height, width = shape
     try:
         with warnings.catch_warnings(action="error"), Image.open(path) as picture:

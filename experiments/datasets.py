@@ -16,15 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from regularizers.errors import MorphError
-
-try:
-    from sklearn.datasets import load_digits
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"experiments.datasets reads digits with scikit-learn ({error}): "
-        "pip install 'morph-jax[data]'"
-    ) from error
 from experiments.dataset_files import (
     DatasetError,
     checked_labels,
@@ -32,6 +23,14 @@ from experiments.dataset_files import (
     read_json_labels,
     read_rgb,
 )
+from morph.errors import need
+from regularizers.errors import MorphError
+
+_missing: ModuleNotFoundError | None = None
+try:
+    from sklearn.datasets import load_digits
+except ModuleNotFoundError as error:
+    _missing = error
 
 DATA_DIR_VARIABLE = "MORPH_DATA_DIR"
 
@@ -222,6 +221,7 @@ def _standardise(
 def _read_digits(row: DatasetRow, paths: Mapping[str, Path]) -> RawDataset:
     """Reads the digits inside scikit-learn; it has no split, so a fixed one is made here."""
     del paths
+    need("the digits data set", _missing, "data")
     pixels, labels = load_digits(return_X_y=True)  # float64 [1797, 64] in 0..16, int [1797]
     # RandomState's stream is frozen for good, default_rng's is not: the split must never move.
     order = np.random.RandomState(0).permutation(len(labels))

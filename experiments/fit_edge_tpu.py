@@ -335,7 +335,7 @@ def main(argv: Sequence[str]) -> None:
         if len(rest) > 1:
             raise FitError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
         run(options, " ".join(["python -m experiments.fit_edge_tpu", *argv[1:]]))
-    except (*USER_ERRORS, json.JSONDecodeError) as error:
+    except USER_ERRORS as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 

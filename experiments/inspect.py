@@ -78,6 +78,7 @@ from experiments.models import (
 from experiments.networks import SEED_NETWORKS, build
 from experiments.pictures import cost_plots, svg
 from morph.untrusted import printable
+from regularizers.errors import MorphError
 from regularizers.named import check_name
 
 _SEED_INPUT = "1,32,32,3"
@@ -179,7 +180,7 @@ def _check_picture(path: str) -> None:
     """Raises before any work is done."""
     try:
         svg.writer_of(path)
-    except ValueError as error:
+    except MorphError as error:
         raise InspectError(f"--picture={path}: {error}") from None
     if not Path(path).parent.is_dir():
         raise InspectError(f"--picture={path}: there is no directory {str(Path(path).parent)!r}")
@@ -189,7 +190,7 @@ def _check_plot(path: str) -> None:
     """Raises before any work is done."""
     try:
         cost_plots.check_path(path)
-    except (ValueError, ImportError) as error:
+    except MorphError as error:
         raise InspectError(f"--plot={path}: {error}") from None
 
 
@@ -199,7 +200,7 @@ def _cost_names(given: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         try:
             check_name(name)
-        except ValueError as error:
+        except MorphError as error:
             raise InspectError(f"--cost={name}: {error}") from None
     return names
 

@@ -16,6 +16,7 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import PinGroup, layer_name
 from regularizers.costs.cost import Cost
 from regularizers.costs.flops import operation_name
+from regularizers.errors import MorphError
 from regularizers.named import cost_named
 from regularizers.primitives import axes as ax
 
@@ -65,7 +66,7 @@ def make_report(
 def _cost(graph: ChannelGraph, name: str) -> Cost:
     try:
         return cost_named(graph, name)
-    except ValueError as error:
+    except MorphError as error:
         raise InspectError(f"--cost={name}: {error}") from None
 
 

@@ -125,7 +125,7 @@ def find_attribute(target: str) -> Any:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except Exception as error:  # the user's module may raise anything while it is imported
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{module_name}.".startswith(f"{missing}."):
             raise InspectError(
@@ -242,7 +242,7 @@ def telling(what: str, advice: str) -> Iterator[None]:
         yield
     except AssertionError:
         raise  # ours
-    except Exception as error:
+    except Exception as error:  # the user's model may raise anything while it is traced
         if isinstance(
             error, jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError
         ):

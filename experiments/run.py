@@ -43,7 +43,7 @@ from experiments.retrain import define_seed_flags
 from morph.cycle.cycle import Cycle
 from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
-from morph.errors import Interrupted, MissingExtraError
+from morph.errors import ConfigError, Interrupted, MissingExtraError
 from morph.files import write_text
 from morph.tensorize.diagram import to_dot
 from morph.training.data import Batch
@@ -224,12 +224,12 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.run`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; flags start with --")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every checkpoint
     command = shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]])
     try:
+        if len(argv) > 1:
+            raise ConfigError(f"unexpected arguments: {' '.join(argv[1:])}; flags start with --")
         run(command)
     except Interrupted as stop:
         print(f"\n{stop}. To resume: {command}", file=sys.stderr)
@@ -239,5 +239,14 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(2)
 
 
+def parsed(argv: Sequence[str]) -> list[str]:
+    """What is left of the command line; a flag that cannot be taken ends it as other errors do."""
+    try:
+        return list(flags.FLAGS(argv))
+    except flags.Error as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parsed)

@@ -12,3 +12,15 @@ class MorphError(Exception):
 
 class InputError(MorphError, ValueError):
     """An argument, or data, that a function cannot take."""
+
+
+class InputTypeError(MorphError, TypeError):
+    """An argument of a kind that a function cannot take."""
+
+
+class UnknownNameError(MorphError, KeyError):
+    """A name that nothing here has; the message lists near matches."""
+
+    def __str__(self) -> str:
+        """The message as it was written; KeyError would quote it."""
+        return ", ".join(map(str, self.args))

@@ -48,7 +48,8 @@ def check_name(spec: str) -> tuple[tuple[float, str], ...]:
         weight, _, name = part.rpartition("*")
         name = name.strip()
         if name not in COSTS:
-            raise InputError(f"no cost {name!r} in {spec!r}{near(name, COSTS)}")
+            among = "" if name == spec.strip() else f" in {spec!r}"
+            raise InputError(f"no cost {name!r}{among}{near(name, COSTS)}")
         try:
             number = float(weight) if weight else 1.0
         except ValueError:

@@ -11,7 +11,7 @@ import experiments
 import morph
 import regularizers as reg
 from experiments.console.command import launch
-from regularizers.errors import InputError, MorphError
+from regularizers.errors import InputError, MorphError, UnknownNameError
 
 
 def defined():
@@ -35,6 +35,12 @@ def test_every_error_of_ours_has_the_one_base():
     ours = defined()
     assert len(ours) > 15
     assert [one.__name__ for one in ours if not issubclass(one, MorphError)] == []
+
+
+def test_an_unknown_name_is_told_as_it_was_written():
+    with pytest.raises(KeyError, match="no block") as caught:
+        raise UnknownNameError("no block 'z'")
+    assert str(caught.value) == "no block 'z'"
 
 
 def test_both_surfaces_show_the_same_base():

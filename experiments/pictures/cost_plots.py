@@ -36,9 +36,8 @@ try:
     from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import EngFormatter, MaxNLocator
-except ModuleNotFoundError as error:
-    if error.name != "matplotlib":
-        raise
+except ModuleNotFoundError:  # `require_matplotlib` tells
+    pass
 from experiments.pictures.cost_rows import (
     NO_PRODUCT,
     REST,
@@ -78,7 +77,7 @@ def check_path(path: str | Path) -> None:
     """Raises before any work is done.
 
     Raises:
-        ImportError: if matplotlib is not installed.
+        MissingExtraError: if matplotlib is not installed.
         ValueError: if the file's ending is no format, or its directory is missing.
     """
     require_matplotlib()
@@ -101,7 +100,7 @@ def plot_costs(
         title: printed above; the network's name.
 
     Raises:
-        ImportError: if matplotlib is not installed.
+        MissingExtraError: if matplotlib is not installed.
         ValueError: if the file's ending is no format, its directory is missing, or there is no
             cost.
     """
@@ -114,7 +113,7 @@ def draw_costs(graph: ChannelGraph, costs: Mapping[str, Cost], title: str = "") 
     """The figure that `plot_costs` writes.
 
     Raises:
-        ImportError: if matplotlib is not installed. ValueError: if there is no cost.
+        MissingExtraError: if matplotlib is not installed. ValueError: if there is no cost.
     """
     require_matplotlib()
     if not costs:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from morph.errors import need
 from morph.untrusted import printable
 from regularizers.errors import InputError
 
+_missing: ModuleNotFoundError | None = None
 try:
     import matplotlib as mpl
     from matplotlib.axes import Axes
@@ -22,9 +24,7 @@ try:
     from matplotlib.patches import Patch
     from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 except ModuleNotFoundError as error:
-    if error.name != "matplotlib":
-        raise
-    mpl = None  # type: ignore[assignment]
+    _missing = error
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
@@ -62,7 +62,7 @@ def plot_widths(
         title: printed above the bars.
 
     Raises:
-        ImportError: if matplotlib is not installed.
+        MissingExtraError: if matplotlib is not installed.
         ValueError: if there are no rows, or one is not a name and three widths >= 0.
     """
     require_matplotlib()
@@ -161,7 +161,7 @@ def plot_training(records: Sequence[Mapping[str, Any]], path: str | Path) -> Non
         path: the file to write; its ending chooses the format (.png, .svg, .pdf).
 
     Raises:
-        ImportError: if matplotlib is not installed.
+        MissingExtraError: if matplotlib is not installed.
         ValueError: if there are no records, or one has no phase or step, or nothing to draw.
     """
     require_matplotlib()
@@ -311,7 +311,7 @@ def plot_tradeoff(
         title: printed above.
 
     Raises:
-        ImportError: if matplotlib is not installed.
+        MissingExtraError: if matplotlib is not installed.
         ValueError: if there are no points, or one costs nothing.
     """
     require_matplotlib()
@@ -360,6 +360,5 @@ def plot_tradeoff(
 
 
 def require_matplotlib() -> None:
-    """Raises an ImportError that says what to install, if matplotlib is missing."""
-    if mpl is None:
-        raise ImportError('Plots need matplotlib: pip install "morph-jax[plots]"')
+    """Raises `MissingExtraError`, which says what to install, if matplotlib is missing."""
+    need("a plot", _missing, "plots")

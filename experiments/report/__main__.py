@@ -8,16 +8,19 @@ from collections.abc import Sequence
 
 from experiments.console.command import USER_ERRORS
 from experiments.report.page import write_report
+from experiments.report.runs import RunError
 from morph.untrusted import printable
 
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.report`; `argv[0]` is the program's name."""
-    if len(argv) < 2 or argv[1].startswith("-"):
-        asked_for_help = len(argv) > 1 and argv[1] in ("--help", "-h", "-?")
-        print(__doc__, file=sys.stdout if asked_for_help else sys.stderr)
-        sys.exit(0 if asked_for_help else 2)
+    if len(argv) > 1 and argv[1] in ("--help", "-h", "-?"):
+        print(__doc__)
+        return
     try:
+        if len(argv) < 2 or argv[1].startswith("-"):
+            found = argv[1] if len(argv) > 1 else "nothing"
+            raise RunError(f"name working directories: {found} is none; --help tells more")
         for workdir in argv[1:]:
             print(write_report(workdir))
     except USER_ERRORS as error:

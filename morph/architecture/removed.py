@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from regularizers.channels.calls import flat_paths
-from regularizers.errors import InputError
+from regularizers.errors import InputError, InputTypeError
 
 
 class _Gone:
@@ -31,7 +31,7 @@ def without(tree: Any, gone: Collection[int]) -> Any:
     marked = [GONE if i in gone else leaf for i, leaf in enumerate(leaves)]
     left = _pruned(jax.tree.unflatten(treedef, marked), {})
     if any(leaf is GONE for leaf in jax.tree.leaves(left)):
-        raise TypeError(
+        raise InputTypeError(
             "a variable of a removed block stands in a tuple or list, which cannot get shorter; "
             "blocks can be removed where variables are kept in mappings, as Flax keeps them."
         )
@@ -81,7 +81,7 @@ def _with(node: Any, keys: list[str], leaf: Any) -> Any:
     if not keys:
         return leaf
     if not isinstance(node, Mapping):
-        raise TypeError(
+        raise InputTypeError(
             f"cannot put {'/'.join(keys)!r} back into a {type(node).__name__}; blocks can be "
             "removed where variables are kept in mappings, as Flax keeps them."
         )

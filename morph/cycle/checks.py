@@ -21,6 +21,7 @@ from morph.training.optimizers import OPTIMIZERS
 from morph.training.step import PRECISIONS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
+from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import parse
 
@@ -186,7 +187,7 @@ def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
     try:
         regularizer = make_regularizer(config, graph, cost, strict=True)
         floors = make_floors(config, graph, strict=True)
-    except ValueError as error:
+    except InputError as error:
         raise ConfigError(str(error)) from error
     check_feasible(regularizer, budget, floors, config.round_to)
 

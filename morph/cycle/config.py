@@ -10,6 +10,7 @@ from morph.errors import ConfigError
 from morph.training.optimizers import make_optimizer
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
+from regularizers.errors import InputError
 from regularizers.named import cost_named
 
 
@@ -115,7 +116,7 @@ def target_cost(config: CycleConfig, graph: ChannelGraph) -> Cost:
     """
     try:
         return cost_named(graph, config.target)
-    except ValueError as error:
+    except InputError as error:
         raise ConfigError(f"target: {error}") from error
 
 

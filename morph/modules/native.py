@@ -21,6 +21,7 @@ from morph.modules.widths import (
     as_seed,
     by_layer,
 )
+from regularizers.errors import InputTypeError
 from regularizers.primitives import axes as ax
 
 Model = TypeVar("Model", bound=nn.Module | nnx.Module)
@@ -89,7 +90,7 @@ def native(model: Model, architecture: Architecture, *inputs: Any, **static: Any
         if isinstance(model, nnx.Module):
             seed = NNXSeed(model)
         elif not isinstance(model, nn.Module):
-            raise TypeError(f"expected an nnx.Module or a flax.linen.Module, found {model!r}")
+            raise InputTypeError(f"expected an nnx.Module or a flax.linen.Module, found {model!r}")
         elif called:
             seed = LinenSeed(model, architecture, inputs, static)
         else:

@@ -143,7 +143,7 @@ def _stacked(stream: Iterator[Batch], count: int, end: int) -> Batch:
         )
     try:
         return Batch(*(np.stack(list(map(np.asarray, part))) for part in zip(*found, strict=True)))
-    except ValueError as error:
+    except ValueError as error:  # NumPy's, of arrays that do not stack
         shapes = sorted({np.shape(batch[0]) for batch in found})
         raise DataError(
             f"all batches of a pipeline must have one shape, found inputs of {shapes}; drop the "

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regularizers.errors import InputError
+from regularizers.errors import InputError, InputTypeError
 from regularizers.primitives import jaxprs
 
 
@@ -59,7 +59,7 @@ class Call:
             return jaxprs.trace(self.flat, *structs)
         except NEEDS_VALUES as error:
             cause = str(error).strip().split("\n")[0]
-            raise TypeError(
+            raise InputTypeError(
                 f"cannot trace {getattr(self.fn, '__qualname__', self.fn)!r}: its Python code "
                 f"depends on the value of an array. JAX says: {cause} Use jnp.where or "
                 "jax.lax.cond there, or pass that argument as a keyword that is no array."
@@ -118,7 +118,7 @@ def bind_call(
         )
     for path, leaf in zip(paths, leaves, strict=True):
         if not is_array(leaf):
-            raise TypeError(
+            raise InputTypeError(
                 f"leaf {path!r} of the variables is {leaf!r}, not an array with a shape and dtype; "
                 "pass it as a keyword argument if it is static."
             )

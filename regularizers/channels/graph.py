@@ -15,7 +15,7 @@ from regularizers.channels.blocks import Block, find_blocks
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name
 from regularizers.channels.zeroed import inexact_reasons
-from regularizers.errors import InputError
+from regularizers.errors import InputError, UnknownNameError
 from regularizers.messages import near
 from regularizers.primitives import axes as ax
 from regularizers.primitives import jaxprs
@@ -200,7 +200,7 @@ class ChannelGraph:
         flags = {name: np.ones(group.width, bool) for name, group in self.groups.items()}
         for name, given in alive.items():
             if name not in self.groups:
-                raise KeyError(f"no channel group {name!r}{near(name, self.groups)}")
+                raise UnknownNameError(f"no channel group {name!r}{near(name, self.groups)}")
             mask = np.array(given)
             if mask.dtype != bool or mask.shape != flags[name].shape:
                 raise InputError(
@@ -219,7 +219,7 @@ class ChannelGraph:
         names = {removed} if isinstance(removed, str) else set(removed)
         for name in names:
             if name not in self.blocks:
-                raise KeyError(f"no block {name!r}{near(name, self.blocks)}")
+                raise UnknownNameError(f"no block {name!r}{near(name, self.blocks)}")
             rivals = self.blocks[name].rivals
             if rivals and names.issuperset(rivals):
                 raise InputError(
@@ -259,7 +259,7 @@ class ChannelGraph:
         matches = [own for own in self.variables if own.split("/", 1)[-1] == path]
         if len(matches) != 1:
             names = [*self.groups, *self.variables]
-            raise KeyError(f"no variable or group {path!r}{near(path, names)}")
+            raise UnknownNameError(f"no variable or group {path!r}{near(path, names)}")
         return matches[0]
 
     def __str__(self) -> str:

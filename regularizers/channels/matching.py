@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterator, Sequence
 
-from regularizers.errors import InputError
+from regularizers.errors import InputError, InputTypeError
 from regularizers.messages import near
 
 
@@ -22,7 +22,7 @@ def matching(patterns: str | Sequence[str], paths: Sequence[str], what: str) -> 
     if not isinstance(listed, list | tuple) or not all(
         isinstance(pattern, str) for pattern in listed
     ):
-        raise TypeError(
+        raise InputTypeError(
             f"{what} must be a pattern or a list of them, e.g. {what}='backbone', found "
             f"{patterns!r}. (A keyword of this name of your own function: use functools.partial.)"
         )

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from regularizers.costs.form import EXACT, SMOOTH, Form
 from regularizers.costs.sizes import Term, named_amounts
-from regularizers.errors import InputError
+from regularizers.errors import InputError, UnknownNameError
 from regularizers.messages import near
 
 Amounts: TypeAlias = Callable[[Any, Form], Any]  # (widths [groups], form) -> costs [lines]
@@ -126,7 +126,7 @@ class Cost:
         given = dict(widths or {})
         for name, width in given.items():
             if name not in self.groups:
-                raise KeyError(f"no channel group {name!r}{near(name, self.groups)}")
+                raise UnknownNameError(f"no channel group {name!r}{near(name, self.groups)}")
             if isinstance(width, jax.core.Tracer):
                 continue
             if not 0 <= width < math.inf:
@@ -182,7 +182,9 @@ class Cost:
         known = {line.layer for line in self.lines}
         for layer in layers:
             if layer not in known:
-                raise KeyError(f"{self.name} books nothing on {layer!r}{near(layer, known)}")
+                raise UnknownNameError(
+                    f"{self.name} books nothing on {layer!r}{near(layer, known)}"
+                )
         chosen = np.asarray([k for k, line in enumerate(self.lines) if line.layer in layers])
         return replace(
             self,

@@ -10,7 +10,7 @@ from regularizers.costs.edge_tpu import EdgeTPU
 from regularizers.costs.edge_tpu_network import edge_tpu_latency
 from regularizers.costs.roofline import roofline
 from regularizers.costs.work import cost_of_work
-from regularizers.errors import InputError
+from regularizers.errors import InputError, InputTypeError
 from regularizers.messages import near
 
 EDGE_TPU_NAME = "edge_tpu"
@@ -53,6 +53,6 @@ def latency(
         return edge_tpu_latency(graph, device)
     if isinstance(device, Calibration):
         return cost_of_work(graph, "latency_here", "s", device.seconds)
-    raise TypeError(
+    raise InputTypeError(
         f"device must be a name, a reg.Device or what reg.calibrate() returns, found {device!r}"
     )

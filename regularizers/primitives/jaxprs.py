@@ -16,6 +16,8 @@ from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
 from jax.extend.core import primitives as primitives
 
+from regularizers.errors import MorphError
+
 __all__ = [
     "RUNS_JAXPRS",
     "STAND_INS",
@@ -123,7 +125,7 @@ unstack_p = _internal("unstack_p", "lax.lax")
 SUPPORTED = "0.10 to 0.12"  # as pyproject.toml bounds it
 
 
-class UnknownLayoutError(NotImplementedError):
+class UnknownLayoutError(MorphError, NotImplementedError):
     """This JAX keeps something about an equation where no version that is supported keeps it."""
 
 

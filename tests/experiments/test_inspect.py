@@ -276,9 +276,9 @@ def test_json_and_a_plot_at_once(capsys, models):
 
 
 def test_a_plot_without_matplotlib(capsys, monkeypatch):
-    monkeypatch.setattr(plots, "mpl", None)
+    monkeypatch.setattr(plots, "_missing", ModuleNotFoundError("No module named 'matplotlib'"))
     message = failure(capsys, "--seed_network=mlp", "--plot=a.png")
-    assert message.startswith("error: --plot=a.png: Plots need matplotlib: pip install")
+    assert message.startswith("error: --plot=a.png: a plot needs packages that are not")
 
 
 def test_a_cost_that_this_network_does_not_have(capsys):
@@ -333,9 +333,9 @@ def test_pins_are_grouped_by_reason_and_line_and_leave_out_ones(capsys):
         (["--seed_network=mlp", "--plot=a.jpg"], "--plot=a.jpg: '.jpg' is none of .png, .svg"),
         (["--seed_network=mlp", "--plot=no/a.png"], "there is no directory 'no'"),
         (["--seed_network=mlp", "--cost=edge_tpo"], "did you mean 'edge_tpu'"),
-        (["--seed_network=mlp", "--cost=flops,V10"], "no cost 'V10' in 'V10'; did you mean 'V100'"),
+        (["--seed_network=mlp", "--cost=flops,V10"], "no cost 'V10'; did you mean 'V100'"),
         (["--seed_network=mlp", "--cost=flops+sise"], "no cost 'sise' in 'flops+sise'; did you"),
-        (["--seed_network=mlp", "--cost="], "no cost '' in ''; known are 'flops', 'size'"),
+        (["--seed_network=mlp", "--cost="], "no cost ''; known are 'flops', 'size'"),
         (["--seed_network=mlp", "--cost=-1*flops"], "'-1' in '-1*flops' is no weight"),
         (["--seed_network=mlp", "extra"], "unexpected arguments: extra"),
         (["--modell=a:b"], "Did you mean: model"),

@@ -99,7 +99,7 @@ def test_a_wrong_value_is_refused_and_the_known_ones_are_listed(monkeypatch, fla
 
 def test_an_unknown_target_is_refused_and_near_ones_are_listed(monkeypatch, capsys, tmp_path):
     error = failure(monkeypatch, capsys, "--target=flop", f"--workdir={tmp_path / 'out'}")
-    assert "no cost 'flop' in 'flop'; did you mean 'flops'" in error
+    assert "no cost 'flop'; did you mean 'flops'" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -126,8 +126,7 @@ def test_every_setting_has_a_flag_with_its_default():
 def test_an_unknown_flag_and_a_stray_word_are_refused(monkeypatch, capsys):
     with pytest.raises(flags.UnrecognizedFlagError, match="Did you mean: budget"):
         launch(monkeypatch, "--budgett=0.5")
-    with pytest.raises(Exception, match="unexpected arguments: resnet8"):
-        launch(monkeypatch, "resnet8")
+    assert "unexpected arguments: resnet8" in failure(monkeypatch, capsys, "resnet8")
 
 
 def test_a_missing_data_set_names_its_package(monkeypatch, capsys, tmp_path):

@@ -39,7 +39,7 @@ def test_sums(graph):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("flop", "no cost 'flop' in 'flop'; did you mean 'flops'"),
+        ("flop", "no cost 'flop'; did you mean 'flops'"),
         ("flops+", r"no cost '' in 'flops\+'"),
         ("x*flops", "'x' in 'x[*]flops' is no weight"),
         ("-1*flops", "is no weight: a number above 0 is needed"),

@@ -18,6 +18,7 @@ from morph.compress.coding.symbols import ALPHABET, CODERS, Symbols, entropy_bit
 from morph.compress.fixed_point import FixedPointCodes, Precision
 from morph.errors import ContainerError
 from morph.kernels.compressed import Pruned, Shared
+from regularizers.errors import InputTypeError
 
 RAW = "raw"  # the coder of numbers: little-endian
 BEST = "best"  # whichever coder makes the part smallest
@@ -88,7 +89,9 @@ def encode(leaf: Any, coder: str = BEST) -> tuple[Record, list[Part]]:
     own, parts = KINDS[kind][1](leaf, coder)
     dtype = str(np.dtype(leaf.dtype))
     if dtype not in DTYPES:
-        raise TypeError(f"leaves of {dtype} have no place in a file; it takes {', '.join(DTYPES)}")
+        raise InputTypeError(
+            f"leaves of {dtype} have no place in a file; it takes {', '.join(DTYPES)}"
+        )
     record = {"kind": kind, "dtype": dtype, "shape": list(np.shape(leaf) or leaf.shape), **own}
     record["parts"] = [[part.coder, part.symbols, len(part.data)] for part in parts]
     return record, parts

@@ -22,6 +22,7 @@ from morph.tensorize.flax.apply import (
     conv_roles,
     evaluated,
 )
+from regularizers.errors import InputTypeError
 
 
 class Options(TypedDict, total=False):
@@ -322,5 +323,5 @@ def _known(options: Any, kind: type[Options]) -> Any:
     """The options, none of which Flax's layer may take where this one does not."""
     if unknown := sorted(options.keys() - kind.__annotations__.keys()):
         known = ", ".join(kind.__annotations__)
-        raise TypeError(f"{', '.join(unknown)} is no option of this layer; it takes {known}.")
+        raise InputTypeError(f"{', '.join(unknown)} is no option of this layer; it takes {known}.")
     return options

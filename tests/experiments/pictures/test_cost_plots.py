@@ -9,6 +9,7 @@ import pytest
 import regularizers as reg
 from experiments.networks import build
 from experiments.pictures import cost_plots, cost_rows, plots
+from morph.errors import MissingExtraError
 from regularizers.named import cost_named
 
 agg = pytest.importorskip("matplotlib.backends.backend_agg")
@@ -154,8 +155,8 @@ def test_bad_calls(resnet, tmp_path, monkeypatch):
         cost_plots.plot_costs(resnet, flops, tmp_path / "nowhere" / "a.png")
     with pytest.raises(ValueError, match="plot_costs needs at least one cost; got none"):
         cost_plots.plot_costs(resnet, {}, tmp_path / "a.png")
-    monkeypatch.setattr(plots, "mpl", None)
-    with pytest.raises(ImportError, match=r"Plots need matplotlib: pip install"):
+    monkeypatch.setattr(plots, "_missing", ModuleNotFoundError("No module named 'matplotlib'"))
+    with pytest.raises(MissingExtraError, match="a plot needs packages that are not installed"):
         cost_plots.plot_costs(resnet, flops, tmp_path / "a.png")
 
 

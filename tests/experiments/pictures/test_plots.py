@@ -3,6 +3,7 @@ import struct
 import pytest
 
 from experiments.pictures import plots
+from morph.errors import MissingExtraError
 
 pytest.importorskip("matplotlib")
 
@@ -142,8 +143,8 @@ def test_plot_training_of_nothing_to_draw(tmp_path):
     ids=["widths", "training"],
 )
 def test_without_matplotlib_one_clear_message(tmp_path, monkeypatch, plot):
-    monkeypatch.setattr(plots, "mpl", None)
-    with pytest.raises(ImportError, match=r'pip install "morph-jax\[plots\]"'):
+    monkeypatch.setattr(plots, "_missing", ModuleNotFoundError("No module named 'matplotlib'"))
+    with pytest.raises(MissingExtraError, match=r"pip install 'morph-jax\[plots\]'"):
         plot(tmp_path / "plot.png")
 
 

@@ -10,6 +10,7 @@ from jax.interpreters import mlir
 
 import morph
 import regularizers as reg
+from regularizers.errors import InputError
 from regularizers.primitives.table import RECORDS
 
 M, N, K = 5, 7, 3
@@ -177,6 +178,11 @@ def test_a_rule_is_registered_once_and_for_primitives_of_ones_own():
         reg.couples(jit_p)
     with pytest.raises(ValueError, match="iota has a rule already"):
         morph.emits(iota_p)
+
+
+def test_how_a_primitive_is_emitted_needs_how_it_couples_first():
+    with pytest.raises(InputError, match=r"lone has no coupling rule, .* first, with reg\.couples"):
+        morph.emits(primitive("lone", jnp.sin))
 
 
 def test_an_unknown_kind_of_zeros_is_refused():
