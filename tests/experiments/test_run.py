@@ -115,7 +115,7 @@ def test_every_setting_has_a_flag_with_its_default():
     own(["run.py"])
     assert settings.config_of(own) == CycleConfig()
     for field in settings_of(CycleConfig):
-        assert own[field.name].help.startswith(field.help)
+        assert own[field.name].help.endswith(field.help)
         assert getattr(own[field.name].parser, "enum_values", []) == [*field.choices]
     own(["run.py", "--budget=2ms", "--expand_budget=none", "--warmup_steps=3", "--cycles=2"])
     config = settings.config_of(own)
