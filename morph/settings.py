@@ -7,6 +7,7 @@ there: its docstring, its checks, the flags of the commands and the table in the
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import textwrap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -200,9 +201,9 @@ def documented(cls: type[T]) -> type[T]:
     """Completes the docstring of a class of settings by what its fields say."""
     lines = [
         textwrap.fill(
-            f"{one.name}: {one.help}", 96, initial_indent=" " * 8, subsequent_indent=" " * 12
+            f"{one.name}: {one.help}", 96, initial_indent=" " * 4, subsequent_indent=" " * 8
         )
         for one in settings_of(cls)
     ]
-    cls.__doc__ = "\n".join([(cls.__doc__ or "").rstrip(), "", "    Attributes:", *lines])
+    cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
     return cls
