@@ -37,12 +37,12 @@ from experiments.models import network_of
 from experiments.pictures.plots import Point, plot_tradeoff
 from morph.architecture.architecture import Architecture
 from morph.architecture.expand import expand
-from morph.cycle.checks import names_of
 from morph.cycle.config import CycleConfig, configured_optimizer
 from morph.cycle.cycle import Cycle
 from morph.cycle.starts import fresh
 from morph.files import write_text
 from morph.network import Network, Variables
+from morph.settings import names_of
 from morph.training.augment import augmented
 from morph.training.data import (
     Batch,

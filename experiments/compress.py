@@ -27,13 +27,15 @@ from rich.console import Console
 from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import figure_table
+from experiments.console.flags import define_settings, settings_from
 from experiments.report import write_report
 from experiments.report.compression import STAGE_HEAD, stage_cells
 from experiments.retrain import check_seed, define_seed_flags, fact, seed_of, start_of
 from morph.architecture.architecture import Architecture
 from morph.compress.coding import container, table
 from morph.compress.coding.symbols import check_installed
-from morph.compress.methods import CHOICES, CompressConfig, Stage, compressed
+from morph.compress.config import CompressConfig
+from morph.compress.methods import Stage, compressed
 from morph.compress.training import evaluated
 from morph.errors import ConfigError
 from morph.files import write_bytes, write_text
@@ -46,24 +48,6 @@ from regularizers.calibration.timing import compiled, interleaved
 FILE, FIGURES = "network.morph", "compressed.json"
 SECONDS = 0.3  # that the timing of one call takes
 
-HELP = {
-    "compress": "deep: prune, share weights and code; prune; fixed: dynamic fixed point; ternary.",
-    "compress_steps": "Training steps in all, divided among the stages.",
-    "compress_learning_rate": "Peak learning rate of each stage.",
-    "compress_optimizer": "With warm-up and cosine decay of the learning rate, without decay.",
-    "compress_batch_size": "Examples per step.",
-    "compress_seed": "Of the order of examples.",
-    "sparsity": "The share of weights that --compress=deep and prune take away.",
-    "distribution": "Of the sparsity among layers.",
-    "clusters": "Values that the weights of a kernel share; or per pattern of parameters, of which "
-    "the first that matches wins: Conv_*/kernel=64,*/kernel=16,*/bias=16.",
-    "clustering": "kmeans: the best there is; linear: Lloyd's from equal distances.",
-    "word_length": "Bits of the numbers of --compress=fixed.",
-    "threshold": "Of --compress=ternary: the share of a kernel's largest weight below which "
-    "weights are zero.",
-    "keep": "Kernels that --compress=ternary leaves float: first, last, and patterns.",
-}
-
 
 def define_compression(flag_values: flags.FlagValues, *, compress: str | None) -> None:
     """Defines a flag for every field of `CompressConfig`.
@@ -72,28 +56,13 @@ def define_compression(flag_values: flags.FlagValues, *, compress: str | None) -
         flag_values: where.
         compress: the default of `--compress`; None for no compression.
     """
-    defines: Mapping[str, Any] = {
-        "int": flags.DEFINE_integer,
-        "float": flags.DEFINE_float,
-        "str": flags.DEFINE_string,
-    }
-    for setting in dataclasses.fields(CompressConfig):
-        name: str = setting.name
-        default: Any = setting.default
-        if name in CHOICES:
-            default = compress if name == "compress" else default
-            known = list(CHOICES[name])
-            flags.DEFINE_enum(name, default, known, HELP[name], flag_values=flag_values)
-        else:
-            defines[str(setting.type)](name, default, HELP[name], flag_values=flag_values)
+    define_settings(flag_values, CompressConfig, compress=compress)
 
 
 def compression_of(options: flags.FlagValues) -> CompressConfig:
     """The configuration that flags ask for; before any work it says if a package is missing."""
     check_installed()
-    names = [setting.name for setting in dataclasses.fields(CompressConfig)]
-    given: dict[str, Any] = {name: options[name].value for name in names}
-    return CompressConfig(**given)
+    return settings_from(CompressConfig, options)
 
 
 def nonzero(variables: Variables) -> int:

@@ -51,6 +51,7 @@ from morph.cycle.unused import UNUSED_BY_RETRAIN, check_unused
 from morph.cycle.workdir import load_variables, save_variables
 from morph.errors import ArchitectureError, ConfigError
 from morph.network import Network, Variables, linen_network, nnx_network
+from morph.settings import read_settings
 from morph.training.data import Batch
 from regularizers.channels.calls import flat_paths
 
@@ -103,15 +104,16 @@ def chained(paths: Sequence[str]) -> Architecture:
 def config_of(report: Mapping[str, Any], options: flags.FlagValues) -> CycleConfig:
     """How to train: as the network was learned, but for what the flags say.
 
-    What tells how it was shrunk is left out; a flag for it is refused, as is a teacher.
+    What tells how it was shrunk is left out; a flag for it is refused, as is a teacher. What an
+    older version did not write is as by default.
 
     Raises:
-        ConfigError: naming the setting, and why it has no use.
+        ConfigError: naming the setting, and why it has no use; or those that only a newer version
+            knows.
     """
-    names = [setting.name for setting in fields(CycleConfig)]
-    before = report.get("config", {})
-    told = {name: before[name] for name in names if name in before and name not in _PAST}
-    own = {name: options[name].value for name in names if options[name].present}
+    before = asdict(read_settings(CycleConfig, report.get("config", {})))
+    told = {name: value for name, value in before.items() if name not in _PAST}
+    own = {name: options[name].value for name in before if options[name].present}
     config = CycleConfig(**{**told, **own})
     check_unused(config, UNUSED_BY_RETRAIN)
     return config

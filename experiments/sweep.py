@@ -139,7 +139,9 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         )
         sweep.check(budgets)
         identity = {name: options[name].value for name in IDENTITY} | {"retrain_steps": steps}
-        claim_workdir(workdir, {**identity, "data_fingerprint": data.fingerprint})
+        identity["data_fingerprint"] = data.fingerprint
+        settings = {one.name: options[one.name].default for one in fields(CycleConfig)}
+        claim_workdir(workdir, identity, settings)
         report = {
             "target": sweep.cost.name,
             "unit": sweep.cost.unit,

@@ -186,7 +186,7 @@ def study(options: flags.FlagValues, console: Console) -> tuple[list[Learned], S
         for target, sweep in own.sweeps.items():
             sweep.check([own.budget(target)])
         identity = {name: options[name].value for name in ("seed_network", "dataset", "width")}
-        claim_workdir(workdir, {**identity, **asdict(config)})
+        claim_workdir(workdir, {**identity, **asdict(config)}, asdict(CycleConfig()))
         seed = own.seed()
         networks = {"seed": seed}
         for target in own.sweeps:

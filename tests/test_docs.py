@@ -126,7 +126,7 @@ def test_every_reason_is_explained():
     assert sorted(piece for piece in found if piece not in page) == []
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "settings"])
 def test_links_lead_somewhere(page):
     for target, section in LINK.findall(read(page)):
         if "://" in target:

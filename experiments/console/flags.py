@@ -1,81 +1,16 @@
-"""The flags of a configuration: one for every field of `CycleConfig`, with its default."""
+"""The flags of settings: one for every field, with its default, help, choices and least value."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import flags
 
-from morph.cycle.checks import (
-    CHOICES,
-    KINDS,
-    LISTS,
-    RANGES,
-)
 from morph.cycle.config import CycleConfig
-from morph.training.augment import AUGMENTATIONS
-from morph.training.losses import METRICS
-from regularizers.named import COSTS
-from regularizers.objective.penalties import PENALTIES
+from morph.settings import settings_of
 
-HELP: Mapping[str, str] = {
-    "target": f"The cost that is paid for: one of {', '.join(COSTS)} (here: the latency on this "
-    "machine; names of devices: theirs at most), or a weighted sum, e.g. 0.5*flops+0.5*edge_tpu.",
-    "budget": "The cost to shrink to: a ratio to the seed's (0.5, 50%), or an amount (120MFLOP, "
-    "2ms, 300KB).",
-    "expand_budget": "The cost to widen the shrunk network to, as --budget; none to leave it as "
-    "small as it is.",
-    "expand": "How a widened network starts, if another cycle follows: from scratch, or warm, from "
-    "the shrunk one's weights.",
-    "final": "How the last network is trained: from scratch, or finetune: from the shrunk one's "
-    "weights, with the function that it has.",
-    "patience": "Stop after this many cycles in a row that did not improve the first metric, and "
-    "give the best cycle's network; 0 for never.",
-    "cycles": "How often to shrink and expand.",
-    "seed_steps": "Training steps of the seed network.",
-    "shrink_steps": "Training steps of each shrink phase.",
-    "retrain_steps": "Training steps of each retrain phase.",
-    "settle": "The share of a shrink phase that is left to recover at the budget.",
-    "penalty": f"What makes a channel strong: {', '.join(PENALTIES)}; or one per pattern, of which "
-    "the first that matches wins: Conv_*=gamma,*=group_lasso.",
-    "strengths": "Multipliers of the strength per pattern: Dense_*=0.1; 0 leaves groups alone.",
-    "gate_mode": "How the gates of --penalty=gates are sampled.",
-    "batch_size": "Examples per step, over all devices.",
-    "learning_rate": "Peak learning rate.",
-    "shrink_learning_rate": "Peak learning rate of phases that start from trained weights: "
-    "shrinking and fine-tuning.",
-    "weight_decay": "L2 penalty on kernels; decoupled in adamw, lamb and lion.",
-    "loss": "What is minimised.",
-    "label_smoothing": "The share of a label that is spread over all classes.",
-    "metrics": f"Measured on the test set, the larger the better: some of {', '.join(METRICS)}, "
-    "separated by commas.",
-    "optimizer": "With linear warm-up and cosine decay of the learning rate.",
-    "schedule": "The learning rate warms up and decays in every phase; or once in a run, over all "
-    "phases that go on from each other's weights.",
-    "warmup_steps": "Warm-up of the learning rate; a tenth of its steps, at most 500, if not "
-    "given.",
-    "clip_norm": "The largest global norm of a gradient; 0 for any.",
-    "ema_decay": "Of an exponential moving average of the weights, which is then what is tested "
-    "and saved; 0 for none.",
-    "precision": "What networks compute in; weights stay in float32.",
-    "augment": f"Changes to training images: some of {', '.join(AUGMENTATIONS)}, separated by "
-    "commas.",
-    "mixup": "Alpha of mixup, which blends pairs of examples; 0 for none.",
-    "distill": "The weight of the trained seed's logits in the loss of shrinking and retraining.",
-    "distill_temperature": "That softens the logits of --distill.",
-    "blocks": "Residual blocks and towers may go as a whole (not with --penalty=gates).",
-    "min_width": "No group of channels gets narrower.",
-    "floors": "Least widths per pattern, beside --min_width: Conv_0=8,Block_*=4.",
-    "round_to": "Shrunk and expanded widths become multiples of it.",
-    "tensorize": f"The tensor networks that kernels become at the end: {', '.join(KINDS)}; or one "
-    "per pattern, of which the first that matches wins: Dense_*=tt,*=tucker2; empty for none.",
-    "tensorize_budget": "The cost that --tensorize leaves, as --budget.",
-    "tensorize_steps": "Training steps after --tensorize, from the decomposed weights.",
-    "baseline": "Also train the seed with one uniform width multiplier at the final cost, as long.",
-    "seed": "Seed of everything random.",
-}
+T = TypeVar("T")
 
 
 class Amount(flags.ArgumentParser):
@@ -97,42 +32,45 @@ def _amount(name: str, default: Any, text: str, flag_values: flags.FlagValues) -
     flags.DEFINE(Amount(), name, default, text, flag_values)
 
 
-def _bounded(define: Callable[..., Any]) -> Callable[..., None]:
-    """A flag for a number that is at least what `RANGES` says."""
-
-    def defined(name: str, default: Any, text: str, flag_values: flags.FlagValues) -> None:
-        least = RANGES[name][0] if name in RANGES else None
-        define(name, default, text, lower_bound=least, flag_values=flag_values)
-
-    return defined
-
-
 # By the annotation of a field.
 _DEFINE: Mapping[str, Callable[..., Any]] = {
     "bool": flags.DEFINE_bool,
-    "int": _bounded(flags.DEFINE_integer),
-    "int | None": _bounded(flags.DEFINE_integer),
-    "float": _bounded(flags.DEFINE_float),
+    "int": flags.DEFINE_integer,
+    "int | None": flags.DEFINE_integer,
+    "float": flags.DEFINE_float,
     "float | str": _amount,
     "float | str | None": _amount,
     "str": flags.DEFINE_string,
 }
 
 
-def define_settings(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines a flag for every field of `CycleConfig`."""
-    for field in dataclasses.fields(CycleConfig):
-        name, text = field.name, HELP[field.name]
-        if name in CHOICES and name not in LISTS:
-            known, default = list(CHOICES[name]), str(field.default)
-            flags.DEFINE_enum(name, default, known, text, flag_values=flag_values)
-        else:
-            _DEFINE[str(field.type)](name, field.default, text, flag_values=flag_values)
+def define_settings(
+    flag_values: flags.FlagValues = flags.FLAGS, cls: type = CycleConfig, **defaults: Any
+) -> None:
+    """Defines a flag for every field of a class of settings.
+
+    Args:
+        flag_values: where.
+        cls: the class.
+        defaults: in place of those of its fields.
+    """
+    for one in settings_of(cls):
+        default = defaults.get(one.name, one.default)
+        if one.choices:
+            known = list(one.choices)
+            flags.DEFINE_enum(one.name, default, known, one.help, flag_values=flag_values)
+            continue
+        least = {}
+        if one.range is not None and one.range.closed[0]:
+            least = {"lower_bound": one.range.ends[0]}
+        _DEFINE[one.type](one.name, default, one.help, flag_values=flag_values, **least)
+
+
+def settings_from(cls: type[T], flag_values: flags.FlagValues) -> T:
+    """The settings that flags ask for."""
+    return cls(**{one.name: flag_values[one.name].value for one in settings_of(cls)})
 
 
 def config_of(flag_values: flags.FlagValues = flags.FLAGS) -> CycleConfig:
     """The configuration that flags ask for."""
-    values: dict[str, Any] = {
-        field.name: flag_values[field.name].value for field in dataclasses.fields(CycleConfig)
-    }
-    return CycleConfig(**values)
+    return settings_from(CycleConfig, flag_values)

@@ -7,10 +7,11 @@ from regularizers.lazy import lazy
 if TYPE_CHECKING:
     from morph.compress.cluster import clustered, shared
     from morph.compress.coding.container import Contents, load, pack, same, save, unpack
+    from morph.compress.config import CompressConfig
     from morph.compress.curves import Sensitivity, sensitivity
     from morph.compress.fixed_point import FixedPoint, FixedPointCodes, equalized
     from morph.compress.fixed_point_closest import closest
-    from morph.compress.methods import CompressConfig, compressed
+    from morph.compress.methods import compressed
     from morph.compress.plan import FixedPointPlan, fixed_point_plan
     from morph.compress.pruning import finished, gradual, iterative, kept_counts, one_shot, pruned
     from morph.compress.sparsities import DISTRIBUTIONS, NOfM, given

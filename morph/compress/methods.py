@@ -5,83 +5,31 @@ Each method is a generator: it trains, and tells every network on the way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import jax
 import optax
 
-from morph.compress.cluster import METHODS as CLUSTERINGS
 from morph.compress.cluster import shared
+from morph.compress.config import CompressConfig
 from morph.compress.fixed_point import FixedPoint
 from morph.compress.fixed_point_closest import closest
 from morph.compress.pruning import finished, gradual, pruned
-from morph.compress.sparsities import DISTRIBUTIONS
 from morph.compress.ternary import Ternary, ternarized
 from morph.compress.training import evaluated, train
 from morph.errors import ConfigError
 from morph.kernels.compressed import Pruned, is_compressed
 from morph.network import Network, Variables
 from morph.training.data import Batch
-from morph.training.optimizers import OPTIMIZERS, make_optimizer, rate_schedule
+from morph.training.optimizers import make_optimizer, rate_schedule
 from regularizers.channels.calls import joined_path
 from regularizers.channels.trace import trace_channels
 from regularizers.patterns import parse
 
 CALIBRATION = 256  # examples that fixed-point formats are chosen by
 PRUNINGS = 20  # pruning steps, over the first half of a stage
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressConfig:
-    """How a network is compressed.
-
-    Attributes:
-        compress: a name in `METHODS`.
-        compress_steps: training steps in all, divided among the stages.
-        compress_learning_rate: the peak of each stage.
-        compress_optimizer: a name in `OPTIMIZERS`.
-        compress_batch_size: examples per step.
-        compress_seed: of the order of examples.
-        sparsity: the share of weights that are pruned.
-        distribution: of sparsity among layers: a name in `DISTRIBUTIONS`.
-        clusters: of every kernel; or PATTERN=COUNT,... for patterns of parameters' paths.
-        clustering: `kmeans` or `linear`, see `clustered`.
-        word_length: bits of fixed-point numbers.
-        threshold: of ternary weights, a share of a kernel's largest magnitude.
-        keep: layers that stay float among ternary ones: `first`, `last` and patterns.
-
-    Raises:
-        ConfigError: naming the setting that cannot be.
-    """
-
-    compress: str = "deep"
-    compress_steps: int = 600
-    compress_learning_rate: float = 1e-3
-    compress_optimizer: str = "adam"
-    compress_batch_size: int = 64
-    compress_seed: int = 0
-    sparsity: float = 0.8
-    distribution: str = "global"
-    clusters: str = "16"
-    clustering: str = "kmeans"
-    word_length: int = 8
-    threshold: float = 0.05
-    keep: str = "first,last"
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"{name} must be one of {', '.join(known)}, found {getattr(self, name)!r}"
-                )
-        if not 0.0 <= self.sparsity < 1.0:
-            raise ConfigError(f"sparsity must be in [0, 1), found {self.sparsity}")
-        for name in ("compress_steps", "compress_batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,12 +205,4 @@ METHODS: Mapping[str, Method] = {
     "fixed": _fixed,
     "prune": _pruned,
     "ternary": _ternary,
-}
-
-# What settings of `CompressConfig` may be.
-CHOICES: Mapping[str, Collection[str]] = {
-    "compress": METHODS,
-    "compress_optimizer": OPTIMIZERS,
-    "distribution": DISTRIBUTIONS,
-    "clustering": CLUSTERINGS,
 }

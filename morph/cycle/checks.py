@@ -2,103 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Collection, Mapping
-from numbers import Integral, Real
-
 from morph.budget.amounts import parse_budget
 from morph.budget.controller import check_feasible
-from morph.cycle.config import CycleConfig
+from morph.cycle.config import KINDS, CycleConfig
 from morph.cycle.shrinking import make_floors, make_regularizer
 from morph.errors import BudgetError, ConfigError
-from morph.kernels.formats import FORMATS
-from morph.tensorize.plan import AUTO, DENSE
-from morph.training.augment import AUGMENTATIONS
-from morph.training.gated import MODES
-from morph.training.losses import LOSSES, METRICS
-from morph.training.optimizers import OPTIMIZERS
-from morph.training.step import PRECISIONS
+from morph.settings import check_settings, names_of
+from morph.training.losses import METRICS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import parse
-
-STARTS = ("scratch", "warm")  # of an expanded network
-
-
-FINALS = ("scratch", "finetune")
-
-
-SCHEDULES = ("phase", "run")  # what the learning rate decays over
-
-
-# What a setting may be.
-CHOICES: Mapping[str, Collection[str]] = {
-    "loss": LOSSES,
-    "metrics": METRICS,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "augment": AUGMENTATIONS,
-    "precision": PRECISIONS,
-    "expand": STARTS,
-    "gate_mode": MODES,
-    "final": FINALS,
-}
-
-
-KINDS = (*FORMATS, AUTO, DENSE)  # of kernels
-
-
-LISTS = ("metrics", "augment")  # of choices, separated by commas
-
-
-# The least and the largest that a setting may be, and whether it may be the largest.
-RANGES: Mapping[str, tuple[float, float, bool]] = {
-    "batch_size": (1, math.inf, False),
-    "label_smoothing": (0.0, 1.0, False),
-    "clip_norm": (0.0, math.inf, False),
-    "ema_decay": (0.0, 1.0, False),
-    "mixup": (0.0, math.inf, False),
-    "distill": (0.0, 1.0, True),
-    "patience": (0, math.inf, False),
-    "warmup_steps": (0, math.inf, False),
-    "weight_decay": (0.0, math.inf, False),
-    "learning_rate": (0.0, math.inf, False),
-    "shrink_learning_rate": (0.0, math.inf, False),
-    "settle": (0.0, 1.0, False),
-    "min_width": (1, math.inf, False),
-    "seed": (0, math.inf, False),
-}
-
-
-def names_of(setting: str) -> list[str]:
-    """The names in a setting that holds several."""
-    return [name.strip() for name in setting.split(",") if name.strip()]
-
-
-# By the words of a field's annotation.
-_TYPES: Mapping[str, type] = {
-    "bool": bool,
-    "int": Integral,
-    "float": Real,
-    "str": str,
-    "None": type(None),
-}
-
-
-def check_types(config: CycleConfig) -> None:
-    """Raises if a setting is of another type than its field, or is not a number.
-
-    Raises:
-        ConfigError: naming the setting, its type and what was found.
-    """
-    for field in dataclasses.fields(config):
-        value, words = getattr(config, field.name), str(field.type).split(" | ")
-        fits = isinstance(value, tuple(_TYPES[word] for word in words))
-        if not fits or (isinstance(value, bool) and "bool" not in words) or value != value:
-            raise ConfigError(f"{field.name} must be {' or '.join(words)}, found {value!r}")
 
 
 def check_training(config: CycleConfig) -> None:
@@ -107,23 +22,9 @@ def check_training(config: CycleConfig) -> None:
     Raises:
         ConfigError: naming the setting, what it is, and what it may be.
     """
-    check_types(config)
-    for setting, known in CHOICES.items():
-        value = getattr(config, setting)
-        for name in names_of(value) if setting in LISTS else [value]:
-            if name not in known:
-                raise ConfigError(f"{setting}: there is no {name!r}{near(name, known)}")
+    check_settings(config)
     if not names_of(config.metrics):
         raise ConfigError(f"metrics: at least one of {', '.join(METRICS)}, found none")
-    for setting, (least, most, inclusive) in RANGES.items():
-        value = getattr(config, setting)
-        if value is not None and not (least <= value < most or (inclusive and value == most)):
-            end = "]" if inclusive else ")"
-            raise ConfigError(f"{setting} must be in [{least:g}, {most:g}{end}, found {value}")
-    if not config.distill_temperature > 0.0:
-        raise ConfigError(
-            f"distill_temperature must be above 0, found {config.distill_temperature}"
-        )
     if config.label_smoothing and config.loss != "cross_entropy":
         raise ConfigError(
             f"label_smoothing is {config.label_smoothing}, but only the loss cross_entropy has "
@@ -180,10 +81,6 @@ def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
             f"tensorize_budget ({config.tensorize_budget}) must be below the seed's cost of "
             f"{cost.show(cost.seed)}"
         )
-    if config.cycles < 1:
-        raise ConfigError(f"cycles must be at least 1, found {config.cycles}")
-    if config.round_to < 1:
-        raise ConfigError(f"round_to must be at least 1, found {config.round_to}")
     try:
         regularizer = make_regularizer(config, graph, cost, strict=True)
         floors = make_floors(config, graph, strict=True)

@@ -7,105 +7,189 @@ from dataclasses import dataclass
 import optax
 
 from morph.errors import ConfigError
-from morph.training.optimizers import make_optimizer
+from morph.kernels.formats import FORMATS
+from morph.settings import documented, setting
+from morph.tensorize.plan import AUTO, DENSE
+from morph.training.augment import AUGMENTATIONS
+from morph.training.gated import MODES
+from morph.training.losses import LOSSES, METRICS
+from morph.training.optimizers import OPTIMIZERS, make_optimizer
+from morph.training.step import PRECISIONS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
-from regularizers.named import cost_named
+from regularizers.named import COSTS, cost_named
+from regularizers.objective.penalties import PENALTIES
+
+KINDS = (*FORMATS, AUTO, DENSE)  # of kernels
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class CycleConfig:
-    """How to learn a structure. Costs are ratios to the seed's, or amounts: `"120MFLOP"`, `"2ms"`.
+    """How to learn a structure.
 
-    Attributes:
-        target: what is paid for: a cost by name, or a weighted sum; see `costs.named`.
-        budget: the cost to shrink to.
-        expand_budget: the cost to expand to after shrinking; None to stay as small as that.
-        expand: how an expanded network starts: from `scratch`, or `warm`, from the weights of the
-            shrunk one, whose function widening preserves.
-        final: how the last network is trained: from `scratch`, or by `finetune`, from the weights
-            that it has.
-        patience: stop after this many cycles in a row that did not improve the first metric; the
-            best cycle's network is then the result. 0 for never. It looks at the test set.
-        cycles: how often to shrink and expand.
-        seed_steps, shrink_steps, retrain_steps: training steps of each phase.
-        settle: the share of the shrink phase that is left to recover at the budget.
-        penalty: what makes a channel strong: `gamma`, `group_lasso` or `gates`; or one per pattern,
-            `"Conv_*=gamma,*=group_lasso"`, of which the first that matches a group wins.
-        strengths: multipliers of the strength per pattern: `"Dense_*=0.1"`; 0 leaves a group alone.
-        gate_mode: one of `gates.MODES`.
-        loss: one of `losses.LOSSES`; `label_smoothing` of cross-entropy.
-        metrics: names of `losses.METRICS`, separated by commas.
-        optimizer: one of `optimizers.OPTIMIZERS`.
-        batch_size, learning_rate, weight_decay: of all phases.
-        schedule: the learning rate warms up and decays in every `phase`; or once in a `run`, over
-            all phases that go on from each other's weights, at `learning_rate`.
-        warmup_steps: of the learning rate; a tenth of its steps, at most 500, if None.
-        clip_norm: the largest global norm of a gradient; 0 for any.
-        ema_decay: of an exponential moving average of the weights, which is what is evaluated and
-            kept; 0 for none.
-        precision: what networks compute in, `float32` or `bfloat16`; weights stay in float32.
-        augment: names of `augment.AUGMENTATIONS`, separated by commas.
-        mixup: alpha of mixup; 0 for none.
-        distill: the weight of the trained seed's logits in the loss of shrinking and retraining, 0
-            to 1; the baseline has no teacher.
-        distill_temperature: that softens them.
-        shrink_learning_rate: the peak in phases that start from trained weights: shrinking and
-            fine-tuning; where they have a schedule of their own.
-        blocks: residual blocks and towers may go as a whole (not with gates).
-        min_width: no group gets narrower.
-        floors: least widths per pattern, `"Conv_0=8,Block_*=4"`, beside `min_width`.
-        round_to: shrunk and expanded widths become multiples of it.
-        tensorize: the format of the tensor networks that kernels become at the end, `auto`, `svd`,
-            `tucker2`, `tucker`, `cp` or `tt`, or one per pattern, `"Dense_*=tt,*=tucker2"`; empty
-            for none. See `morph.tensorize_plan`.
-        tensorize_budget: the cost that this leaves.
-        tensorize_steps: training steps of the factorized network, from the decomposed weights.
-        baseline: also train the seed with one uniform width multiplier at the final cost.
-        seed: of everything random.
+    Costs are ratios to the seed's, or amounts: `"120MFLOP"`, `"2ms"`.
     """
 
-    target: str = "flops"
-    budget: float | str = 0.5
-    expand_budget: float | str | None = 1.0
-    expand: str = "scratch"
-    final: str = "scratch"
-    patience: int = 0
-    cycles: int = 1
-    seed_steps: int = 200
-    shrink_steps: int = 400
-    retrain_steps: int = 300
-    settle: float = 0.3
-    penalty: str = "gamma"
-    strengths: str = ""
-    gate_mode: str = "annealed"
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    shrink_learning_rate: float = 0.05
-    weight_decay: float = 1e-4
-    loss: str = "cross_entropy"
-    label_smoothing: float = 0.0
-    metrics: str = "accuracy"
-    optimizer: str = "momentum"
-    schedule: str = "phase"
-    warmup_steps: int | None = None
-    clip_norm: float = 0.0
-    ema_decay: float = 0.0
-    precision: str = "float32"
-    augment: str = ""
-    mixup: float = 0.0
-    distill: float = 0.0
-    distill_temperature: float = 2.0
-    blocks: bool = True
-    min_width: int = 1
-    floors: str = ""
-    round_to: int = 1
-    tensorize: str = ""
-    tensorize_budget: float | str = 0.25
-    tensorize_steps: int = 200
-    baseline: bool = False
-    seed: int = 0
+    target: str = setting(
+        "flops",
+        help=f"The cost that is paid for: one of {', '.join(COSTS)} (here: the latency on this "
+        "machine; names of devices: theirs at most), or a weighted sum, e.g. "
+        "0.5*flops+0.5*edge_tpu.",
+    )
+    budget: float | str = setting(
+        0.5,
+        help="The cost to shrink to: a ratio to the seed's (0.5, 50%), or an amount (120MFLOP, "
+        "2ms, 300KB).",
+    )
+    expand_budget: float | str | None = setting(
+        1.0,
+        help="The cost to widen the shrunk network to, as --budget; none to leave it as small as "
+        "it is.",
+    )
+    expand: str = setting(
+        "scratch",
+        help="How a widened network starts, if another cycle follows: from scratch, or warm, from "
+        "the shrunk one's weights, whose function widening preserves.",
+        choices=("scratch", "warm"),
+    )
+    final: str = setting(
+        "scratch",
+        help="How the last network is trained: from scratch, or finetune: from the shrunk one's "
+        "weights, with the function that it has.",
+        choices=("scratch", "finetune"),
+    )
+    patience: int = setting(
+        0,
+        help="Stop after this many cycles in a row that did not improve the first metric, and "
+        "give the best cycle's network; 0 for never. It looks at the test set.",
+        range="[0, inf)",
+    )
+    cycles: int = setting(1, help="How often to shrink and expand.", range="[1, inf)")
+    seed_steps: int = setting(200, help="Training steps of the seed network.", range="[0, inf)")
+    shrink_steps: int = setting(400, help="Training steps of each shrink phase.", range="[0, inf)")
+    retrain_steps: int = setting(
+        300, help="Training steps of each retrain phase.", range="[0, inf)"
+    )
+    settle: float = setting(
+        0.3,
+        help="The share of a shrink phase that is left to recover at the budget.",
+        range="[0, 1)",
+    )
+    penalty: str = setting(
+        "gamma",
+        help=f"What makes a channel strong: {', '.join(PENALTIES)}; or one per pattern, of which "
+        "the first that matches wins: Conv_*=gamma,*=group_lasso.",
+    )
+    strengths: str = setting(
+        "",
+        help="Multipliers of the strength per pattern: Dense_*=0.1; 0 leaves groups alone.",
+    )
+    gate_mode: str = setting(
+        "annealed", help="How the gates of --penalty=gates are sampled.", choices=MODES
+    )
+    batch_size: int = setting(128, help="Examples per step, over all devices.", range="[1, inf)")
+    learning_rate: float = setting(0.1, help="Peak learning rate.", range="[0, inf)")
+    shrink_learning_rate: float = setting(
+        0.05,
+        help="Peak learning rate of phases that start from trained weights: shrinking and "
+        "fine-tuning; where they have a schedule of their own.",
+        range="[0, inf)",
+    )
+    weight_decay: float = setting(
+        1e-4,
+        help="L2 penalty on kernels; decoupled in adamw, lamb and lion.",
+        range="[0, inf)",
+    )
+    loss: str = setting("cross_entropy", help="What is minimised.", choices=LOSSES)
+    label_smoothing: float = setting(
+        0.0, help="The share of a label that is spread over all classes.", range="[0, 1)"
+    )
+    metrics: str = setting(
+        "accuracy",
+        help=f"Measured on the test set, the larger the better: some of {', '.join(METRICS)}, "
+        "separated by commas.",
+        each=METRICS,
+    )
+    optimizer: str = setting(
+        "momentum",
+        help="With linear warm-up and cosine decay of the learning rate.",
+        choices=OPTIMIZERS,
+    )
+    schedule: str = setting(
+        "phase",
+        help="The learning rate warms up and decays in every phase; or once in a run, over all "
+        "phases that go on from each other's weights, at --learning_rate.",
+        choices=("phase", "run"),
+    )
+    warmup_steps: int | None = setting(
+        None,
+        help="Warm-up of the learning rate; a tenth of its steps, at most 500, if not given.",
+        range="[0, inf)",
+    )
+    clip_norm: float = setting(
+        0.0, help="The largest global norm of a gradient; 0 for any.", range="[0, inf)"
+    )
+    ema_decay: float = setting(
+        0.0,
+        help="Of an exponential moving average of the weights, which is then what is tested and "
+        "saved; 0 for none.",
+        range="[0, 1)",
+    )
+    precision: str = setting(
+        "float32",
+        help="What networks compute in; weights stay in float32.",
+        choices=PRECISIONS,
+    )
+    augment: str = setting(
+        "",
+        help=f"Changes to training images: some of {', '.join(AUGMENTATIONS)}, separated by "
+        "commas.",
+        each=AUGMENTATIONS,
+    )
+    mixup: float = setting(
+        0.0,
+        help="Alpha of mixup, which blends pairs of examples; 0 for none.",
+        range="[0, inf)",
+    )
+    distill: float = setting(
+        0.0,
+        help="The weight of the trained seed's logits in the loss of shrinking and retraining; "
+        "the baseline has no teacher.",
+        range="[0, 1]",
+    )
+    distill_temperature: float = setting(
+        2.0, help="That softens the logits of --distill.", range="(0, inf)"
+    )
+    blocks: bool = setting(
+        True, help="Residual blocks and towers may go as a whole (not with --penalty=gates)."
+    )
+    min_width: int = setting(1, help="No group of channels gets narrower.", range="[1, inf)")
+    floors: str = setting(
+        "", help="Least widths per pattern, beside --min_width: Conv_0=8,Block_*=4."
+    )
+    round_to: int = setting(
+        1, help="Shrunk and expanded widths become multiples of it.", range="[1, inf)"
+    )
+    tensorize: str = setting(
+        "",
+        help=f"The tensor networks that kernels become at the end: {', '.join(KINDS)}; or one per "
+        "pattern, of which the first that matches wins: Dense_*=tt,*=tucker2; empty for none.",
+    )
+    tensorize_budget: float | str = setting(
+        0.25, help="The cost that --tensorize leaves, as --budget."
+    )
+    tensorize_steps: int = setting(
+        200,
+        help="Training steps after --tensorize, from the decomposed weights.",
+        range="[0, inf)",
+    )
+    baseline: bool = setting(
+        False,
+        help="Also train the seed with one uniform width multiplier at the final cost, as long.",
+    )
+    seed: int = setting(0, help="Seed of everything random.", range="[0, inf)")
 
 
 def target_cost(config: CycleConfig, graph: ChannelGraph) -> Cost:

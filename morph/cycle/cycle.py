@@ -215,7 +215,8 @@ class Cycle:
     def _claim(self, held: ExitStack) -> bool:
         """Takes the working directory for this run; True if it is resumed."""
         held.enter_context(locked(self.workdir))
-        return claim_workdir(self.workdir, {**self.identity, **asdict(self.config)})
+        config = {**self.identity, **asdict(self.config)}
+        return claim_workdir(self.workdir, config, asdict(CycleConfig()))
 
     def _facts(self, cost: Cost) -> dict[str, Any]:
         """What every report tells."""

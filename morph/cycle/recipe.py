@@ -10,11 +10,12 @@ import numpy as np
 import optax
 
 from morph.budget.traces import Traces
-from morph.cycle.checks import check_training, names_of
+from morph.cycle.checks import check_training
 from morph.cycle.config import CycleConfig, configured_optimizer
 from morph.cycle.schedule import rate_of
 from morph.errors import DataError
 from morph.network import Network, Variables
+from morph.settings import names_of
 from morph.training.augment import Augmentation, augmented
 from morph.training.checks import check_data, check_labels
 from morph.training.data import Batch, Pipeline

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import jax
@@ -32,8 +32,15 @@ except ImportError:  # not a POSIX system: runs there are not kept apart
     fcntl = None  # type: ignore[assignment]
 
 
-def claim_workdir(workdir: Path, config: Mapping[str, Any]) -> bool:
+def claim_workdir(
+    workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> bool:
     """Makes `workdir` belong to a run of `config`; True if it already did.
+
+    Args:
+        workdir: to claim.
+        config: everything that makes the run what it is.
+        defaults: of settings that a version before may not have had, and so did not write.
 
     Raises:
         WorkdirError: if it cannot be written, or holds a run of another configuration; the message
@@ -48,10 +55,12 @@ def claim_workdir(workdir: Path, config: Mapping[str, Any]) -> bool:
         there = json_files.read_object(path)
     except (OSError, JsonError) as error:
         raise WorkdirError(f"cannot use {workdir} as working directory: {error}") from error
+    there = {**{name: value for name, value in defaults.items() if name in config}, **there}
     differences = [
-        f"{key}: {there.get(key)!r} there, {config.get(key)!r} asked for"
+        f"{key}: {there.get(key)!r} there, "
+        + (f"{config[key]!r} asked for" if key in config else "nothing that this version knows")
         for key in sorted({*there, *config})
-        if there.get(key) != config.get(key)
+        if key not in config or there.get(key) != config[key]
     ]
     if differences:
         raise WorkdirError(

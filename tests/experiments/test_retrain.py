@@ -63,6 +63,29 @@ def test_a_network_is_rebuilt_trained_and_goes_on(file, tmp_path):
     assert read_run(second).final["accuracy"] == run.final["accuracy"]
 
 
+def rewritten(file, place, change):
+    written = json.loads(file.read_text())
+    written.pop("sha256")
+    change(written["report"]["config"])
+    place.write_text(json.dumps(written))
+    return place
+
+
+def test_what_an_older_version_did_not_write_is_as_by_default(file, tmp_path):
+    def older(config):
+        config.pop("batch_size")
+
+    old = rewritten(file, tmp_path / "old.json", older)
+    run = read_run(launch(tmp_path, f"--architecture={old}", "--retrain_steps=1"))
+    assert run.config["batch_size"] == morph.CycleConfig().batch_size != 32
+
+
+def test_settings_of_a_newer_version_are_named(file, capsys, tmp_path):
+    new = rewritten(file, tmp_path / "new.json", lambda config: config.update(later=1, more=2))
+    error = failure(capsys, tmp_path, f"--architecture={new}")
+    assert "does not know the settings later, more" in error
+
+
 def test_architectures_chain(file, tmp_path):
     first = morph.Architecture.load(file)
     step = {

@@ -16,6 +16,7 @@ import regularizers as reg
 from experiments.networks.mlp import MLP
 from morph.compress import activations
 from morph.compress.bias_correction import bias_corrected
+from morph.compress.config import CompressConfig
 from morph.compress.fixed_point import (
     FixedPoint,
     Precision,
@@ -26,7 +27,7 @@ from morph.compress.fixed_point import (
     without_overflow,
 )
 from morph.compress.fixed_point_closest import closest
-from morph.compress.methods import CompressConfig, compressed
+from morph.compress.methods import compressed
 from morph.compress.plan import FixedPointPlan, fixed_point_plan
 from morph.compress.training import accuracy_of, train
 from morph.kernels.compressed import partition

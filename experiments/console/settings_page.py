@@ -1,0 +1,79 @@
+"""The page of all settings, made from their declarations.
+
+python -m experiments.console.settings_page > docs/settings.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from morph.compress.config import CompressConfig
+from morph.cycle.config import CycleConfig
+from morph.cycle.unused import UNUSED_BY_RETRAIN, UNUSED_BY_SWEEP, UNUSED_BY_TARGETS
+from morph.settings import Setting, settings_of
+
+_UNUSED: Mapping[str, Mapping[str, str]] = {
+    "sweep": UNUSED_BY_SWEEP,
+    "targets": UNUSED_BY_TARGETS,
+    "retrain": UNUSED_BY_RETRAIN,
+}
+_HEAD = """\
+# Settings
+
+Made by `python -m experiments.console.settings_page` from the declarations in
+`morph/cycle/config.py` and `morph/compress/config.py`; change those. Every setting is a field of
+the class and a flag of the same name. A file of settings that an older version wrote lacks the
+newer ones: they are as by default.
+What the words mean is told in [Training](training.md) and [Quantization](quantization.md).
+"""
+_CYCLE = """
+## How to learn a structure: `morph.CycleConfig`
+
+`experiments.run` takes all of them; the last column names the commands that refuse one, for they
+have no use for it.
+"""
+_COMPRESS = """
+## How to compress: `morph.compress.CompressConfig`
+
+Of `experiments.compress`, and of `experiments.run` with `--compress`.
+"""
+
+
+def settings_page() -> str:
+    """The page, in Markdown."""
+    refused = {
+        one.name: ", ".join(name for name, unused in _UNUSED.items() if one.name in unused)
+        for one in settings_of(CycleConfig)
+    }
+    cycle = _table(
+        ["setting", "default", "may be", "what it is", "refused by"],
+        [[*_cells(one), refused[one.name]] for one in settings_of(CycleConfig)],
+    )
+    compress = _table(
+        ["setting", "default", "may be", "what it is"],
+        [_cells(one) for one in settings_of(CompressConfig)],
+    )
+    return "\n".join([_HEAD + _CYCLE, cycle + _COMPRESS, compress])
+
+
+def _cells(one: Setting) -> list[str]:
+    default = "empty" if one.default == "" else f"`{one.default}`"
+    return [f"`{one.name}`", default, _may_be(one), one.help.replace("*", r"\*")]
+
+
+def _may_be(one: Setting) -> str:
+    if one.choices:
+        return ", ".join(f"`{name}`" for name in one.choices)
+    if one.each:
+        return "some of " + ", ".join(f"`{name}`" for name in one.each)
+    kind = one.type.replace(" | ", " or ")
+    return kind if one.range is None else f"{kind}, {one.range}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+if __name__ == "__main__":
+    print(settings_page(), end="")

@@ -1,0 +1,37 @@
+"""Which runs may go on in a working directory."""
+
+import json
+
+import pytest
+
+from morph.cycle.workdir import claim_workdir
+from morph.errors import WorkdirError
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    assert not claim_workdir(tmp_path, {"network": "mlp", "budget": 0.5})
+    return tmp_path
+
+
+def test_the_same_run_goes_on(workdir):
+    assert claim_workdir(workdir, {"network": "mlp", "budget": 0.5})
+
+
+def test_a_setting_that_an_older_version_did_not_write_counts_as_its_default(workdir):
+    defaults = {"budget": 0.7, "patience": 0}
+    asked = {"network": "mlp", "budget": 0.5, "patience": 0}
+    assert claim_workdir(workdir, asked, defaults)
+    with pytest.raises(WorkdirError, match=r"\(patience: 0 there, 1 asked for\)"):
+        claim_workdir(workdir, {**asked, "patience": 1}, defaults)
+    with pytest.raises(WorkdirError, match=r"\(patience: None there, 0 asked for\)"):
+        claim_workdir(workdir, asked)
+    assert set(json.loads((workdir / "config.json").read_text())) == {"network", "budget"}
+
+
+def test_settings_of_a_newer_version_are_named_in_one_error(workdir):
+    with pytest.raises(
+        WorkdirError,
+        match=r"budget: 0\.5 there, nothing that this version knows; network: 'mlp' there",
+    ):
+        claim_workdir(workdir, {"network": "x"})
