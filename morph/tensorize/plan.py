@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -30,6 +29,7 @@ from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import layer_name
 from regularizers.messages import near
+from regularizers.spellings import spells
 
 AUTO, DENSE = "auto", "dense"
 
@@ -345,12 +345,12 @@ def _kinds(
             raise ValueError(
                 f"kind {own!r} is none of {', '.join((*FORMATS, AUTO, DENSE))}{near(own, FORMATS)}"
             )
-        if not any(_matches(path, pattern) for path in kernels):
+        if not any(spells(pattern, path) for path in kernels):
             raise ValueError(f"kind: {pattern!r} matches no kernel{near(pattern, kernels)}")
     kinds: dict[str, tuple[str, str]] = {}
     left: dict[str, str] = {}
     for path, kernel in kernels.items():
-        own = next((k for pattern, k in patterns.items() if _matches(path, pattern)), DENSE)
+        own = next((k for pattern, k in patterns.items() if spells(pattern, path)), DENSE)
         roles = kernel.roles
         if own == DENSE:
             left[path] = "as asked"
@@ -365,10 +365,3 @@ def _kinds(
             wide = any(n > 1 for n in window)
             kinds[path] = roles, ("tucker2" if wide else "svd") if own == AUTO else own
     return kinds, left
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Whether a pattern names a kernel, by its path, its layer or a module around that."""
-    parts = path.removeprefix("params/").split("/")
-    names = [path, *("/".join(parts[:stop]) for stop in range(1, len(parts) + 1))]
-    return any(name == pattern or fnmatchcase(name, pattern) for name in names)
