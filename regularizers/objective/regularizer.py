@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float
 
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.naming import by_group
 from regularizers.costs.cost import Cost
 from regularizers.costs.form import SMOOTH
 from regularizers.errors import InputError
@@ -36,7 +37,6 @@ from regularizers.objective.blocks import (
 from regularizers.objective.penalties import COMBINATIONS, PENALTIES, Strength
 from regularizers.objective.protection import AJAR, FLOOR, PRESSURE
 from regularizers.objective.slices import Slices, scaled, slices_of
-from regularizers.patterns import by_group
 
 LEAST = 1e-30  # what a channel that is alive is worth at least
 FRESH = "fresh"  # units of strength: those of a freshly drawn layer
