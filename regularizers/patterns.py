@@ -1,53 +1,78 @@
-"""Settings per pattern: `{"Conv_*": "gamma", "*": "group_lasso"}`; the first match wins."""
+"""The one language of patterns: how a setting may call a layer, a parameter or a group."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.parts import Group
-from regularizers.errors import InputError
+from regularizers.errors import InputError, InputTypeError
 from regularizers.messages import near
 
 T = TypeVar("T")
 
+_PARAMS = "params/"
 
-def by_group(graph: ChannelGraph, patterns: Mapping[str, T], what: str) -> dict[str, T]:
-    """What the patterns say of every group; a group that none matches is left out.
 
-    A pattern is one of `fnmatch`; it matches a group by its name, or by the path of a variable that
-    produces it or of a module around that: `Block_1/*`, `Conv_0/kernel`, `Block_1`.
+def names(path: str, *, headed: bool = False) -> list[str]:
+    """The path and the modules that it lies in, without and with the collection.
 
     Args:
-        graph: whose groups.
-        patterns: what is said of the groups that match; the first that matches wins.
-        what: the setting, for the message.
+        path: of a variable, e.g. `params/layers_0/kernel` or `layers_0/kernel`.
+        headed: whether it begins with a collection; one that begins with `params/` does.
+    """
+    parts = path.split("/")
+    starts = (1, 0) if headed or path.startswith(_PARAMS) else (0,)
+    return ["/".join(parts[a:b]) for a in starts for b in range(a + 1, len(parts) + 1)]
+
+
+def says(pattern: str, name: str) -> bool:
+    """Whether a pattern of `fnmatch` says a name; a name with brackets says itself."""
+    asked = pattern.rstrip("/")
+    return name == asked or fnmatchcase(name, asked)
+
+
+def spells(pattern: str, path: str, *, headed: bool = False) -> bool:
+    """Whether a pattern names a variable: by its path or a module around it.
+
+    Example:
+        >>> [spells(p, "params/a/kernel") for p in ("a", "a/", "a/kernel", "params/a", "kernel")]
+        [True, True, True, True, False]
+    """
+    known = names(path, headed=headed)
+    if not headed and not path.startswith(_PARAMS):
+        pattern = pattern.removeprefix(_PARAMS)
+    return any(says(pattern, name) for name in known)
+
+
+def matching(patterns: str | Sequence[str], paths: Sequence[str], what: str) -> set[int]:
+    """The positions of the paths that match a pattern, as a whole or up to a `/`.
+
+    Patterns are those of `fnmatch`, with or without the collection: `Block_*`, `params/head/bias`.
 
     Raises:
+        TypeError: if they are no patterns.
         ValueError: if a pattern matches nothing; the message lists near matches.
     """
-    names = {name: set(_names(group)) for name, group in graph.groups.items()}
-    for pattern in patterns:
-        if not any(_matches(own, pattern) for own in names.values()):
-            known = dict.fromkeys([*names, *(n for own in names.values() for n in sorted(own))])
-            raise InputError(f"{what}: {pattern!r} matches no channel group{near(pattern, known)}")
-    return {
-        name: next(value for pattern, value in patterns.items() if _matches(own, pattern))
-        for name, own in names.items()
-        if any(_matches(own, pattern) for pattern in patterns)
-    }
-
-
-def matched(graph: ChannelGraph, patterns: Mapping[str, T]) -> dict[str, T]:
-    """The patterns that match a group of the graph."""
-    names = [set(_names(group)) for group in graph.groups.values()]
-    return {
-        pattern: value
-        for pattern, value in patterns.items()
-        if any(_matches(own, pattern) for own in names)
-    }
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(listed, list | tuple) or not all(
+        isinstance(pattern, str) for pattern in listed
+    ):
+        raise InputTypeError(
+            f"{what} must be a pattern or a list of them, e.g. {what}='backbone', found "
+            f"{patterns!r}. (A keyword of this name of your own function: use functools.partial.)"
+        )
+    headed = any(path.startswith(_PARAMS) for path in paths)
+    found: set[int] = set()
+    for pattern in listed:
+        matches = {i for i, path in enumerate(paths) if spells(pattern, path, headed=headed)}
+        if not matches:
+            known = dict.fromkeys(name for path in paths for name in names(path, headed=headed))
+            raise InputError(
+                f"{what}={pattern!r} matches no layer or variable{near(pattern, known)}"
+            )
+        found |= matches
+    return found
 
 
 def parse(text: str, what: str, value: Callable[[str], T]) -> dict[str, T]:
@@ -77,16 +102,3 @@ def parse(text: str, what: str, value: Callable[[str], T]) -> dict[str, T]:
                 f"{what}: {part!r} is not PATTERN=VALUE; e.g. 'Conv_0=...,Block_*=...,*=...'"
             )
     return found
-
-
-def _names(group: Group) -> Iterator[str]:
-    """What a pattern may call a group."""
-    yield group.name
-    for member in group.members:
-        if member.produces:
-            parts = member.path.removeprefix("params/").split("/")
-            yield from ("/".join(parts[:stop]) for stop in range(1, len(parts) + 1))
-
-
-def _matches(names: set[str], pattern: str) -> bool:
-    return any(name == pattern or fnmatchcase(name, pattern) for name in names)

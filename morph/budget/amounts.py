@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from morph.errors import BudgetError
 from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.naming import by_group
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
-from regularizers.patterns import by_group
 
 # What a unit may be called; without regard to case but for symbols of one letter.
 UNITS: Mapping[str, tuple[str, ...]] = {

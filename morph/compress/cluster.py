@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from morph.kernels.compressed import Pruned, Shared, is_compressed
 from regularizers.channels.calls import joined_path
 from regularizers.errors import InputError
 from regularizers.messages import near
+from regularizers.patterns import spells
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -126,11 +126,11 @@ def shared(params: Any, clusters: Mapping[str, int], *, method: str = "kmeans") 
     entries, tree = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_compressed)
     paths = [joined_path(path) for path, _ in entries]
     for pattern in clusters:
-        if not any(fnmatchcase(path, pattern) for path in paths):
+        if not any(spells(pattern, path) for path in paths):
             raise InputError(f"clusters: {pattern!r} matches no parameter{near(pattern, paths)}")
     leaves = []
     for path, (_, leaf) in zip(paths, entries, strict=True):
-        count = next((n for pattern, n in clusters.items() if fnmatchcase(path, pattern)), 0)
+        count = next((n for pattern, n in clusters.items() if spells(pattern, path)), 0)
         try:
             leaves.append(share(leaf, count, method=method) if count else leaf)
         except ValueError as error:

@@ -32,10 +32,10 @@ from morph.compress.fixed_point import (
 from morph.kernels.compressed import unpacked
 from regularizers.channels.calls import bind_call, flat_paths
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.matching import matching
 from regularizers.channels.parts import layer_name
 from regularizers.errors import InputError
 from regularizers.messages import near
+from regularizers.patterns import matching
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import JaxprEqn
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import jax
@@ -19,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from regularizers.errors import InputError
 from regularizers.messages import near
+from regularizers.patterns import spells
 
 Kernels: TypeAlias = Mapping[str, Any]  # by path, e.g. "Dense_0/kernel"
 Kept: TypeAlias = dict[str, Bool[Array, "..."]]
@@ -88,12 +88,7 @@ def matches(pattern: str, names: Collection[str], what: str) -> list[str]:
     Raises:
         ValueError: if there are none; with near matches.
     """
-
-    def parts(name: str) -> list[str]:
-        steps = name.split("/")
-        return ["/".join(steps[:stop]) for stop in range(1, len(steps) + 1)]
-
-    found = [name for name in names if any(fnmatchcase(part, pattern) for part in parts(name))]
+    found = [name for name in names if spells(pattern, name)]
     if not found:
         raise InputError(f"{what}: {pattern!r} matches no kernel{near(pattern, names)}")
     return found

@@ -18,9 +18,9 @@ from jaxtyping import Array, Float, UInt
 from morph.kernels.compressed import Compressed, Shared
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.matching import matching
 from regularizers.channels.parts import layer_name
 from regularizers.errors import InputError
+from regularizers.patterns import matching
 
 THRESHOLD = 0.05  # the paper's, for CIFAR-10 and ImageNet
 ENDS = {"first": 0, "last": -1}

@@ -20,11 +20,12 @@ from morph.network import Variables
 from morph.training.gated import with_gates
 from morph.training.step import TrainState
 from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.naming import matched
 from regularizers.costs.cost import Cost
 from regularizers.objective.gating import gated_groups
 from regularizers.objective.plan import FRESH
 from regularizers.objective.regularizer import NetworkRegularizer
-from regularizers.patterns import matched, parse
+from regularizers.patterns import parse
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -31,6 +30,7 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import layer_name
 from regularizers.errors import InputError
 from regularizers.messages import near
+from regularizers.patterns import spells
 
 AUTO, DENSE = "auto", "dense"
 
@@ -346,12 +346,12 @@ def _kinds(
             raise InputError(
                 f"kind {own!r} is none of {', '.join((*FORMATS, AUTO, DENSE))}{near(own, FORMATS)}"
             )
-        if not any(_matches(path, pattern) for path in kernels):
+        if not any(spells(pattern, path) for path in kernels):
             raise InputError(f"kind: {pattern!r} matches no kernel{near(pattern, kernels)}")
     kinds: dict[str, tuple[str, str]] = {}
     left: dict[str, str] = {}
     for path, kernel in kernels.items():
-        own = next((k for pattern, k in patterns.items() if _matches(path, pattern)), DENSE)
+        own = next((k for pattern, k in patterns.items() if spells(pattern, path)), DENSE)
         roles = kernel.roles
         if own == DENSE:
             left[path] = "as asked"
@@ -366,10 +366,3 @@ def _kinds(
             wide = any(n > 1 for n in window)
             kinds[path] = roles, ("tucker2" if wide else "svd") if own == AUTO else own
     return kinds, left
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Whether a pattern names a kernel, by its path, its layer or a module around that."""
-    parts = path.removeprefix("params/").split("/")
-    names = [path, *("/".join(parts[:stop]) for stop in range(1, len(parts) + 1))]
-    return any(name == pattern or fnmatchcase(name, pattern) for name in names)

@@ -10,11 +10,11 @@ from typing import Any
 from regularizers.channels.calls import Call, bind_call, flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.inference import Inference, trips
-from regularizers.channels.matching import matching
 from regularizers.channels.parts import Fold, Group, Member, Variable, layer_name
 from regularizers.channels.roles import Roles, find_roles
 from regularizers.channels.zeroed import inexact_reasons
 from regularizers.errors import InputError
+from regularizers.patterns import matching
 from regularizers.primitives import axes as ax
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import primitives as p

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.naming import by_group
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
 from regularizers.messages import near
@@ -15,7 +16,6 @@ from regularizers.objective.blocks import block_strengths
 from regularizers.objective.combinations import COMBINATIONS
 from regularizers.objective.measures import Measures
 from regularizers.objective.penalties import PENALTIES
-from regularizers.patterns import by_group
 
 FRESH = "fresh"  # units of strength: those of a freshly drawn layer
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import regularizers as reg
-from regularizers.channels.matching import matching
+from regularizers.patterns import matching
 
 
 class Block(nn.Module):

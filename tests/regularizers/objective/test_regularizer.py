@@ -6,8 +6,9 @@ from flax import linen as nn
 from flax import nnx
 
 import regularizers as reg
+from regularizers.channels.naming import by_group
 from regularizers.costs.cost import multilinear
-from regularizers.patterns import by_group, parse
+from regularizers.patterns import parse
 
 
 class ConvNet(nn.Module):
