@@ -11,8 +11,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
+from corpus.annotations import HOOK as HOOK  # first: what is imported after it is checked
 from corpus.soundness import FAST
 from flax import nnx
 
@@ -247,6 +249,15 @@ def promotion(request):
     mixed = request.node.get_closest_marker("promotes") or "cycle" in request.path.parts
     with jax.numpy_dtype_promotion("strict" if ours and not mixed else "standard"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def annotations(request):
+    """Annotations of arrays are checked, unless a test hands over wrong ones to see our message."""
+    unchecked = request.node.get_closest_marker("wrong_arrays") is not None
+    jaxtyping.config.update("jaxtyping_disable", unchecked)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -9,15 +9,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
+AnyArray = Array | np.ndarray
 Loss = Callable[[Any, Any], Float[Array, ""]]
 Metric = Callable[[Any, Any], Any]
 
 
 def cross_entropy(
-    logits: Float[Array, "*n k"], y: Int[Array, "*n"], smoothing: float = 0.0
+    logits: Float[AnyArray, "*n k"], y: Int[AnyArray, "*n"], smoothing: float = 0.0
 ) -> Float[Array, ""]:
     """Mean softmax cross-entropy, in nats.
 
@@ -34,17 +36,23 @@ def cross_entropy(
     return own.mean()
 
 
-def mean_squared_error(predictions: Float[Array, "*n"], y: Float[Array, "*n"]) -> Float[Array, ""]:
+def mean_squared_error(
+    predictions: Float[AnyArray, "..."], y: Float[AnyArray, "..."]
+) -> Float[Array, ""]:
     """Mean squared error; y [n] may be predicted by [n, 1]."""
     return jnp.square(predictions.reshape(y.shape) - y).mean()
 
 
-def mean_absolute_error(predictions: Float[Array, "*n"], y: Float[Array, "*n"]) -> Float[Array, ""]:
+def mean_absolute_error(
+    predictions: Float[AnyArray, "..."], y: Float[AnyArray, "..."]
+) -> Float[Array, ""]:
     """Mean absolute error; y [n] may be predicted by [n, 1]."""
     return jnp.abs(predictions.reshape(y.shape) - y).mean()
 
 
-def sigmoid_cross_entropy(logits: Float[Array, "*n"], y: Float[Array, "*n"]) -> Float[Array, ""]:
+def sigmoid_cross_entropy(
+    logits: Float[AnyArray, "..."], y: Num[AnyArray, "..."]
+) -> Float[Array, ""]:
     """Mean logistic loss of independent labels 0 and 1, in nats."""
     return optax.sigmoid_binary_cross_entropy(logits.reshape(y.shape), y).mean()
 
@@ -64,23 +72,23 @@ def loss_named(name: str, label_smoothing: float = 0.0) -> Loss:
     return LOSSES[name]
 
 
-def accuracy(logits: Float[Array, "*n k"], y: Int[Array, "*n"]) -> Any:
+def accuracy(logits: Float[AnyArray, "*n k"], y: Int[AnyArray, "*n"]) -> Any:
     """The share of labels whose logit is the largest."""
     return (logits.argmax(-1) == y).mean()
 
 
-def top5_accuracy(logits: Float[Array, "*n k"], y: Int[Array, "*n"]) -> Any:
+def top5_accuracy(logits: Float[AnyArray, "*n k"], y: Int[AnyArray, "*n"]) -> Any:
     """The share of labels whose logit is among the five largest."""
     better = (logits > jnp.take_along_axis(jnp.asarray(logits), y[..., None], -1)).sum(-1)
     return (better < 5).mean()
 
 
-def log_likelihood(logits: Float[Array, "*n k"], y: Int[Array, "*n"]) -> Any:
+def log_likelihood(logits: Float[AnyArray, "*n k"], y: Int[AnyArray, "*n"]) -> Any:
     """Mean log-probability of the label, in nats."""
     return -cross_entropy(logits, y)
 
 
-def explained_variance(predictions: Float[Array, "*n"], y: Float[Array, "*n"]) -> Any:
+def explained_variance(predictions: Float[AnyArray, "..."], y: Float[AnyArray, "..."]) -> Any:
     """R^2: 1 less the squared error over the variance of y."""
     return 1.0 - mean_squared_error(predictions, y) / jnp.square(y - y.mean(0)).mean()
 
@@ -109,7 +117,9 @@ class Teacher:
     weight: float
     temperature: float
 
-    def loss(self, logits: Float[Array, "*n k"], taught: Float[Array, "*n k"]) -> Float[Array, ""]:
+    def loss(
+        self, logits: Float[AnyArray, "*n k"], taught: Float[Array, "*n k"]
+    ) -> Float[Array, ""]:
         """Mean Kullback-Leibler divergence of the softened classes, in nats.
 
         Times the squared temperature, so that its gradient is as large as the labels'.
