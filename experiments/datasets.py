@@ -7,7 +7,6 @@ names the file, so a run never trains on half a data set.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from experiments.dataset_files import (
 )
 from morph.errors import need
 from regularizers.errors import MorphError
+from regularizers.messages import near
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -127,9 +127,7 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
         (1437, 8, 8, 1)
     """
     if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise DatasetError(f"Unknown data set {name!r}; known are {', '.join(DATASETS)}.{hint}")
+        raise DatasetError(f"Unknown data set {name!r}{near(name, DATASETS)}")
     row = DATASETS[name]
     paths = _find(name, row, data_dir)
     raw = row.read(row, paths)

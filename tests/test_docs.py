@@ -18,7 +18,7 @@ from morph.cycle.workdir import save_variables
 ROOT = Path(__file__).parent.parent
 PAGES = (
     "inference", "pinned", "custom_primitives", "costs", "edge_tpu", "calibrate", "training",
-    "tensorize", "pruning", "quantization", "container", "export",
+    "tensorize", "pruning", "quantization", "container", "export", "patterns",
 )  # fmt: skip
 IMPORT = re.compile(r"^(?:from|import) ((?:morph|regularizers)[\w.]*)", re.MULTILINE)
 DOORS = {"morph", "regularizers", "morph.compress", "morph.export", "morph.tensorize"}
@@ -30,7 +30,10 @@ TOLD = [
 # Pages of those who write a rule or a cost of their own: the engine's inside.
 DEEPER = {
     "custom_primitives.md": {"regularizers.primitives.terms"},
-    "edge_tpu.md": {"regularizers.costs.edge_tpu"},
+    "edge_tpu.md": {
+        "regularizers.costs.edge_tpu_operations",
+        "regularizers.costs.edge_tpu_table",
+    },
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")

@@ -4,7 +4,6 @@ Linen networks are called as `module.apply(variables, x, train=False)`, the NNX 
 all take images [N, H, W, C] and return logits [N, num_classes].
 """
 
-import difflib
 from collections.abc import Callable
 
 from flax import linen as nn
@@ -22,6 +21,7 @@ from experiments.networks.resnet import ResNet
 from experiments.networks.towers import Towers
 from experiments.networks.vit import ViT
 from regularizers.errors import InputError
+from regularizers.messages import near
 
 SeedNetwork = nn.Module | Callable[[nnx.Rngs], nnx.Module]
 Builder = Callable[[tuple[int, int, int], int, float], SeedNetwork]
@@ -82,11 +82,7 @@ def build(
         8
     """
     if name not in SEED_NETWORKS:
-        close = difflib.get_close_matches(name, SEED_NETWORKS, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raise InputError(
-            f"Unknown seed network {name!r}.{hint} Known: {', '.join(sorted(SEED_NETWORKS))}."
-        )
+        raise InputError(f"Unknown seed network {name!r}{near(name, SEED_NETWORKS)}")
     if len(input_shape) != 3 or min(*input_shape, num_classes) < 1 or width <= 0:
         raise InputError(
             f"{name} needs an input_shape of three positive sizes (height, width, channels), at "
