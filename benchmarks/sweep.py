@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from timing import interleaved, median_ratio, report
 
@@ -64,6 +65,7 @@ def step_of(sweep: Sweep, runs: int, steps: int = 10) -> Callable[[], Any]:
     """A function that takes a chunk of plain steps of several runs."""
     variables = sweep.network.init(jax.random.key(0), sweep.train.x[:1])
     tx = sweep.optimizer(lambda step: 0.1, sweep.config)
+    data = Batch(*map(jnp.asarray, sweep.train))
     one = TrainState.of(sweep.network, variables, tx)
     held = [jax.tree.map(lambda leaf: np.stack([leaf] * runs), one)]
     index = np.tile(np.arange(128), (runs, steps, 1))

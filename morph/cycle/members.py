@@ -14,7 +14,7 @@ import optax
 from morph.architecture.architecture import Architecture
 from morph.budget.controller import Look
 from morph.network import Variables
-from regularizers.objective.proximal import ProximalState
+from regularizers.objective.proximal import ProximalState, proximal
 from regularizers.objective.regularizer import NetworkRegularizer
 
 Record: TypeAlias = dict[str, Any]
@@ -67,6 +67,22 @@ class Pulling:
     strengths: Callable[[Any], Any]
     strengths_of_all: Callable[[Any], Any]
     tx: optax.GradientTransformation
+
+    @classmethod
+    def of(
+        cls,
+        regularizer: NetworkRegularizer,
+        reference: Variables,
+        optimizer: optax.GradientTransformation,
+    ) -> Pulling:
+        """An optimizer made proximal, and what measures strengths, compiled."""
+        return cls(
+            regularizer=regularizer,
+            reference=reference,
+            strengths=jax.jit(regularizer.strengths),
+            strengths_of_all=jax.jit(jax.vmap(regularizer.strengths)),
+            tx=proximal(optimizer, regularizer, strength=0.0),
+        )
 
 
 def kept(architecture: Architecture) -> dict[str, np.ndarray]:

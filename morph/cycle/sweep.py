@@ -37,7 +37,6 @@ from morph.cycle.members import (
     Record,
     Trained,
     kept,
-    obeyed,
     seen,
     stacked,
     unstacked,
@@ -47,6 +46,7 @@ from morph.cycle.recipe import Recipe
 from morph.cycle.shrinking import Trimmed, make_controller, make_regularizer, trimmed
 from morph.cycle.starts import fresh, scaled_to
 from morph.cycle.unused import UNUSED_BY_SWEEP, check_unused
+from morph.cycle.watch import Watch
 from morph.errors import ConfigError
 from morph.network import Network, Variables
 from morph.resize.initialize import COMPILE_QUICKLY, infer_laws
@@ -143,14 +143,7 @@ class Sweep:
                 that no run depends on its company.
         """
         regularizer = make_regularizer(self.config, self.graph, self.cost, reference=reference)
-        optimizer = self.recipe.transformation(SHRINK)
-        return Pulling(
-            regularizer=regularizer,
-            reference=reference,
-            strengths=jax.jit(regularizer.strengths),
-            strengths_of_all=jax.jit(jax.vmap(regularizer.strengths)),
-            tx=proximal(optimizer, regularizer, strength=0.0),
-        )
+        return Pulling.of(regularizer, reference, self.recipe.transformation(SHRINK))
 
     def shrink(
         self, members: Sequence[Member], trained: Mapping[int, Variables], pulling: Pulling
@@ -171,28 +164,12 @@ class Sweep:
             seed: jax.device_get(pulling.strengths(variables["params"]))
             for seed, variables in trained.items()
         }
-        force = [
-            controller.initial_strength(first[member.seed])
-            for controller, member in zip(controllers, members, strict=True)
-        ]
+        watch = Watch.of(controllers, pulling, [first[member.seed] for member in members])
         states = stacked([self._state(trained[member.seed], pulling.tx) for member in members])
-
-        def seen_of(states: TrainState) -> list[list[Any]]:
-            both = pulling.strengths_of_all(states.params), states.opt_state.saliency
-            return [unstacked(one, len(members)) for one in jax.device_get(both)]
-
-        def look(states: TrainState, step: int) -> tuple[TrainState, list[Look]]:
-            strengths, saliency = seen_of(states)
-            looks = []
-            for i, controller in enumerate(controllers):
-                looks.append(controller.look(step, strengths[i], force[i], saliency[i]))
-                force[i] = looks[i].strength
-            return states.replace(opt_state=obeyed(states.opt_state, looks)), looks
-
-        states, _ = look(states, 0)  # protects from the first step on
+        states, _ = watch.look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]
-        states, records = self._run(states, SHRINK, seeds, c.shrink_steps, look)
-        saliency = seen_of(states)[1]
+        states, records = self._run(states, SHRINK, seeds, c.shrink_steps, watch.look)
+        saliency = watch.saliency(states)
         return [
             self._shrunk(
                 trimmed(
