@@ -1,10 +1,13 @@
 """Which runs may go on in a working directory."""
 
 import json
+import os
 
+import numpy as np
 import pytest
+from small_run import make
 
-from morph.cycle.workdir import claim_workdir
+from morph.cycle.workdir import claim_workdir, load_variables, locked, save_variables
 from morph.errors import WorkdirError
 
 
@@ -35,3 +38,21 @@ def test_settings_of_a_newer_version_are_named_in_one_error(workdir):
         match=r"budget: 0\.5 there, nothing that this version knows; network: 'mlp' there",
     ):
         claim_workdir(workdir, {"network": "x"})
+
+
+def test_two_runs_in_one_directory_are_refused_and_a_dead_one_is_no_obstacle(tmp_path):
+    (tmp_path / "lock").write_text("process 1 on another.host\n")  # died, and left the file
+    with (
+        locked(tmp_path),
+        pytest.raises(WorkdirError, match=rf"another run is using .* process {os.getpid()} on"),
+    ):
+        make(tmp_path).run()
+    with locked(tmp_path):
+        pass
+
+
+def test_variables_are_replaced_whole(tmp_path):
+    for value in (1.0, 2.0):
+        save_variables(tmp_path / "v", {"params": {"w": np.full(3, value)}})
+    assert float(load_variables(tmp_path / "v")["params"]["w"][0]) == 2.0
+    assert [path.name for path in tmp_path.iterdir()] == ["v"]

@@ -9,7 +9,11 @@ from regularizers.costs.edge_tpu_operations import OPERATIONS
 from regularizers.costs.edge_tpu_table import latency_s
 
 pytest.importorskip("ai_edge_litert")
+
+
 pytest.importorskip("ai_edge_quantizer")
+
+
 pytest.importorskip("litert_converter")
 
 
@@ -143,14 +147,3 @@ def test_bad_representative_data_are_refused(calibration, why, tmp_path):
     x = np.ones((2, 4, 4, 1), np.float32)
     with pytest.raises(ExportError, match=why):
         tflite.to_tflite(lambda v, x: x, x, x, tmp_path / "a", calibration=calibration)
-
-
-@pytest.mark.wrong_arrays
-def test_files_that_are_none_are_refused(tmp_path):
-    (tmp_path / "a.tflite").write_bytes(b"no such thing")
-    with pytest.raises(ExportError, match="no TFLite file"):
-        edge_tpu.placement(tmp_path / "a.tflite")
-    with pytest.raises(ExportError, match="cannot read"):
-        tflite.load(tmp_path / "a.tflite")
-    with pytest.raises(ExportError, match="floats"):
-        tflite.to_tflite(lambda v, x: x, 0, np.ones((1, 2), np.int32), "", calibration=[[1, 2]])

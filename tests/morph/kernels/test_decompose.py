@@ -4,14 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kernel_cases import KINDS, TREES, convolution, random
 
 from morph.kernels.decompose import factorize, truncated
-from morph.kernels.formats import FORMATS
-from morph.kernels.initial import initial_variance, random_factorized
 from morph.kernels.spectra import bond_spectra
 
-KINDS = sorted(FORMATS)
-TREES = [kind for kind in KINDS if kind != "cp"]
 SHAPES = [
     ("io", (6, 8)),
     ("oi", (7, 5)),
@@ -28,16 +25,6 @@ SHAPES = [
 def _matrix() -> np.ndarray:
     i, j = np.arange(64.0)[:, None], np.arange(64.0)[None]
     return np.sin(0.11 * i + 0.3) * np.cos(0.17 * j) + 0.2 * np.sin(0.013 * i * j)
-
-
-def _convolution() -> np.ndarray:
-    h, w, i, o = np.indices((3, 3, 8, 12)).astype(float)
-    waves = np.sin(0.5 * h + 0.3 * w * i + 0.2 * o) + np.cos(0.7 * i * o / 5 + 0.4 * h)
-    return waves + 0.1 * np.sin(1.3 * h * w * i * o + 0.7 * i)
-
-
-def _random(shape, seed=0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def _dense(value) -> np.ndarray:
@@ -80,14 +67,14 @@ def test_svd_is_the_best_of_its_rank():
 )
 def test_tucker2_by_hosvd_and_hooi(iterations, error):
     ranks = {"r_in": 4, "r_out": 5}
-    found = factorize(_convolution(), "ssio", "tucker2", ranks, iterations=iterations)
+    found = factorize(convolution(), "ssio", "tucker2", ranks, iterations=iterations)
     assert found.error == pytest.approx(error, abs=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("roles", "shape"), SHAPES)
 def test_full_ranks_are_the_kernel(kind, roles, shape):
-    kernel = _random(shape)
+    kernel = random(shape)
     found = factorize(kernel, roles, kind, 10**6)
     np.testing.assert_allclose(_dense(found.value), kernel, atol=1e-5)
     assert found.value.shape == shape
@@ -113,38 +100,12 @@ def test_zeros_and_ranks_that_the_kernel_does_not_have(kind, roles, shape):
 @pytest.mark.parametrize(("roles", "shape"), SHAPES[:6])
 @pytest.mark.parametrize("error", [0.5, 0.1])
 def test_the_error_is_within_its_bounds(kind, roles, shape, error):
-    kernel = _random(shape).astype(np.float64)
+    kernel = random(shape).astype(np.float64)
     spectra = bond_spectra(kernel, roles, kind)
     found = factorize(kernel, roles, kind, error=error, spectra=spectra)
     lost = [spectra[bond].tails[rank] for bond, rank in found.value.ranks.items()]
     assert found.error <= error
     assert max(lost) - 1e-9 <= found.error * np.linalg.norm(kernel) <= np.hypot.reduce(lost) + 1e-9
-
-
-@pytest.mark.parametrize("kind", TREES)
-def test_energy_takes_the_least_ranks(kind):
-    kernel = _convolution()
-    found = factorize(kernel, "ssio", kind, energy=0.9)
-    whole = np.sum(kernel**2)
-    for bond, spectrum in bond_spectra(kernel, "ssio", kind).items():
-        kept = np.cumsum(spectrum.values**2) / whole
-        assert found.value.ranks[bond] == 1 + np.count_nonzero(kept < 0.9)
-
-
-def test_energy_of_all_leaves_out_what_is_rounding():
-    matrix = _random((30, 3)) @ _random((3, 40), 1)
-    assert factorize(matrix.astype(np.float64), "io", "svd", energy=1.0).value.ranks == {"r": 3}
-
-
-def test_vbmf_finds_the_ranks_of_each_bond():
-    draw = np.random.default_rng(4).standard_normal
-    kernel = np.einsum("hwab,ai,bo->hwio", draw((3, 3, 4, 6)), draw((4, 20)), draw((6, 25)))
-    kernel = (kernel + 0.05 * draw(kernel.shape)).astype(np.float32)
-    found = factorize(kernel, "ssio", "tucker2", "vbmf")
-    assert found.value.ranks == {"r_in": 4, "r_out": 6}
-    assert found.notes == ()
-    assert factorize(kernel, "ssio", "svd", "vbmf").value.ranks == {"r": 6}
-    assert factorize(kernel, "ssio", "cp", "vbmf", iterations=2).value.ranks == {"r": 6}
 
 
 def test_cp_finds_an_exact_rank():
@@ -163,7 +124,7 @@ def test_cp_of_a_matrix_is_its_svd():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_cores_have_the_kernels_type_and_equal_norms(dtype):
-    kernel = jnp.asarray(_convolution(), dtype)
+    kernel = jnp.asarray(convolution(), dtype)
     for kind in KINDS:
         found = factorize(kernel, "ssio", kind, 3)
         wide = factorize(np.asarray(kernel, np.float64), "ssio", kind, 3)
@@ -174,21 +135,8 @@ def test_cores_have_the_kernels_type_and_equal_norms(dtype):
         np.testing.assert_allclose(norms, norms[0], rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", TREES)
-def test_the_gram_matrix_tells_what_an_svd_tells(kind):
-    kernel = _convolution().astype(np.float32)
-    quick = bond_spectra(kernel, "ssio", kind)
-    for bond, exact in bond_spectra(kernel.astype(np.float64), "ssio", kind).items():
-        np.testing.assert_allclose(quick[bond].values, exact.values, atol=1e-6)
-
-
-def test_bonds_that_cut_alike_share_their_spectrum():
-    both = bond_spectra(_random((1, 1, 20, 30)), "ssio", "tucker2")
-    assert both["r_in"].vectors is both["r_out"].vectors
-
-
 def test_cutting_an_svd_is_decomposing_again():
-    kernel = _random((3, 4, 6)).astype(np.float64)
+    kernel = random((3, 4, 6)).astype(np.float64)
     wide = factorize(kernel, "sio", "svd", 5).value
     cut = truncated(wide, 2)
     assert cut.ranks == {"r": 2}
@@ -198,23 +146,6 @@ def test_cutting_an_svd_is_decomposing_again():
         truncated(wide, 6)
     with pytest.raises(ValueError, match="only kind 'svd'"):
         truncated(factorize(kernel, "sio", "cp", 2).value, 1)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_variance_from_scratch(kind):
-    shape, roles = (3, 3, 5, 7), "ssio"
-    format, sizes = FORMATS[kind](shape, roles)
-    sizes = {**sizes, **{bond: min(sizes[bond], 3) for bond in format.bonds}}
-    variance = initial_variance(shape, roles)
-    assert variance == 1 / 45
-    draw = jax.vmap(lambda key: random_factorized(key, format, sizes, variance).dense())
-    drawn = np.asarray(jax.jit(draw)(jax.random.split(jax.random.key(0), 10_000)))
-    assert np.mean(drawn**2) == pytest.approx(variance, rel=0.03)
-    value = random_factorized(jax.random.key(1), format, sizes, variance, jnp.bfloat16)
-    norms = [np.linalg.norm(np.asarray(core, np.float32)) for core in value.cores]
-    np.testing.assert_allclose(norms, norms[0], rtol=0.01)
-    assert value.dtype == jnp.bfloat16
-    assert value.shape == shape
 
 
 @pytest.mark.parametrize(
@@ -240,6 +171,6 @@ def test_variance_from_scratch(kind):
     ],
 )
 def test_bad_input(changes, match):
-    asked = {"kernel": _convolution(), "roles": "ssio", "kind": "tucker2", "ranks": 3, **changes}
+    asked = {"kernel": convolution(), "roles": "ssio", "kind": "tucker2", "ranks": 3, **changes}
     with pytest.raises(ValueError, match=match):
         factorize(**asked, path="a/b")

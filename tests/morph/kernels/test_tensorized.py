@@ -1,7 +1,5 @@
 """Factorized kernels stand where dense ones stood, whatever the function does with them."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import flax.linen as nn
@@ -10,39 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import opt_einsum
 import pytest
+from kernel_cases import assert_close, factorized, normal
 
 import morph
 import regularizers as reg
-from morph.kernels import measure
 from morph.kernels.factorized import Factorized, is_factorized
 from morph.kernels.formats import FORMATS, tt
-from morph.kernels.tensorized import settled
 
 KINDS = sorted(FORMATS)
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape, dtype=np.float32):
-    return jnp.asarray(RNG.standard_normal(shape, np.float32).astype(dtype))
-
-
-def factorized(kind, shape, roles, rank=3, dtype=np.float32):
-    """Random cores, all ranks at most `rank`."""
-    format, sizes = FORMATS[kind](shape, roles)
-    sizes = {n: min(size, rank) if n in format.bonds else size for n, size in sizes.items()}
-    cores = tuple(normal(*core, dtype=dtype) for core in format.core_shapes(sizes))
-    return Factorized(cores=cores, format=format)
 
 
 def dense(tree):
     return jax.tree.map(
         lambda leaf: leaf.dense() if is_factorized(leaf) else leaf, tree, is_leaf=is_factorized
     )
-
-
-def assert_close(found, expected, tolerance=2e-5):
-    scale = float(jnp.abs(expected).max()) or 1.0
-    np.testing.assert_allclose(found / scale, expected / scale, atol=tolerance)
 
 
 CONVOLUTIONS = [
@@ -231,47 +210,6 @@ def test_the_compiled_flops_are_those_of_the_optimal_path(batch, cores):
     assert counted <= 1.02 * float(path.opt_cost)
 
 
-def test_auto_measures_once_and_keeps_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    measured = []
-    own = measure._measure
-    monkeypatch.setattr(measure, "_measure", lambda *a: measured.append(a[1]) or own(*a))
-    variables, x = {"k": factorized("svd", (40, 30), "io")}, normal(5, 40)
-    fn = morph.tensorized(lambda variables, x: x @ variables["k"], mode="auto")
-    found = jax.jit(fn)(variables, x)
-    assert_close(found, x @ variables["k"].dense())
-    fn(variables, x)
-    assert len(measured) == 1
-    measure._known.cache_clear()  # as a new process
-    fn(variables, x)
-    assert len(measured) == 1
-    fn(variables, normal(6, 40))
-    assert len(measured) == 2
-
-
-def test_settled_keeps_what_is_faster_factorized(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    fastest = {"first": "einsum", "last": "dense"}
-
-    def measured(ways, eqn, taken):
-        assert set(ways) == {"factorized", "einsum", "reconstructed", "dense"}
-        which = {(40, 30): "first", (30, 20): "last"}[taken["dense"][1].shape]
-        return {name: float(name != fastest[which]) for name in ways}
-
-    monkeypatch.setattr(measure, "_measure", measured)
-    variables = {
-        "first": factorized("tt", (40, 30), "io"),
-        "last": factorized("svd", (20, 30), "io"),
-        "bias": normal(1, 20),
-    }
-    x = normal(5, 40)
-    fn = lambda v, x: x @ v["first"] @ v["last"].T + v["bias"]  # noqa: E731
-    found = settled(fn, variables, x)
-    assert_close(found["last"], variables["last"].dense())
-    assert found["first"].format == variables["first"].format
-    assert_close(morph.tensorized(fn)(found, x), morph.tensorized(fn)(variables, x))
-
-
 def test_reconstructed_is_the_same_function():
     variables, x = {"k": factorized("tt", (12, 20), "io")}, normal(5, 12)
     found = morph.tensorized(lambda v, x: x @ v["k"], mode="reconstructed")(variables, x)
@@ -281,23 +219,3 @@ def test_reconstructed_is_the_same_function():
 def test_an_unknown_mode():
     with pytest.raises(ValueError, match=r"mode must be one of factorized, .* found 'fast'"):
         morph.tensorized(lambda v, x: x, mode="fast")
-
-
-def test_a_factorized_kernel_is_a_pytree_value():
-    kernel = factorized("tucker2", (3, 3, 4, 6), "ssio")
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(kernel)]
-    assert paths == ["['in']", "['core']", "['out']"]
-    assert kernel.parameters == 4 * 3 + 9 * 9 + 3 * 6
-    assert (kernel.ndim, kernel.ranks) == (4, {"r_in": 3, "r_out": 3})
-    halved = jax.tree.map(lambda core: core.astype(jnp.bfloat16), kernel)
-    assert halved.dtype == jnp.bfloat16
-    assert str(kernel) == "tucker2[3, 3, 4, 6] (r_in 3, r_out 3; 111 parameters)"
-
-
-def test_reshape_and_transpose_keep_the_cores():
-    kernel = factorized("tt", (12, 20), "io")
-    np.testing.assert_allclose(kernel.transpose((1, 0)).dense(), kernel.dense().T, atol=1e-5)
-    merged = kernel.reshape((1, 240))
-    np.testing.assert_allclose(merged.dense(), kernel.dense().reshape(1, 240), atol=1e-5)
-    assert merged.reshape((7, 40)) is None
-    assert merged.reshape(()) is None

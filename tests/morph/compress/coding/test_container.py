@@ -6,16 +6,12 @@ import zlib
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from morph.compress.coding import container
 from morph.compress.coding.container import ContainerError, load, pack, same, save, unpack
-from morph.compress.coding.gaps import from_gaps, to_gaps
-from morph.compress.coding.symbols import CODERS, entropy_bits, huffman_lengths
+from morph.compress.coding.symbols import CODERS, entropy_bits
 from morph.compress.fixed_point import FixedPointCodes, Precision
 from morph.kernels.compressed import Pruned, Shared
 from morph.kernels.decompose import factorize
@@ -81,35 +77,6 @@ def test_sparse_is_near_the_entropy():
     codes = (g.integers(1, 17, 100_000) * (g.random(100_000) < 0.08)).astype(np.uint8)
     data = pack({"k": Shared(centroids=jnp.ones(16), codes=jnp.asarray(codes))}, coder="ans")
     assert len(data) - unpack(data).overhead - 16 * 4 < 1.01 * entropy_bits(codes) / 8
-
-
-def test_huffman_oracles():
-    counts = dict(zip("abcdef", (45, 13, 12, 16, 9, 5), strict=True))
-    assert sum(huffman_lengths(counts)[symbol] * n for symbol, n in counts.items()) == 224
-    assert huffman_lengths({7: 3}) == {7: 1}
-    assert CODERS["huffman"].bits(np.repeat([0, 1], [999, 1])) == 1000
-    with pytest.raises(ValueError, match="at least one symbol, found none"):
-        huffman_lengths({})
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    symbols=st.lists(st.integers(0, 300), min_size=1, max_size=400),
-    coder=st.sampled_from(list(CODERS)),
-)
-def test_coders_invert(symbols, coder):
-    symbols = np.array(symbols)
-    coded = CODERS[coder].encode(symbols)
-    np.testing.assert_array_equal(CODERS[coder].decode(coded, len(symbols)), symbols)
-
-
-@settings(max_examples=60, deadline=None)
-@given(kept=st.lists(st.integers(0, 500), unique=True), bits=st.integers(1, 9))
-def test_gaps_invert(kept, bits):
-    positions = np.sort(np.array(kept, np.int64))
-    gaps, filler = to_gaps(positions, bits)
-    assert gaps.max(initial=0) < 1 << bits
-    np.testing.assert_array_equal(from_gaps(gaps, 501)[~filler], positions)
 
 
 def forged(data: bytes) -> bytes:
@@ -200,12 +167,3 @@ def test_a_file_is_named_in_its_error(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ContainerError, match=r"net\.morph: its checksum is wrong"):
         load(path)
-
-
-def test_leaves_without_a_place_in_a_file():
-    with pytest.raises(TypeError, match="complex64 have no place"):
-        pack({"a": np.zeros(3, np.complex64)})
-    assert same(
-        unpack(pack({"a": np.zeros(2, ml_dtypes.bfloat16)})).variables,
-        {"a": np.zeros(2, ml_dtypes.bfloat16)},
-    )

@@ -1,0 +1,25 @@
+"""Files that are none."""
+
+import numpy as np
+import pytest
+
+from morph.export import ExportError, edge_tpu, tflite
+
+pytest.importorskip("ai_edge_litert")
+
+
+pytest.importorskip("ai_edge_quantizer")
+
+
+pytest.importorskip("litert_converter")
+
+
+@pytest.mark.wrong_arrays
+def test_files_that_are_none_are_refused(tmp_path):
+    (tmp_path / "a.tflite").write_bytes(b"no such thing")
+    with pytest.raises(ExportError, match="no TFLite file"):
+        edge_tpu.placement(tmp_path / "a.tflite")
+    with pytest.raises(ExportError, match="cannot read"):
+        tflite.load(tmp_path / "a.tflite")
+    with pytest.raises(ExportError, match="floats"):
+        tflite.to_tflite(lambda v, x: x, 0, np.ones((1, 2), np.int32), "", calibration=[[1, 2]])
