@@ -239,7 +239,7 @@ def network(request, networks):
     return networks(request.param)
 
 
-OURS = ("regularizers", "morph")  # whose tests run under strict promotion
+OURS = ("regularizers",)  # whose tests run under strict promotion
 
 
 @pytest.fixture(autouse=True)

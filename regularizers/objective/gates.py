@@ -57,7 +57,7 @@ def init(
     return {name: jnp.full(graph.groups[name].width, logit, jnp.float32) for name in names}
 
 
-def probability(logits: Float[Array, "*n"]) -> Float[Array, "*n"]:
+def probability(logits: Float[Array | np.ndarray, "*n"]) -> Float[Array, "*n"]:
     """The probability that a gate is open; exactly zero for one that is shut for good."""
     return jnp.where(logits > CLOSED, jax.nn.sigmoid(logits), 0.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from regularizers.channels.graph import ChannelGraph
@@ -51,7 +52,7 @@ def gated_groups(groups: Iterable[GroupPenalty]) -> tuple[str, ...]:
     return tuple(g.group for g in groups if g.penalty == NAME)
 
 
-def _open(logits: Float[Array, " n"], axis: int) -> Float[Array, " n"]:
+def _open(logits: Float[Array | np.ndarray, "..."], axis: int) -> Float[Array, " n"]:
     del axis  # there is one
     return probability(jnp.asarray(logits))
 

@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 # (variable, axis) -> the norm of every slice along the axis
-Norm: TypeAlias = Callable[[Float[Array, "..."], int], Float[Array, " n"]]
+Norm: TypeAlias = Callable[[Float[Array | np.ndarray, "..."], int], Float[Array, " n"]]
 
 
-def rms(leaf: Float[Array, "..."], axis: int, l1_share: float = 0.0) -> Float[Array, " n"]:
+def rms(
+    leaf: Float[Array | np.ndarray, "..."], axis: int, l1_share: float = 0.0
+) -> Float[Array, " n"]:
     """Root mean square of every slice along `axis`: group lasso, in MorphNet's normalisation.
 
     With an L1 share s it is (1 - s) RMS + s mean |w|. Computed in float32 or wider, so that squares

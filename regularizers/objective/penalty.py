@@ -48,7 +48,9 @@ class Source:
     fresh: float = 1.0
     hint: str = ""
 
-    def strength(self, leaf: Float[Array, "..."], width: int) -> Float[Array, " width"]:
+    def strength(
+        self, leaf: Float[Array | np.ndarray, "..."], width: int
+    ) -> Float[Array, " width"]:
         """The strength [width] that this variable gives the channels."""
         strengths = self.norm(leaf, self.axis)
         if self.channel is None:

@@ -21,3 +21,5 @@ RECORDS: dict[Primitive, Record] = {
     **indexing.RECORDS,
     **linear_algebra.RECORDS,
 }
+
+OWN = frozenset(RECORDS)  # without those that a user adds, by `reg.couples`

@@ -157,6 +157,7 @@ def test_the_tables(capsys, models):
     assert (models / "map.svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.filterwarnings("ignore:odd has no price")
 def test_an_unknown_operation_and_an_inexact_group_are_told():
     odd = jax.extend.core.Primitive("odd")
     odd.def_abstract_eval(lambda x: x)

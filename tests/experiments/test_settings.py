@@ -56,7 +56,7 @@ ROWS = {
     "seed_steps": Row(3),
     "shrink_steps": Row(5),
     "retrain_steps": Row(3),
-    "settle": Row(0.6),
+    "settle": Row(0.6, {"shrink_steps": 24}),
     "penalty": Row("Dense_1=gamma,*=group_lasso"),
     "strengths": Row("Dense_0=0.1"),
     "gate_mode": Row("straight_through", GATES),

@@ -47,6 +47,7 @@ def test_does_not_depend_on_the_batch():
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet8", "inception"])
+@pytest.mark.promotes  # inception counts with whole numbers
 def test_equals_the_number_of_elements_of_params(name):
     model = networks.build(name, input_shape=(13, 11, 3), num_classes=7)
     graph, variables = traced(model, (1, 13, 11, 3))
