@@ -123,8 +123,9 @@ def layers_of(report: Report) -> list[dict[str, Any]]:
         rows[name]["operations"] = list(merged.values())
     for key, cost in (("flops", report.flops), ("parameters", report.parameters)):
         for line in cost.table():
-            rows[line.layer][key] += line.cost
-            rows[line.layer][f"{key}_share"] += line.share
+            if line.layer in rows:  # work without a price has no layer, and costs 0
+                rows[line.layer][key] += line.cost
+                rows[line.layer][f"{key}_share"] += line.share
     return list(rows.values())
 
 

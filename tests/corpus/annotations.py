@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 SPLIT = {
     "morph/compress/fixed_point.py",
     "morph/compress/fixed_point_closest.py",
+    "morph/compress/ternary.py",
     "morph/kernels/compressed.py",
 }
 ANNOTATED = sorted(
