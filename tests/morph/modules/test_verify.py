@@ -36,7 +36,7 @@ class Silent(Fixed):
 def test_code_that_fixes_a_width_is_an_error_that_names_the_line():
     model = Fixed(nnx.Rngs(0))
     arch = shrink(*reg.nnx_function(model), TOKENS)
-    with pytest.raises(NativeError, match=r"Fixed .*reshape.*test_native\.py:\d+ \(__call__\)"):
+    with pytest.raises(NativeError, match=r"Fixed .*reshape.*test_verify\.py:\d+ \(__call__\)"):
         morph.native(model, arch, TOKENS)
     with pytest.raises(NativeError, match=r"morph\.compact\(fn, architecture\) runs any model"):
         morph.native(model, arch, TOKENS)
@@ -75,7 +75,7 @@ def test_linen_code_that_fixes_a_width_is_an_error_that_names_the_layer():
     model = LinenFixed()
     variables = model.init(jax.random.key(0), TOKENS)
     arch = shrink(model.apply, variables, TOKENS)
-    with pytest.raises(NativeError, match=r"LinenFixed cannot.*split.*test_native\.py:\d+"):
+    with pytest.raises(NativeError, match=r"LinenFixed cannot.*split.*test_verify\.py:\d+"):
         morph.native(model, arch, TOKENS)
 
 
