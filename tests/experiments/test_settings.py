@@ -25,6 +25,7 @@ from experiments import datasets, retrain, study, sweep, targets
 from experiments.console.flags import config_of, define_settings
 from morph.cycle import cycle, store
 from morph.cycle.config import CycleConfig
+from morph.cycle.context import Context
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_RETRAIN, UNUSED_BY_SWEEP, UNUSED_BY_TARGETS
 from morph.training.data import Batch
@@ -161,6 +162,19 @@ def load(path, like=None):
     return pickle.loads((path / "variables").read_bytes())
 
 
+def drawn_once(drawn):
+    """Runs whose keys and widths are equal start from equal numbers: they are drawn once."""
+    known: dict[Any, Any] = {}
+
+    def remembered(self, architecture, number):
+        key = json.dumps(architecture.to_json()), self.config.seed, number
+        if key not in known:
+            known[key] = jax.device_get(drawn(self, architecture, number))
+        return jax.device_put(known[key])
+
+    return remembered
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A small world: a tiny network for every name, and no pictures."""
@@ -175,6 +189,7 @@ def world(tmp_path_factory):
             patch.setattr(module, "save_variables", save)
         patch.setattr(datasets, "load", lambda *named: tiny_data(made.regression))
         patch.setattr(cycle, "Checkpoints", checkpoints)
+        patch.setattr(Context, "drawn", drawn_once(Context.drawn))
         patch.setattr(sweep, "write_report", lambda workdir: workdir)
         patch.setattr(retrain, "write_report", lambda workdir: workdir)
         patch.setattr(sweep.plots, "plot_tradeoff", lambda *args, **kwargs: None)
