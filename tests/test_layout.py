@@ -16,3 +16,49 @@ FILES = sorted(
 @pytest.mark.parametrize("path", FILES, ids=[path.relative_to(ROOT).as_posix() for path in FILES])
 def test_a_file_can_be_read_in_one_go(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+# Modules of `morph/` that are tested in another file than the mirrored one. A new module has its
+# own; a row goes when its module gets one.
+ELSEWHERE = {
+    "architecture/test_architecture.py": ["architecture/parts", "architecture/records"],
+    "architecture/test_blocks.py": ["architecture/removed"],
+    "compress/coding/test_container.py": ["compress/coding/table"],
+    "compress/test_plan.py": [
+        "compress/activations", "compress/bias_correction", "compress/config",
+        "compress/fixed_point_closest", "compress/methods",
+    ],
+    "cycle/test_cycle.py": [
+        "cycle/context", "cycle/expand", "cycle/measure", "cycle/phase", "cycle/recipe",
+        "cycle/retrain", "cycle/seed", "cycle/shrink", "cycle/shrinking", "cycle/store",
+        "cycle/tensorize", "cycle/uniform", "training/gated",
+    ],
+    "cycle/test_sweep.py": ["cycle/members"],
+    "test_settings.py": ["cycle/config", "cycle/unused"],
+    "export/test_exported.py": ["errors"],
+    "export/test_tflite.py": ["export/edge_tpu"],
+    "tensorize/test_plan.py": [
+        "kernels/planned", "tensorize/budget", "tensorize/layers", "tensorize/options",
+    ],
+    "resize/test_compact.py": ["resize/emission", "resize/evaluate", "resize/sizes"],
+    "resize/test_lacking.py": ["resize/silence"],
+    "tensorize/flax/test_layers.py": [
+        "tensorize/flax/apply", "tensorize/flax/linen_layers", "tensorize/flax/nnx_layers",
+    ],
+}  # fmt: skip
+
+
+def test_every_module_of_morph_has_its_test_file():
+    tests = ROOT / "tests" / "morph"
+    modules = [
+        path.relative_to(ROOT / "morph")
+        for path in (ROOT / "morph").rglob("*.py")
+        if not path.name.startswith("__")
+    ]
+    alone = {
+        path.with_suffix("").as_posix()
+        for path in modules
+        if not (tests / path.parent / f"test_{path.name}").exists()
+    }
+    assert alone == {module for row in ELSEWHERE.values() for module in row}
+    assert [name for name in ELSEWHERE if not (tests / name).exists()] == []

@@ -172,9 +172,3 @@ def test_many_static_values_do_not_pile_up_plans(v, x):
         small(taken, x, by)
     plans = next(c.cell_contents for c in small.__closure__ if isinstance(c.cell_contents, dict))
     assert len(plans) == 64
-
-
-def test_a_linen_module_without_a_train_argument_is_told_what_to_do():
-    with pytest.raises(ValueError, match=r"takes no argument 'train'.*train_kwarg=None"):
-        morph.linen_network(nn.Dense(3))
-    assert morph.linen_network(nn.Dense(3), train_kwarg=None).predict is not None
