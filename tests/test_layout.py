@@ -31,7 +31,7 @@ ELSEWHERE = {
     "cycle/test_cycle.py": [
         "cycle/context", "cycle/expand", "cycle/measure", "cycle/phase", "cycle/recipe",
         "cycle/retrain", "cycle/seed", "cycle/shrink", "cycle/shrinking", "cycle/store",
-        "cycle/tensorize", "cycle/uniform", "training/gated",
+        "cycle/tensorize", "cycle/uniform",
     ],
     "cycle/test_sweep.py": ["cycle/members"],
     "test_settings.py": ["cycle/config", "cycle/unused"],

@@ -13,13 +13,14 @@ from morph.budget.traces import Traces
 
 
 class Net(nn.Module):
-    """A stem and a branch that can go: 5 to 7 to 3, with 7 to 11 to 7 beside."""
+    """A stem and a branch that can go, with its norm: 5 to 7 to 3, with 7 to 11 to 7 beside."""
 
     @nn.compact
     def __call__(self, x):
         x = nn.Dense(7, use_bias=False, name="stem")(x)
         y = nn.Dense(11, use_bias=False, name="inner")(nn.relu(x))
-        x += nn.Dense(7, use_bias=False, name="outer")(nn.relu(y))
+        y = nn.Dense(7, use_bias=False, name="outer")(nn.relu(y))
+        x += nn.BatchNorm(use_running_average=True)(y)
         return nn.Dense(3, use_bias=False, name="head")(nn.relu(x))
 
 
@@ -33,13 +34,13 @@ def prices():
 def test_all_costs_by_hand(prices):
     seed = Architecture.of_seed(prices.traces.graph)
     size = 5 * 7 + 2 * 7 * 11 + 7 * 3
-    assert prices.at(seed)["parameters"] == prices.at(seed)["cost"] == size
+    assert prices.at(seed)["parameters"] == prices.at(seed)["cost"] == size + 2 * 7
     assert prices.at(seed)["flops"] == 2 * size  # a sum of branches is free
 
 
 def test_widths_that_are_left(prices):
     arch = morph.shrink(prices.traces.graph, {"inner": np.arange(11) < 4})
-    assert prices.at(arch)["cost"] == 5 * 7 + 2 * 7 * 4 + 7 * 3
+    assert prices.at(arch)["cost"] == 5 * 7 + 2 * 7 * 4 + 2 * 7 + 7 * 3
 
 
 def test_a_removed_block_costs_nothing_and_is_priced_once(prices):
