@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,14 +33,14 @@ def test_what_is_folded_predicts_the_same(traced, mode):
     network, graph = traced
     gated = gated_network(network, graph, steps=4, mode=mode)
     variables = gated.init(KEY, X)
-    logits = {"Dense_1": np.array([-9, 9, -9, 9, 9, -9, 9], np.float32)}
+    logits = {"Dense_1": jnp.array([-9, 9, -9, 9, 9, -9, 9], jnp.float32)}
     assert {n: v.shape for n, v in variables["params"][gates.NAME].items()} == {"Dense_1": (7,)}
     variables["params"][gates.NAME] = logits
     plain = folded(graph, variables)
     assert set(plain) == {"params"}
     assert gates.NAME not in plain["params"]
     shut = ~plain["params"]["Dense_1"]["kernel"].any(0)
-    np.testing.assert_array_equal(shut, logits["Dense_1"] < 0)
+    np.testing.assert_array_equal(shut, np.asarray(logits["Dense_1"]) < 0)
     found, expected = gated.predict(variables, X), network.predict(plain, X)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
