@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_run import compiled_once
 
 import morph
 import regularizers as reg
@@ -58,13 +57,6 @@ def data():
     x = rng.normal(size=(310, 5, 5, 1)).astype(np.float32)
     x[np.arange(310), y, y, 0] += 3.0
     return Batch(x[:200], y[:200]), Batch(x[200:], y[200:])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """Runs here repeat each other: nothing is compiled twice."""
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        yield
 
 
 def make(workdir, data, config=CONFIG, **changes):
