@@ -99,7 +99,11 @@ def layers_of(report: Report) -> list[dict[str, Any]]:
     graph = report.graph
     rows: dict[str, dict[str, Any]] = {}
     operations: dict[str, dict[Any, dict[str, Any]]] = {}
+    tables = {"flops": report.flops.table(), "parameters": report.parameters.table()}
     names = [*graph.layers, *(layer_name(v.path) for v in graph.variables.values() if v.trained)]
+    names += [
+        line.layer for lines in tables.values() for line in lines
+    ]  # e.g. work without a price
     for name in dict.fromkeys(names):
         rows[name] = {"layer": name, "operations": [], "flops": 0.0, "flops_share": 0.0}
         rows[name] |= {"parameters": 0.0, "parameters_share": 0.0}
@@ -121,11 +125,10 @@ def layers_of(report: Report) -> list[dict[str, Any]]:
         shown["count"] += operation.count
     for name, merged in operations.items():
         rows[name]["operations"] = list(merged.values())
-    for key, cost in (("flops", report.flops), ("parameters", report.parameters)):
-        for line in cost.table():
-            if line.layer in rows:  # work without a price has no layer, and costs 0
-                rows[line.layer][key] += line.cost
-                rows[line.layer][f"{key}_share"] += line.share
+    for key, lines in tables.items():
+        for line in lines:
+            rows[line.layer][key] += line.cost
+            rows[line.layer][f"{key}_share"] += line.share
     return list(rows.values())
 
 

@@ -246,7 +246,7 @@ OURS = ("regularizers",)  # whose tests run under strict promotion
 def promotion(request):
     """Our functions mix no dtypes unawares; what runs optax's schedules has to be marked."""
     ours = set(OURS) & set(request.path.parts[len(Path(__file__).parts) - 1 :])
-    mixed = request.node.get_closest_marker("promotes") or "cycle" in request.path.parts
+    mixed = request.node.get_closest_marker("promotes")
     with jax.numpy_dtype_promotion("strict" if ours and not mixed else "standard"):
         yield
 

@@ -137,7 +137,7 @@ ROWS: dict[type, Row] = {
     nnx.LoRALinear: linear,
     nnx.Dropout: nothing,
     nnx.PReLU: nothing,
-    **dict.fromkeys((vars(nnx)[k] for k in ("RoPE",) if k in vars(nnx)), nothing),  # Flax 0.12.12
+    **{vars(nnx)[name]: nothing for name in ("RoPE",) if name in vars(nnx)},  # Flax 0.12.12
     nnx.Sequential: nothing,
     nnx.List: nothing,
     nnx.Dict: nothing,

@@ -1,5 +1,6 @@
+"""The tables of `experiments.inspect`."""
+
 import io
-import sys
 
 import flax.linen as nn
 import jax
@@ -11,105 +12,6 @@ import regularizers as reg
 from experiments import inspect
 from experiments.inspect_tables import show
 from experiments.inspected import make_report, to_json, totals_of
-
-MODELS = """
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-from flax import nnx
-
-
-class Linen(nn.Module):
-    features: int = 7
-
-    @nn.compact
-    def __call__(self, x, mask=None, train=False):
-        x = nn.Dense(self.features)(x)
-        x = nn.BatchNorm(use_running_average=not train)(x)
-        x = nn.Dropout(0.5, deterministic=not train)(nn.relu(x))
-        if mask is not None:
-            x = x * mask
-        x = jnp.sort(nn.Dense(4)(x))
-        return nn.Dense(3)(x)
-
-
-class NNX(nnx.Module):
-    def __init__(self, rngs):
-        self.inner = nnx.Linear(5, 7, rngs=rngs)
-        self.dropout = nnx.Dropout(0.5, rngs=rngs)
-        self.outer = nnx.Linear(7, 3, rngs=rngs)
-
-    def __call__(self, x):
-        if isinstance(self.inner.kernel[...], jax.Array):
-            assert isinstance(self.inner.kernel[...], jax.core.Tracer)
-        return self.outer(self.dropout(nnx.relu(self.inner(x))))
-
-
-class Needs(nn.Module):
-    features: int
-
-    def __call__(self, x):
-        return x
-
-
-class Samples(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Dense(7)(x)
-        return nn.Dense(3)(x + jax.random.normal(self.make_rng("sample"), x.shape))
-
-
-class Branches(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Dense(4)(x)
-        return -x if x.sum() > 0 else x
-
-
-def pair():
-    variables = {"a": jnp.ones((5, 7)), "b": jnp.ones((7, 3))}
-    return (lambda v, x: x @ v["a"] @ v["b"]), variables
-
-
-def build_linen():
-    return Linen(9)
-
-
-def build_nnx(rngs):
-    return NNX(rngs)
-
-
-class Huge(nnx.Module):  # 4 TB, were it made
-    def __init__(self, rngs):
-        self.inner = nnx.Linear(1_000_000, 1_000_000, rngs=rngs)
-
-    def __call__(self, x):
-        return self.inner(x)[:, :3]
-
-
-def scaled():
-    return (lambda v, x: x * v["a"]), {"a": jnp.ones((1, 5))}
-
-
-linen, nnx_model, ready, empty = Linen(), build_nnx(nnx.Rngs(0)), pair(), (lambda v, x: x, {})
-
-
-class Space:
-    inside = Linen(11)
-"""
-
-
-@pytest.fixture(autouse=True)
-def models(tmp_path, monkeypatch):
-    """A user's own directory with a module of models."""
-    (tmp_path / "own_models.py").write_text(MODELS)
-    (tmp_path / "broken_models.py").write_text("import no_such_dependency\n")
-    (tmp_path / "wrong_models.py").write_text("raise RuntimeError('not today')\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield tmp_path
-    for name in ("own_models", "broken_models", "wrong_models"):
-        sys.modules.pop(name, None)
 
 
 def launch(*arguments):
@@ -146,7 +48,8 @@ def test_what_is_no_layer_has_a_row_of_its_own(capsys):
     assert any("without a product: " in name for name in rows)
 
 
-def test_the_tables(capsys, models):
+def test_the_tables(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     launch("--seed_network=resnet8", "--picture=map.svg")
     text = capsys.readouterr().out
     for word in ("Channel groups", "Layers", "Fixed widths", "conv 3×3", "3 → 16", "axis of an"):
@@ -154,7 +57,7 @@ def test_the_tables(capsys, models):
     assert "9 without a product" in text
     assert "114 equations" in text
     assert "Drawn: map.svg" in text
-    assert (models / "map.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "map.svg").read_text().startswith("<?xml")
 
 
 @pytest.mark.filterwarnings("ignore:odd has no price")
@@ -172,7 +75,9 @@ def test_an_unknown_operation_and_an_inexact_group_are_told():
     show(report, Console(width=160, file=text))
     assert "no rule for odd: all that it touches is fixed" in text.getvalue()
     assert "no: " in text.getvalue()
-    assert to_json(report)["unknown"][0]["primitive"] == "odd"
+    document = to_json(report)
+    assert document["unknown"][0]["primitive"] == "odd"
+    assert document["layers"][-1] | {"layer": "odd", "flops": 0.0} == document["layers"][-1]
     totals = totals_of(report)
     assert totals["flops"] == 2 * 2 * (5 * 7 + 7 * 4 + 4 * 3)
     assert totals["free_flops"] == pytest.approx(1 - 35 / 75)

@@ -25,26 +25,6 @@ def resnet():
     return traced("resnet8")
 
 
-@pytest.fixture(scope="module")
-def graph():
-    """4 -> a (6) -> b (5, after exp: inexact) -> c (7) -> 3."""
-
-    def fn(v, x):
-        x = jax.nn.relu(x @ v["a"])
-        x = jnp.exp(x @ v["b"])
-        return jax.nn.relu(x @ v["c"]) @ v["d"]
-
-    sizes = {"a": (4, 6), "b": (6, 5), "c": (5, 7), "d": (7, 3)}
-    variables = {name: jnp.ones(shape) for name, shape in sizes.items()}
-    graph = reg.trace_channels(fn, variables, jnp.ones((1, 4)))
-    assert {name: group.exact for name, group in graph.groups.items()} == {
-        "a": True,
-        "b": False,
-        "c": True,
-    }
-    return graph
-
-
 def only(width, *alive):
     return np.isin(np.arange(width), alive)
 
