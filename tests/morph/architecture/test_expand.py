@@ -86,9 +86,9 @@ def test_the_seed_at_its_own_cost_stays_the_seed(resnet):
     assert 1.0 <= same.width_multiplier < 1.1
 
 
-def test_new_channels_are_fresh_or_clones_in_turn(graph):
-    arch = morph.shrink(graph, {"a": only(6, 1, 4)})
-    cost = reg.flops(graph)
+def test_new_channels_are_fresh_or_clones_in_turn(chain):
+    arch = morph.shrink(chain, {"a": only(6, 1, 4)})
+    cost = reg.flops(chain)
     fresh = morph.expand(arch, cost, cost({name: 3 * w for name, w in arch.widths.items()}))
     assert fresh.groups["a"].parents == (1, 4, -1, -1, -1, -1)
     warm = morph.expand(
@@ -108,9 +108,9 @@ def test_the_cost_may_be_any_function_of_widths():
     assert math.isfinite(width_multiplier(widths, lambda w: 1.0, 1.0))
 
 
-def test_impossible_budgets_are_refused(graph):
-    cost = reg.flops(graph)
-    arch = morph.Architecture.of_seed(graph)
+def test_impossible_budgets_are_refused(chain):
+    cost = reg.flops(chain)
+    arch = morph.Architecture.of_seed(chain)
     least = 2 * (4 + 1 + 1 + 3)
     assert morph.expand(arch, cost, least).widths == {"a": 1, "b": 1, "c": 1}
     with pytest.raises(
