@@ -250,7 +250,7 @@ class Cycle:
                 for step in phase.train(run, work, start):
                     stop, due = any_of(stopped(), is_first() and interval.due(step))
                     if (stop or due) and step > interval.last_step:
-                        progress = progress_json(number, step, work.strength, carried)
+                        progress = progress_json(number, step, carried)
                         run.store.checkpoint(checkpoints, arrays_of(work.state), progress)
                         interval.begin(step)
                     if stop:
@@ -262,7 +262,7 @@ class Cycle:
                 carried, variables = phase.finish(run, work, carried)
                 start = 0
                 if following is None or following.stretch.steps:
-                    progress = progress_json(number + 1, 0, 0.0, carried)
+                    progress = progress_json(number + 1, 0, carried)
                     run.store.checkpoint(checkpoints, variables, progress)
         assert variables is not None  # there is always a seed phase
         checkpoints.wait()
