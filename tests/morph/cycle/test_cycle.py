@@ -393,7 +393,7 @@ def test_every_network_of_a_run_is_traced_once(tmp_path, data, monkeypatch):
 
     trace = traces.trace_channels
     monkeypatch.setattr(traces, "trace_channels", counting)
-    config = replace(CONFIG, cycles=2, expand="warm", seed_steps=2, shrink_steps=9, retrain_steps=2)
+    config = replace(CONFIG, cycles=2, expand="warm", seed_steps=2, shrink_steps=29, retrain_steps=2)
     result = make(tmp_path, data, replace(config, baseline=False)).run()
     shapes = [str(one) for one in traced]
     assert len(shapes) == len(set(shapes)) == 4  # the seed, shrunk, widened, shrunk again
