@@ -23,7 +23,7 @@ from regularizers.channels.exactness import find_inexact
 from regularizers.channels.inference import Inference
 from regularizers.channels.means import find_means
 from regularizers.channels.trace import updated_variable
-from regularizers.channels.zeroed import zeroed_pairs
+from regularizers.channels.zeroed import zeroed_inputs
 from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.primitives import jaxprs
@@ -143,8 +143,7 @@ def _lacking(
         for name in sorted(architecture.resized)
         if isinstance(root := find(groups[name]), Atom) and sizes.only_kept((root,))
     }
-    zeroed = zeroed_pairs(body, found.keys(), produces)
-    exactness = find_inexact(body, found.keys(), zeroed)
+    exactness = find_inexact(body, found.keys(), zeroed_inputs(body, found.keys(), produces))
     if not exactness.reasons:
         return None
     widths, counted = architecture.widths, architecture.mean_widths

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from regularizers.channels import control
 from regularizers.channels.biases import Pending, Use, bias_use
-from regularizers.channels.exactness import Exactness, Groups, not_zero
+from regularizers.channels.exactness import NOTHING, Exactness, Groups, not_zero
 from regularizers.channels.slices import (
     BROKEN,
     DOMAIN,
@@ -30,10 +30,11 @@ from regularizers.channels.slices import (
 from regularizers.primitives import elementwise
 from regularizers.primitives.jaxprs import Literal, Var
 from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.signs import BROKEN as BROKEN_SIGN
+from regularizers.primitives.signs import ZERO
 from regularizers.primitives.step import Body, Destinations, Step
 from regularizers.primitives.table import RECORDS
 from regularizers.primitives.terms import Atom, Source, Sum, Term, resolve
-from regularizers.primitives.zero import EVERYTHING, Broken
 
 
 @dataclass
@@ -108,18 +109,22 @@ def find_dead(body: Body, exactness: Exactness, variables: int) -> Dead:
 
 def _walk(body: Body, inputs: Sequence[Known], dead: Dead) -> list[Known]:
     env: dict[Var, Known] = {}
-    zeros = dead.exactness.zeros[id(body)]
+    signs = dead.exactness.signs[id(body)]
 
     def learn(v: Var, known: Known) -> None:
         """What is known to be zero is zero."""
-        if zeros.get(v) is EVERYTHING:
+        own = signs.get(v, NOTHING)
+        if own.whole == ZERO:
             known = Known({None: 0.0}, known.variable)
-        elif zeros.get(v):
+        elif own.dead:
             slices = dict(known.slices)
-            for entry in zeros[v]:
-                pair = entry.pair if isinstance(entry, Broken) else entry
-                if pair[1] in dead.groups:
-                    slices[pair] = BROKEN if isinstance(entry, Broken) else 0.0
+            for pair, sign in own.dead.items():
+                if pair[1] not in dead.groups:
+                    continue
+                if sign == ZERO:
+                    slices[pair] = 0.0
+                elif sign & BROKEN_SIGN and not isinstance(slices.get(pair), float):
+                    slices[pair] = BROKEN  # of numbers it is known whether they are zero
             known = Known(slices, known.variable)
         env[v] = known
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from regularizers.channels.dead import Use, find_dead
-from regularizers.channels.exactness import find_inexact
+from regularizers.channels.exactness import NOTHING, Signs, find_inexact
 from regularizers.primitives import jaxprs
+from regularizers.primitives.signs import ANY, ZERO
 from regularizers.primitives.step import Body
 from regularizers.primitives.terms import Atom, atoms
 
@@ -31,11 +32,8 @@ def inexact_reasons(
     """
     groups = set(named.values())
     names = {atom: name for name, atom in named.items()}
-    zeroed = [
-        frozenset((k, atom) for k, atom in pairs if wanted(i, names[atom]))
-        for i, pairs in enumerate(zeroed_pairs(body, groups, produces))
-    ]
-    exactness = find_inexact(body, groups, zeroed)
+    inputs = zeroed_inputs(body, groups, produces, lambda i, atom: wanted(i, names[atom]))
+    exactness = find_inexact(body, groups, inputs)
     reasons: dict[str, str] = {}
     uses: dict[str, list[Use]] = {}
     closed: set[tuple[int, int]] = set()
@@ -57,12 +55,23 @@ def inexact_reasons(
     return reasons, uses, closed
 
 
-def zeroed_pairs(
-    body: Body, groups: Collection[Atom], produces: Sequence[Collection[int]]
-) -> list[frozenset[tuple[int, Atom]]]:
-    """For each input of `body`, the (axis, group) whose dead slices are zero."""
+def zeroed_inputs(
+    body: Body,
+    groups: Collection[Atom],
+    produces: Sequence[Collection[int]],
+    wanted: Callable[[int, Atom], bool] = lambda variable, group: True,
+) -> list[Signs]:
+    """What is known of each input of `body`: the dead slices that are zero."""
     zeroed = [
-        frozenset((k, atom) for k in own for atom in atoms(axes[k]) if atom in groups)
-        for own, axes in zip(produces, body.inputs, strict=False)
+        Signs(
+            ANY,
+            {
+                (k, atom): ZERO
+                for k in own
+                for atom in atoms(axes[k])
+                if atom in groups and wanted(i, atom)
+            },
+        )
+        for i, (own, axes) in enumerate(zip(produces, body.inputs, strict=False))
     ]
-    return zeroed + [frozenset()] * (len(body.inputs) - len(zeroed))
+    return zeroed + [NOTHING] * (len(body.inputs) - len(zeroed))
