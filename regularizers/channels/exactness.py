@@ -82,11 +82,13 @@ class Exactness:
         groups: the groups asked for.
         reasons: for each that is not exact, the reason and the source of the step.
         signs: for each body, by `id`, the signs of its values.
+        poles: for each group the steps, by `id`, that divide by its dead slices.
     """
 
     groups: Groups
     reasons: dict[Atom, tuple[str, Source]] = field(default_factory=dict)
     signs: dict[int, dict[Var, Signs]] = field(default_factory=dict)
+    poles: dict[Atom, set[int]] = field(default_factory=dict)
 
 
 def find_inexact(body: Body, groups: Collection[Atom], inputs: Sequence[Signs]) -> Exactness:
@@ -166,7 +168,7 @@ def _step(step: Step, signs: Sequence[Signs], state: Exactness) -> list[Signs]:
     if record.sums:
         _note_consumed(step, before, to, signs, state)
     return [
-        _result(step, record, v, _slices(before, to, signs, state.groups.on(axes)), signs)
+        _result(step, record, v, _slices(before, to, signs, state.groups.on(axes)), signs, state)
         for v, axes in zip(step.eqn.outvars, step.results, strict=True)
     ]
 
@@ -201,6 +203,7 @@ def _result(
     v: Var,
     slices: Mapping[Pair, Sequence[Sequence[Pair]]],
     operands: Sequence[Signs],
+    state: Exactness,
 ) -> Signs:
     """What its record says of a whole result, and of its dead slices."""
     rule = record.sign or anything
@@ -222,8 +225,10 @@ def _result(
         sign = possible(rule(here), v)
         # What was finite before stays so: it is not zero where it must not be.
         at_pole = [s if c else s & ~ZERO for s, c in zip(signs, changed, strict=True)]
-        if any(s & BROKEN for s in found) or record.pole(replace(here, signs=at_pole)):
+        if record.pole(replace(here, signs=at_pole)):
+            state.poles.setdefault(pair[1], set()).add(id(step))
             sign |= BROKEN
+        sign |= BROKEN if any(s & BROKEN for s in found) else 0
         if sign != whole or any(changed):
             dead[pair] = sign
     return Signs(whole, dead)

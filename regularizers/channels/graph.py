@@ -13,8 +13,8 @@ import numpy as np
 
 from regularizers.channels.blocks import Block, find_blocks
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name
-from regularizers.channels.zeroed import inexact_reasons
+from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name, verbs
+from regularizers.channels.zeroed import judge
 from regularizers.errors import InputError, UnknownNameError
 from regularizers.messages import near
 from regularizers.primitives import axes as ax
@@ -116,13 +116,9 @@ class ChannelGraph:
         lines = [f"{variable.path}  {variable.dtype}{list(variable.shape)}"]
         for k, (axis, term) in enumerate(zip(variable.axes, self._terms[position], strict=True)):
             names = list(dict.fromkeys(ax.groups_of(axis)))
-            verbs = [
-                verb
-                for verb, on in (("produces", variable.produces), ("consumes", variable.consumes))
-                if k in on
-            ]
             if names:
-                lines.append(f"  axis {k}: {variable.shape[k]} = {axis}, {' and '.join(verbs)}")
+                verb = verbs(produces=k in variable.produces, consumes=k in variable.consumes)
+                lines.append(f"  axis {k}: {variable.shape[k]} = {axis}, {verb}")
             reasons = {atom.pin.reason: atom.pin for atom in atoms(term) if atom.pin is not None}
             for reason, pin in reasons.items():
                 where = jaxprs.source_line(pin.source)
@@ -233,9 +229,7 @@ class ChannelGraph:
         known = self._exact_with.get(frozenset(paths))
         if known is None:
             zeroed = [v.produces if v.path in paths else () for v in self.variables.values()]
-            known = (
-                frozenset(self.groups) - inexact_reasons(self.body, self._atoms, zeroed)[0].keys()
-            )
+            known = frozenset(self.groups) - judge(self.body, self._atoms, zeroed).reasons.keys()
             self._exact_with[frozenset(paths)] = known
         return known
 
@@ -248,10 +242,8 @@ class ChannelGraph:
         named = {name: self._atoms[name] for name in paths}
         order = list(self.variables)
         produces = [v.produces for v in self.variables.values()]
-        inexact = inexact_reasons(
-            self.body, named, produces, lambda i, name: order[i] in paths[name]
-        )[0]
-        return frozenset(named) - inexact.keys()
+        found = judge(self.body, named, produces, lambda i, name: order[i] in paths[name])
+        return frozenset(named) - found.reasons.keys()
 
     def _find(self, path: str) -> str:
         if path in self.variables:
