@@ -26,7 +26,7 @@ from regularizers.channels.trace import updated_variable
 from regularizers.channels.zeroed import zeroed_inputs
 from regularizers.errors import InputError
 from regularizers.messages import near
-from regularizers.primitives import jaxprs
+from regularizers.primitives.sources import source_line
 from regularizers.primitives.step import Body
 from regularizers.primitives.terms import Atom, Axes, atoms, find
 
@@ -204,7 +204,7 @@ def check_resized(architecture: Architecture, groups: Mapping[str, Atom], what: 
         if isinstance(root, Atom) and root.pin is None:
             continue
         pin = next((atom.pin for atom in atoms(root) if atom.pin is not None), None)
-        where = jaxprs.source_line(pin.source) if pin else ""
+        where = source_line(pin.source) if pin else ""
         why = (pin.reason if pin else "it is split") + (f" [{where}]" if where else "")
         raise InputError(
             f"cannot resize group {name!r} in this {what}: {why}. Infer the architecture from this "

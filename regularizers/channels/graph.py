@@ -19,6 +19,7 @@ from regularizers.errors import InputError, UnknownNameError
 from regularizers.messages import near
 from regularizers.primitives import axes as ax
 from regularizers.primitives import jaxprs
+from regularizers.primitives.sources import source_frames, source_line
 from regularizers.primitives.step import Body, Operation
 from regularizers.primitives.terms import Atom, Axes, Pin, atoms
 
@@ -88,7 +89,7 @@ class ChannelGraph:
                 for atom in atoms(term):
                     if atom.pin is not None and atom.size > 1:
                         if atom.pin not in lines:
-                            lines[atom.pin] = jaxprs.source_line(atom.pin.source)
+                            lines[atom.pin] = source_line(atom.pin.source)
                         axis = PinnedAxis(path=variable.path, axis=k, size=atom.size)
                         found.setdefault((atom.pin.reason, lines[atom.pin]), {})[axis] = None
         groups = [
@@ -97,11 +98,12 @@ class ChannelGraph:
         ]
         return tuple(sorted(groups, key=lambda group: -len(group.axes)))
 
-    def explain(self, path: str) -> str:
+    def explain(self, path: str, *, frames: bool = False) -> str:
         """Why the axes of a variable (or the members of a group) are what they are.
 
         Args:
             path: the path of a variable, with or without its collection, or a group's name.
+            frames: show all frames behind a pin, of libraries, too, not just the user's own line.
 
         Raises:
             KeyError: if nothing has this name; the message lists near matches.
@@ -121,9 +123,10 @@ class ChannelGraph:
                 lines.append(f"  axis {k}: {variable.shape[k]} = {axis}, {verb}")
             reasons = {atom.pin.reason: atom.pin for atom in atoms(term) if atom.pin is not None}
             for reason, pin in reasons.items():
-                where = jaxprs.source_line(pin.source)
+                where = source_line(pin.source)
                 at = f"  [{where}]" if where else ""
                 lines.append(f"  axis {k}: {variable.shape[k]}, fixed: {reason}{at}")
+                lines += [f"    {frame}" for frame in source_frames(pin.source) if frames]
         return "\n".join(lines)
 
     def mask(self, variables: Any, alive: Mapping[str, Any], removed: Collection[str] = ()) -> Any:

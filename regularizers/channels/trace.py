@@ -19,6 +19,7 @@ from regularizers.primitives import axes as ax
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.record import UNCOUNTED
+from regularizers.primitives.sources import source_line
 from regularizers.primitives.step import Body, Operation, Step
 from regularizers.primitives.table import RECORDS
 from regularizers.primitives.terms import Atom, Axes, Solver, atoms, freeze
@@ -215,8 +216,7 @@ def _assemble(
         operations=tuple(operation for _, operation in operations),
         uncounted=tuple(dict.fromkeys(_uncounted(body))),
         unknown={
-            primitive.name: jaxprs.source_line(source)
-            for primitive, source in inference.unknown.items()
+            primitive.name: source_line(source) for primitive, source in inference.unknown.items()
         },
         body=body,
         operation_steps=tuple(step for step, _ in operations),

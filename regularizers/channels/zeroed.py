@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from regularizers.channels.dead import Use, find_dead
 from regularizers.channels.exactness import NOTHING, Signs, find_inexact
-from regularizers.primitives import jaxprs
 from regularizers.primitives.signs import ANY, ZERO
+from regularizers.primitives.sources import source_line
 from regularizers.primitives.step import Body
 from regularizers.primitives.terms import Atom, atoms
 
@@ -59,7 +59,7 @@ def judge(
         for name, atom in named.items():
             if atom in dead.reasons:
                 reason, source = dead.reasons[atom]
-                where = jaxprs.source_line(source)
+                where = source_line(source)
                 reasons[name] = f"{reason} [{where}]" if where else reason
             elif atom in dead.closable:
                 closed |= dead.closable[atom]
