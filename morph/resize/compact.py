@@ -146,9 +146,12 @@ def _lacking(
     exactness = find_inexact(body, found.keys(), zeroed_inputs(body, found.keys(), produces))
     if not exactness.reasons:
         return None
-    widths, counted = architecture.widths, architecture.mean_widths
-    counts = {name: counted[name] - widths[name] for name in found.values()}
-    return Lacking(dead=find_dead(body, exactness, len(produces)), counts=counts, sizes=sizes)
+    means = {name: architecture.mean_widths[name] for name in found.values()}
+    return Lacking(
+        dead=find_dead(body, exactness, len(produces)),
+        counted={**architecture.widths, **means},
+        sizes=sizes,
+    )
 
 
 def fixed_inputs(inference: Inference, inputs: Sequence[Any]) -> list[Axes]:

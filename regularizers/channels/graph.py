@@ -112,7 +112,9 @@ class ChannelGraph:
             group = self.groups[path]
             lines = [f"group {path}: width {group.width}, {'exact' if group.exact else 'inexact'}"]
             lines += [f"  {member}" for member in group.members]
-            return "\n".join([*lines, *([f"  {group.why_inexact}"] if group.why_inexact else [])])
+            if not group.exact:
+                lines += [f"  {group.why_inexact}", f"  {INEXACT}"]
+            return "\n".join(lines)
         variable = self.variables[self._find(path)]
         position = list(self.variables).index(variable.path)
         lines = [f"{variable.path}  {variable.dtype}{list(variable.shape)}"]
@@ -259,6 +261,12 @@ class ChannelGraph:
 
     def __str__(self) -> str:
         return "\n".join(_table(self))
+
+
+INEXACT = (
+    "to remove its channels all the same, at the cost of what they hold when dead: "
+    "morph.shrink(graph, alive, inexact=True), reg.NetworkRegularizer(..., inexact=True)"
+)
 
 
 def _zeroed(leaf: Any, axis: int, dead: np.ndarray) -> Any:

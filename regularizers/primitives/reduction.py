@@ -11,6 +11,10 @@ from regularizers.primitives.jaxprs import JaxprEqn, Primitive, shape_of
 from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.record import ANY, FREE, Params, Record, again, reads
 from regularizers.primitives.signs import (
+    NEGATIVE,
+    NOUGHT,
+    POSITIVE,
+    Sign,
     SignRule,
     anything,
     kept,
@@ -46,6 +50,25 @@ def reduce_pinning(reason: str) -> Rule:
                 solver.pin(operand[k], reason)
         kept = [tuple(t for k, t in enumerate(o) if k not in axes) for o in arrays]
         return [together(solver, kept, out_shape(eqn))] * len(eqn.outvars)
+
+    return reduce
+
+
+def reduce_extreme(reason: str, harmless: Sign) -> Rule:
+    """The rule of a maximum or minimum: as of a sum, where a zero cannot win.
+
+    Args:
+        reason: why its axes are pinned where it could.
+        harmless: the signs of numbers among which it cannot: not negative ones, for a maximum.
+    """
+    pinned = reduce_pinning(reason)
+
+    def reduce(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
+        """The axes in `axes` go; they are pinned if a zero could win, or none was there before."""
+        sign = solver.facts[0].sign if solver.facts else NEGATIVE | POSITIVE
+        if sign & NOUGHT and not sign & ~(harmless | NOUGHT):
+            return reduce_sum(solver, eqn, operand)
+        return list(pinned(solver, eqn, operand))
 
     return reduce
 
@@ -137,10 +160,10 @@ _FUNCTION = reads("computation", "dimensions", "jaxpr")
 REDUCTIONS: dict[Primitive, Record] = {
     p.reduce_sum_p: _reduces(reduce_sum, summed),
     p.reduce_max_p: _reduces(
-        reduce_pinning("a maximum is taken over it, which a zero could win"), kept
+        reduce_extreme("a maximum is taken over it, which a zero could win", POSITIVE), kept
     ),
     p.reduce_min_p: _reduces(
-        reduce_pinning("a minimum is taken over it, which a zero could win"), kept
+        reduce_extreme("a minimum is taken over it, which a zero could win", NEGATIVE), kept
     ),
     p.reduce_prod_p: _reduces(
         reduce_pinning("a product is taken over it, which a zero would end"), multiplied_up
