@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +20,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -45,7 +48,7 @@ from morph.cycle.shrink import Shrink
 from morph.cycle.store import Store
 from morph.cycle.tensorize import Factorize, Tensorize
 from morph.cycle.uniform import Uniform
-from morph.cycle.workdir import claim_workdir, locked, stop_on_signals
+from morph.cycle.workdir import claim_workdir, locked, stop_on_signals, switches
 from morph.errors import Interrupted
 from morph.network import Network, Variables
 from morph.training.augment import Augmentation
@@ -62,6 +65,7 @@ from morph.training.mesh import (
     local,
     replicated,
 )
+from morph.training.peers import check_alike, lost_peers
 from regularizers.costs.cost import Cost
 
 logger = logging.getLogger(__name__)
@@ -161,16 +165,31 @@ class Cycle:
 
         Raises:
             BudgetError: before any training, if a budget cannot be met.
-            MeshError: if a batch cannot be cut evenly over the devices.
+            MeshError: if a batch cannot be cut evenly over the devices, the processes were not
+                started alike, or one of them is gone.
             WorkdirError: if the working directory belongs to another run, is used by one, or cannot
                 be written; the last checkpoint stays.
             TrainingDivergedError: if the loss is not finite; the last checkpoint stays.
             Interrupted: after SIGINT or SIGTERM; a checkpoint is left.
         """
-        if is_first():
-            return self._run()
-        with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
-            return replace(self, workdir=Path(scratch), listener=Silence())._run()
+        with lost_peers():
+            check_alike(self._alike)
+            if is_first():
+                return self._run()
+            with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
+                return replace(self, workdir=Path(scratch), listener=Silence())._run()
+
+    def _alike(self) -> dict[str, Any]:
+        """What must be the same in all processes of a run."""
+        sets = {"train": self.train, "test": self.test}
+        return {
+            **self.identity,
+            **asdict(self.config),
+            **switches(),
+            **{module.__name__: module.__version__ for module in (jax, jaxlib, np, optax)},
+            **{name: _crc32(one) for name, one in sets.items() if isinstance(one, Batch)},
+            "look_every": self.look_every,
+        }
 
     def _run(self) -> Result:
         recipe = Recipe(
@@ -274,6 +293,14 @@ class Cycle:
         assert variables is not None  # there is always a seed phase
         checkpoints.wait()
         return _result(run, carried, local(variables))
+
+
+def _crc32(batch: Batch) -> int:
+    crc32 = 0
+    for leaf in jax.tree.leaves(batch):
+        array = np.ascontiguousarray(leaf)
+        crc32 = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc32)
+    return crc32
 
 
 def _begin(run: Context, saved: Saved | None) -> tuple[Carried, Variables | None, int, int]:
