@@ -8,7 +8,9 @@ all of them is one frozen `Context`.
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +20,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -25,7 +29,7 @@ from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
-from morph.cycle.checkpoint import Checkpoints, Interval, Saved
+from morph.cycle.checkpoint import Checkpoints, Interval
 from morph.cycle.checks import check_config
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import Context, expand_budget_of, key_of
@@ -37,13 +41,14 @@ from morph.cycle.phase import Phase, arrays_of
 from morph.cycle.progress import Carried, Outcome, carried_from_json, progress_json
 from morph.cycle.recipe import Recipe
 from morph.cycle.retrain import Retrain, save_final
+from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch, stretches_of
 from morph.cycle.seed import Seed
 from morph.cycle.shrink import Shrink
 from morph.cycle.store import Store
 from morph.cycle.tensorize import Factorize, Tensorize
 from morph.cycle.uniform import Uniform
-from morph.cycle.workdir import claim_workdir, locked, stop_on_signals
+from morph.cycle.workdir import claim_workdir, locked, stop_on_signals, switches
 from morph.errors import Interrupted
 from morph.network import Network, Variables
 from morph.training.augment import Augmentation
@@ -60,7 +65,10 @@ from morph.training.mesh import (
     local,
     replicated,
 )
+from morph.training.peers import check_alike, lost_peers
 from regularizers.costs.cost import Cost
+
+logger = logging.getLogger(__name__)
 
 PHASES: Mapping[str, Callable[[Stretch], Phase]] = {
     "uniform": Uniform,
@@ -157,16 +165,31 @@ class Cycle:
 
         Raises:
             BudgetError: before any training, if a budget cannot be met.
-            MeshError: if a batch cannot be cut evenly over the devices.
+            MeshError: if a batch cannot be cut evenly over the devices, the processes were not
+                started alike, or one of them is gone.
             WorkdirError: if the working directory belongs to another run, is used by one, or cannot
                 be written; the last checkpoint stays.
             TrainingDivergedError: if the loss is not finite; the last checkpoint stays.
             Interrupted: after SIGINT or SIGTERM; a checkpoint is left.
         """
-        if is_first():
-            return self._run()
-        with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
-            return replace(self, workdir=Path(scratch), listener=Silence())._run()
+        with lost_peers():
+            check_alike(self._alike)
+            if is_first():
+                return self._run()
+            with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
+                return replace(self, workdir=Path(scratch), listener=Silence())._run()
+
+    def _alike(self) -> dict[str, Any]:
+        """What must be the same in all processes of a run."""
+        sets = {"train": self.train, "test": self.test}
+        return {
+            **self.identity,
+            **asdict(self.config),
+            **switches(),
+            **{module.__name__: module.__version__ for module in (jax, jaxlib, np, optax)},
+            **{name: _crc32(one) for name, one in sets.items() if isinstance(one, Batch)},
+            "look_every": self.look_every,
+        }
 
     def _run(self) -> Result:
         recipe = Recipe(
@@ -210,7 +233,10 @@ class Cycle:
             run.listener.seed(traces.graph.widths)
             checkpoints = Checkpoints(self.workdir)
             held.callback(checkpoints.close)
-            return self._walk(run, checkpoints, checkpoints.newest() if resumed else None)
+            saved = checkpoints.newest() if resumed else None
+            if resumed and saved is None:
+                logger.warning("%s holds no checkpoint: the run begins again", self.workdir)
+            return self._walk(run, checkpoints, saved)
 
     def _claim(self, held: ExitStack) -> bool:
         """Takes the working directory for this run; True if it is resumed."""
@@ -267,6 +293,14 @@ class Cycle:
         assert variables is not None  # there is always a seed phase
         checkpoints.wait()
         return _result(run, carried, local(variables))
+
+
+def _crc32(batch: Batch) -> int:
+    crc32 = 0
+    for leaf in jax.tree.leaves(batch):
+        array = np.ascontiguousarray(leaf)
+        crc32 = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc32)
+    return crc32
 
 
 def _begin(run: Context, saved: Saved | None) -> tuple[Carried, Variables | None, int, int]:
