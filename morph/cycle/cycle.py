@@ -9,7 +9,7 @@ all of them is one frozen `Context`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -46,11 +46,9 @@ from morph.cycle.uniform import Uniform
 from morph.cycle.workdir import claim_workdir, locked, stop_on_signals
 from morph.errors import Interrupted
 from morph.network import Network, Variables
-from morph.training.augment import Augmentation
-from morph.training.data import Batch, Pipeline
+from morph.training.data import Batch, Pipeline, first_of, on_device
 from morph.training.evaluate import Evaluator
 from morph.training.loop import Loop
-from morph.training.losses import Loss, Metric
 from morph.training.mesh import (
     any_of,
     check_divisible,
@@ -60,6 +58,7 @@ from morph.training.mesh import (
     local,
     replicated,
 )
+from morph.training.task import Task
 from regularizers.costs.cost import Cost
 
 PHASES: Mapping[str, Callable[[Stretch], Phase]] = {
@@ -110,18 +109,15 @@ class Cycle:
     Attributes:
         network: the seed network.
         train: training examples, whole, which are kept on the device; or a pipeline of batches.
-        test: test examples, whole.
+        test: test examples: whole, or what gives their batches each time that it is iterated
+            over; one batch at a time is on the devices.
         config: how to learn.
         workdir: where everything goes; the same one resumes.
         identity: plain JSON that tells this run from others (network, data); it is kept in the
             report, and a working directory of another identity is refused.
-        loss: `(logits, y) -> scalar`; the one that `config` names if None. Functions that are given
-            here instead of by name should be told apart in `identity`.
-        metrics: `{name: (logits, y) -> scalar}` of whole sets, the larger the better; those that
-            `config` names if None. The first is what `config.patience` goes by.
+        task: what is minimised and measured, in place of what `config` names. Functions that are
+            given here instead of by name should be told apart in `identity`.
         optimizer: `(learning rate by the step of a phase, config) -> optax transformation`.
-        augment: `(key, x) -> x` on a training batch, compiled into the step; those that `config`
-            names if None.
         listener: hears how it goes.
         look_every: steps between two looks of the budget controller.
         mesh: the devices that share every batch; all of all processes if None.
@@ -131,16 +127,14 @@ class Cycle:
 
     network: Network
     train: Batch | Pipeline
-    test: Batch
+    test: Batch | Iterable[Batch]
     config: CycleConfig
     workdir: Path
     identity: Mapping[str, Any] = field(default_factory=dict)
-    loss: Loss | None = None
-    metrics: Mapping[str, Metric] | None = None
+    task: Task = field(default_factory=Task)
     optimizer: Callable[[optax.Schedule, CycleConfig], optax.GradientTransformation] = (
         configured_optimizer
     )
-    augment: Augmentation | None = None
     listener: Listener = field(default_factory=Silence)
     look_every: int = 10
     mesh: Mesh | None = None
@@ -169,16 +163,11 @@ class Cycle:
             return replace(self, workdir=Path(scratch), listener=Silence())._run()
 
     def _run(self) -> Result:
-        recipe = Recipe(
-            config=self.config,
-            loss=self.loss,
-            metrics=self.metrics,
-            optimizer=self.optimizer,
-            augment=self.augment,
-        )
+        recipe = Recipe(config=self.config, task=self.task, optimizer=self.optimizer)
         recipe.check(self.network, self.train, self.test)
         key = key_of(self.config.seed, 0)
-        traces = Traces.of_seed(self.network, key, jnp.asarray(self.test.x[:1]))
+        example = on_device(first_of(self.test, "test set").rows(slice(0, 1)))
+        traces = Traces.of_seed(self.network, key, example.x)
         cost = target_cost(self.config, traces.graph)
         check_config(self.config, cost, traces.graph)
         mesh = data_mesh() if self.mesh is None else self.mesh
@@ -193,8 +182,12 @@ class Cycle:
                 cost=cost,
                 measure=Measure(
                     prices=prices,
-                    evaluator=Evaluator(replicated(self.test, mesh)),
-                    metrics=recipe.measured,
+                    evaluator=Evaluator(
+                        self.test,
+                        recipe.metrics,
+                        put=partial(replicated, mesh=mesh),
+                        decide=recipe.decide,
+                    ),
                 ),
                 store=Store(workdir=self.workdir, prices=prices, facts=self._facts(cost)),
                 loop=Loop(
