@@ -54,13 +54,23 @@ def check_training(config: CycleConfig) -> None:
         )
 
 
-def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
+def check_config(
+    config: CycleConfig, cost: Cost, graph: ChannelGraph, *, started: bool = False
+) -> None:
     """Raises if a run of `config` makes no sense or cannot meet its budget.
+
+    Args:
+        config: how to learn.
+        cost: of the seed network.
+        graph: likewise.
+        started: from given weights: the seed is not trained.
 
     Raises:
         ConfigError: naming the setting. BudgetError: if a budget is out of reach.
     """
-    steps = {"seed_steps": config.seed_steps, "retrain_steps": config.retrain_steps}
+    steps = {"retrain_steps": config.retrain_steps}
+    if not started:
+        steps["seed_steps"] = config.seed_steps
     if config.tensorize:
         steps["tensorize_steps"] = config.tensorize_steps
     for name, value in {**steps, "shrink_steps": config.shrink_steps}.items():

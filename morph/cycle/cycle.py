@@ -30,8 +30,9 @@ from morph.cycle.checks import check_config
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import Context, expand_budget_of, key_of
 from morph.cycle.expand import Expand
+from morph.cycle.given import Start, fingerprint, fitted, read_start
 from morph.cycle.listener import Listener, Silence
-from morph.cycle.measure import Measure
+from morph.cycle.measure import NAMES, Measure
 from morph.cycle.patience import best_of
 from morph.cycle.phase import Phase, arrays_of
 from morph.cycle.progress import Carried, Outcome, carried_from_json, progress_json
@@ -101,6 +102,21 @@ class Result:
     network: Network
     outcomes: tuple[Outcome, ...]
 
+    @property
+    def against_seed(self) -> dict[str, float]:
+        """What the network of `architecture` is, and costs, against the seed, trained or given.
+
+        `cost`, `flops` and `parameters` are ratios to the seed's; metrics are differences.
+        """
+        seed = next(one for one in self.outcomes if one.name == NAMES["seed"])
+        widths = self.architecture.widths
+        last = [one for one in self.outcomes if one.widths == widths][-1]
+        ratios = {
+            name: getattr(last, name) / getattr(seed, name)
+            for name in ("cost", "flops", "parameters")
+        }
+        return ratios | {name: last.metrics[name] - value for name, value in seed.metrics.items()}
+
 
 @dataclass(kw_only=True)
 class Cycle:
@@ -115,6 +131,9 @@ class Cycle:
         workdir: where everything goes; the same one resumes.
         identity: plain JSON that tells this run from others (network, data); it is kept in the
             report, and a working directory of another identity is refused.
+        start: weights that the seed network has already: variables, or where they are (see
+            `morph.cycle.given.read_start`). It is measured, and not trained; `config.seed_steps`
+            has no use.
         task: what is minimised and measured, in place of what `config` names. Functions that are
             given here instead of by name should be told apart in `identity`.
         optimizer: `(learning rate by the step of a phase, config) -> optax transformation`.
@@ -131,6 +150,7 @@ class Cycle:
     config: CycleConfig
     workdir: Path
     identity: Mapping[str, Any] = field(default_factory=dict)
+    start: Start | None = None
     task: Task = field(default_factory=Task)
     optimizer: Callable[[optax.Schedule, CycleConfig], optax.GradientTransformation] = (
         configured_optimizer
@@ -151,12 +171,15 @@ class Cycle:
 
         Raises:
             BudgetError: before any training, if a budget cannot be met.
+            StartError: if the weights to start from cannot be read or do not fit.
             MeshError: if a batch cannot be cut evenly over the devices.
             WorkdirError: if the working directory belongs to another run, is used by one, or cannot
                 be written; the last checkpoint stays.
             TrainingDivergedError: if the loss is not finite; the last checkpoint stays.
             Interrupted: after SIGINT or SIGTERM; a checkpoint is left.
         """
+        if self.start is not None and self.config.seed_steps:
+            return replace(self, config=replace(self.config, seed_steps=0)).run()
         if is_first():
             return self._run()
         with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
@@ -169,12 +192,16 @@ class Cycle:
         example = on_device(first_of(self.test, "test set").rows(slice(0, 1)))
         traces = Traces.of_seed(self.network, key, example.x)
         cost = target_cost(self.config, traces.graph)
-        check_config(self.config, cost, traces.graph)
+        start = None if self.start is None else fitted(read_start(self.start), traces.variables)
+        check_config(self.config, cost, traces.graph, started=start is not None)
+        identity = dict(self.identity)
+        if start is not None:
+            identity["start_fingerprint"] = fingerprint(start)
         mesh = data_mesh() if self.mesh is None else self.mesh
         if isinstance(self.train, Batch):
             check_divisible(self.config.batch_size, mesh)
         with ExitStack() as held:
-            resumed = from_first(partial(self._claim, held))
+            resumed = from_first(partial(self._claim, held, identity))
             prices = Prices(traces=traces, target=partial(target_cost, self.config))
             run = Context(
                 recipe=recipe,
@@ -189,7 +216,7 @@ class Cycle:
                         decide=recipe.decide,
                     ),
                 ),
-                store=Store(workdir=self.workdir, prices=prices, facts=self._facts(cost)),
+                store=Store(workdir=self.workdir, prices=prices, facts=self._facts(cost, identity)),
                 loop=Loop(
                     step=recipe.step(traces),
                     data=self.train,
@@ -199,19 +226,20 @@ class Cycle:
                 ),
                 mesh=mesh,
                 listener=self.listener,
+                start=start,
             )
             run.listener.seed(traces.graph.widths)
             checkpoints = Checkpoints(self.workdir)
             held.callback(checkpoints.close)
             return self._walk(run, checkpoints, checkpoints.newest() if resumed else None)
 
-    def _claim(self, held: ExitStack) -> bool:
+    def _claim(self, held: ExitStack, identity: Mapping[str, Any]) -> bool:
         """Takes the working directory for this run; True if it is resumed."""
         held.enter_context(locked(self.workdir))
-        config = {**self.identity, **asdict(self.config)}
+        config = {**identity, **asdict(self.config)}
         return claim_workdir(self.workdir, config, asdict(CycleConfig()))
 
-    def _facts(self, cost: Cost) -> dict[str, Any]:
+    def _facts(self, cost: Cost, identity: Mapping[str, Any]) -> dict[str, Any]:
         """What every report tells."""
         return {
             "target": cost.name,
@@ -222,7 +250,7 @@ class Cycle:
             "expand_budget": expand_budget_of(self.config, cost),
             "config": asdict(self.config),
             "outcomes": [],
-            **self.identity,
+            **identity,
         }
 
     def _walk(self, run: Context, checkpoints: Checkpoints, saved: Saved | None) -> Result:

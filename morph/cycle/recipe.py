@@ -87,7 +87,8 @@ class Recipe:
             if batch.y is None:
                 raise DataError(
                     f"the loss {name} compares outputs with labels, but the {what} set has none: "
-                    "y is None. Give labels, or a loss that wants none: Task(loss=...), --loss"
+                    "y is None. Give labels; a loss that wants none: Task(loss=...), --loss; or "
+                    "given weights, to learn from them alone: --start, --distill=1"
                 )
             for tree in (outputs, batch.y):
                 _check_one_array(f"the loss {name}", tree, "loss")
@@ -102,6 +103,8 @@ class Recipe:
         c = self.config
         if self.task.loss is not None:
             return self.task.loss
+        if c.distill == 1.0 and not c.seed_steps and not c.baseline:
+            return None  # every phase has a teacher
         return labels_loss(loss_named(c.loss, c.label_smoothing))
 
     @cached_property

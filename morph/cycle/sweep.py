@@ -29,6 +29,7 @@ from morph.budget.traces import Traces
 from morph.cycle.checks import check_config
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import key_of
+from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import Measure
 from morph.cycle.members import (
@@ -74,7 +75,7 @@ class Sweep:
         test: test examples, as of a `Cycle`.
         config: how every run learns, but for its `budget` and `seed`; what a sweep has no use for
             is refused.
-        task, optimizer: as of a `Cycle`.
+        start, task, optimizer: as of a `Cycle`.
         listener: hears how it goes: losses are means over the runs.
         look_every: steps between two looks.
 
@@ -94,6 +95,7 @@ class Sweep:
     train: Batch
     test: Batch | Iterable[Batch]
     config: CycleConfig
+    start: Start | None = None
     task: Task = field(default_factory=Task)
     optimizer: Callable[[optax.Schedule, CycleConfig], optax.GradientTransformation] = (
         configured_optimizer
@@ -104,6 +106,8 @@ class Sweep:
     def __post_init__(self) -> None:
         """Refuses what it would have to ignore."""
         check_unused(self.config, UNUSED_BY_SWEEP)
+        if self.start is not None:
+            object.__setattr__(self, "config", replace(self.config, seed_steps=0))
         if "gates" in self.config.penalty:
             raise ConfigError(
                 f"penalty is {self.config.penalty!r}, but runs side by side hold channels at zero "
@@ -119,10 +123,12 @@ class Sweep:
         self.recipe.check(self.network, self.train, self.test)
         for budget in budgets:
             own = replace(self.config, budget=budget, expand_budget=budget)
-            check_config(own, self.cost, self.graph)
+            check_config(own, self.cost, self.graph, started=self.start is not None)
 
     def train_seeds(self, seeds: Sequence[int]) -> list[Trained]:
-        """The seed network, once for every random seed."""
+        """The seed network, once for every random seed; given weights are all the same."""
+        if self.start is not None:
+            return [self.tested(self.whole, self._given)] * len(seeds)
         variables = [self._drawn(seed, SEED) for seed in seeds]
         states = stacked([self._state(v, self._seed_tx) for v in variables])
         states, records = self._run(states, SEED, seeds, self.config.seed_steps)
@@ -359,6 +365,11 @@ class Sweep:
     def whole(self) -> Architecture:
         """The seed network's architecture."""
         return Architecture.of_seed(self.graph)
+
+    @cached_property
+    def _given(self) -> Variables:
+        assert self.start is not None
+        return fitted(read_start(self.start), self.traces.variables)
 
     @cached_property
     def _holding(self) -> NetworkRegularizer:

@@ -63,7 +63,8 @@ class Tensorize:
 
     def prepare(self, run: Context, carried: Carried, variables: Variables | None) -> Work:
         """From its cores."""
-        return started(run, self.stretch, carried.architecture, variables)
+        alone = run.recipe.loss is None  # only a teacher tells what is right
+        return started(run, self.stretch, carried.architecture, variables, taught=alone)
 
     def train(self, run: Context, work: Work, start: int) -> Iterator[int]:
         """See `phase.trained`."""
