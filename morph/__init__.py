@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from morph.resize.initialize import init
     from morph.tensorize.plan import TensorizePlan, tensorize_plan
     from morph.training.data import Batch, Pipeline
+    from morph.training.metrics import Metric, mean_of
+    from morph.training.task import Task
     from regularizers.errors import MorphError
 else:
     __getattr__, __dir__ = lazy(__name__)
@@ -39,10 +41,12 @@ __all__ = [
     "CycleConfig",
     "DataError",
     "Factorized",
+    "Metric",
     "MorphError",
     "NativeError",
     "Network",
     "Pipeline",
+    "Task",
     "TensorizePlan",
     "compact",
     "emits",
@@ -51,6 +55,7 @@ __all__ = [
     "init",
     "linen_network",
     "load_variables",
+    "mean_of",
     "native",
     "nnx_network",
     "shrink",
