@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 from regularizers.channels.blocks import Block
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Variable
+from regularizers.objective.norms import share
 from regularizers.objective.protection import FLOOR, PRESSURE
 
 
@@ -71,7 +72,7 @@ class BlockStrength:
         least = jnp.where(is_kept, jnp.minimum(strength, FLOOR), 0.0)
         left = jnp.maximum(strength - jnp.where(is_kept, PRESSURE, 1.0) * pull, least)
         left = jnp.where(is_held, 0.0, left)
-        return jnp.where(strength > 0.0, left / jnp.where(strength > 0.0, strength, 1.0), 0.0)
+        return share(left, strength)
 
 
 def block_strengths(graph: ChannelGraph, groups: Collection[str]) -> tuple[BlockStrength, ...]:
