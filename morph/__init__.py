@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from morph.cycle.config import CycleConfig
     from morph.cycle.cycle import Cycle
     from morph.cycle.workdir import load_variables
-    from morph.errors import ArchitectureError, BudgetError, DataError, NativeError
+    from morph.errors import (
+        ArchitectureError,
+        BudgetError,
+        DataError,
+        NativeError,
+        NativeNumbersWarning,
+    )
     from morph.kernels.decompose import factorize
     from morph.kernels.factorized import Factorized
     from morph.kernels.tensorized import tensorized
@@ -41,6 +47,7 @@ __all__ = [
     "Factorized",
     "MorphError",
     "NativeError",
+    "NativeNumbersWarning",
     "Network",
     "Pipeline",
     "TensorizePlan",
