@@ -45,6 +45,10 @@ class NativeError(MorphError, ValueError):
     """The model's own code cannot run at the widths of an architecture."""
 
 
+class NativeNumbersWarning(UserWarning):
+    """A native model computes numbers from its widths that `morph.compact` keeps."""
+
+
 class ArchitectureError(MorphError, ValueError):
     """A file that is not an architecture, or an architecture that does not fit."""
 
