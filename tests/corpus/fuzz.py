@@ -33,7 +33,7 @@ class Outcome:
     Attributes:
         seed: draws the program again.
         verdict: `sound`, `wrong`, or `empty` where there is nothing to compare: the seed's numbers
-            are not finite, or the masked network's all zero.
+            are not finite, nor both the masked and the shrunk network's, or they are all zero.
         program: its operations, widths and choices, and the head.
         found: differences, and how many groups there were; or what was raised.
     """
@@ -104,6 +104,8 @@ def compare(fn: Any, variables: Any, x: Any, rng: np.random.Generator) -> tuple[
     }
     if not np.isfinite(seed).all() or not np.any(dense):
         return "empty", figures
+    if not np.isfinite(small).all() and not np.isfinite(dense).all():
+        return "empty", figures  # what is alive is constant, and divided by its deviation
     good = max(figures["values"], figures["gradients"] or 0.0) <= TOLERANCE and not graph.unknown
     return "sound" if good else "wrong", figures
 
