@@ -39,7 +39,7 @@ SWITCHES: Mapping[str, Any] = MappingProxyType(
         "jax_threefry_partitionable": True,
     }
 )
-_LEFT = ("checkpoints/[0-9]*", "seed-*/*.json")  # what runs and sweeps leave
+_LEFT = ("checkpoints/[0-9]*", "seed*")  # what runs, sweeps and studies leave
 
 
 def switches() -> dict[str, Any]:

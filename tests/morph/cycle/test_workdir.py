@@ -59,7 +59,9 @@ def test_a_configuration_that_cannot_be_read_is_an_error_and_stays(workdir, monk
         assert config.read_text() == text
 
 
-@pytest.mark.parametrize("left", ["checkpoints/3.ckpt", "checkpoints/3/facts", "seed-0/seed.json"])
+@pytest.mark.parametrize(
+    "left", ["checkpoints/3.ckpt", "checkpoints/3/facts", "seed-0/seed.json", "seed/d"]
+)
 def test_what_a_run_left_is_not_taken_over_without_its_configuration(workdir, left):
     (workdir / left).parent.mkdir(parents=True)
     (workdir / left).write_text("{}")
