@@ -83,9 +83,11 @@ def claim_workdir(
         if key not in asked or there.get(key) != asked[key]
     ]
     if differences:
+        newer = sorted({*there} - {*asked})
         raise WorkdirError(
             f"{workdir} holds a run of another configuration ({'; '.join(differences)}). "
-            "Choose another --workdir, or repeat the command that started it to resume."
+            "Choose another --workdir, or repeat the command that started it to resume"
+            + (f", with the newer version that knows {', '.join(newer)}." if newer else ".")
         )
     return True
 
