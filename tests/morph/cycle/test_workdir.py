@@ -38,8 +38,8 @@ def test_a_setting_that_an_older_version_did_not_write_counts_as_its_default(wor
 def test_settings_of_a_newer_version_are_named_in_one_error(workdir):
     with pytest.raises(
         WorkdirError,
-        match=r"budget: 0\.5 there, nothing that this version knows; network: 'mlp' there, 'x' asked "
-        r"for\)\. .* to resume, with the newer version that knows budget\.",
+        match=r"budget: 0\.5 there, nothing that this version knows; network: 'mlp' there, 'x' "
+        r"asked for\)\. .* to resume, with the newer version that knows budget\.",
     ):
         claim_workdir(workdir, {"network": "x"})
 
