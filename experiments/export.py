@@ -12,7 +12,6 @@ predicted.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -39,6 +38,7 @@ from morph.kernels.compressed import unpacked
 from morph.network import Variables
 from morph.training.data import Batch
 from morph.training.evaluate import Evaluator
+from regularizers import json_files
 
 FIGURES, FOLDER = "exported.json", "export"
 CALIBRATION = 300  # training images that int8 ranges are taken from
@@ -166,7 +166,7 @@ def export(
         "rows": rows,
         "edge_tpu": str(placed or ""),
     }
-    write_text(workdir / FIGURES, json.dumps(figures, indent=2) + "\n")
+    write_text(workdir / FIGURES, json_files.text(figures, indent=2))
     console.print(figure_table(f"Exports, in {folder}", EXPORT_HEAD, map(export_cells, rows)))
     if placed:
         console.print(str(placed), soft_wrap=True)

@@ -19,7 +19,6 @@ Weights are drawn from scratch, or read from --variables. --workdir then holds a
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -38,7 +37,7 @@ from rich.console import Console
 from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import Display, Result, result_table
-from experiments.console.flags import define_settings
+from experiments.console.flags import define_settings, define_width
 from experiments.facts import facts_of, write_facts
 from experiments.models import find_attribute, network_of
 from experiments.networks import SEED_NETWORKS
@@ -53,6 +52,7 @@ from morph.errors import ArchitectureError, ConfigError
 from morph.network import Network, Variables, linen_network, nnx_network
 from morph.settings import read_settings
 from morph.training.data import Batch
+from regularizers import json_files
 from regularizers.channels.calls import flat_paths
 
 # What tells how a network was shrunk, and is only told again; a teacher would change the training.
@@ -67,7 +67,7 @@ def define_seed_flags(own: flags.FlagValues) -> None:
         "seed_network", None, list(SEED_NETWORKS), "Or one of the registry.", flag_values=own
     )
     flags.DEFINE_string("train_kwarg", "train", "That of --model for the mode.", flag_values=own)
-    flags.DEFINE_float("width", None, "Of the seed network.", 0.01, flag_values=own)
+    define_width(own, None)
     flags.DEFINE_enum(
         "dataset", None, list(datasets.DATASETS), "What to train on.", flag_values=own
     )
@@ -271,14 +271,15 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     kept.save(workdir / "architecture.json")
     save_variables(workdir / "variables", trained.variables)
     with (workdir / "metrics.jsonl").open("w") as lines:
-        lines.writelines(json.dumps(record) + "\n" for record in trained.records)
+        lines.writelines(map(json_files.text, trained.records))
     write_facts(workdir, facts)
+    page = write_report(workdir)
     rows = [
         Result(name=o["name"], flops=o["flops"], parameters=o["parameters"], accuracy=o["accuracy"])
         for o in facts["outcomes"]
     ]
     console.print(result_table(rows))
-    console.print(f"Read {write_report(workdir)}", soft_wrap=True)
+    console.print(f"Read {page}", soft_wrap=True)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
@@ -21,6 +20,7 @@ from morph.cycle.progress import Outcome
 from morph.cycle.sweep import Sweep
 from morph.cycle.workdir import load_variables, save_variables
 from morph.network import Variables
+from regularizers import json_files
 
 KINDS = {"learned": "learned, from scratch", "shrunk": "shrunk, warm", "uniform": "uniform width"}
 
@@ -38,7 +38,10 @@ class Shelf:
     def file(self, kind: str, seed: int, budget: float | None = None) -> Path:
         """Where the architecture of a network is, or will be."""
         place = self.workdir / f"seed-{seed}"
-        return (place if budget is None else place / f"budget-{budget:g}") / f"{kind}.json"
+        if budget is not None:
+            short = f"{budget:g}"
+            place /= f"budget-{short if float(short) == budget else repr(budget)}"
+        return place / f"{kind}.json"
 
     def outcome(self, file: Path) -> Outcome | None:
         """What came out, if the network is there."""
@@ -56,7 +59,7 @@ class Shelf:
         except OSError:  # another process was faster, or one was stopped just before its file
             shutil.rmtree(draft)
         with file.with_suffix(".jsonl").open("w") as lines:
-            lines.writelines(json.dumps(record) + "\n" for record in trained.records)
+            lines.writelines(map(json_files.text, trained.records))
         report = {
             **self.report,
             **more,

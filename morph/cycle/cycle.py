@@ -25,8 +25,9 @@ from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
+from morph.cycle.arguments import check_interval, check_mesh, place_of, plain_identity
 from morph.cycle.checkpoint import Checkpoints, Interval, Saved
-from morph.cycle.checks import check_config
+from morph.cycle.checks import check_config, check_structure
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import Context, expand_budget_of, key_of
 from morph.cycle.expand import Expand
@@ -156,6 +157,7 @@ class Cycle:
         """Runs or resumes all phases; in every process of a run alike.
 
         Raises:
+            ConfigError: naming an argument or a setting that makes no sense. DataError: of data.
             BudgetError: before any training, if a budget cannot be met.
             MeshError: if a batch cannot be cut evenly over the devices.
             WorkdirError: if the working directory belongs to another run, is used by one, or cannot
@@ -163,10 +165,16 @@ class Cycle:
             TrainingDivergedError: if the loss is not finite; the last checkpoint stays.
             Interrupted: after SIGINT or SIGTERM; a checkpoint is left.
         """
+        check_interval("look_every", self.look_every)
+        check_interval("checkpoint_seconds", self.checkpoint_seconds, least=None, none=True)
+        check_interval("checkpoint_steps", self.checkpoint_steps, none=True)
+        check_mesh(self.mesh)
+        identity, workdir = plain_identity(self.identity), place_of(self.workdir)
         if is_first():
-            return self._run()
+            return replace(self, identity=identity, workdir=workdir)._run()
         with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
-            return replace(self, workdir=Path(scratch), listener=Silence())._run()
+            own = replace(self, identity=identity, workdir=Path(scratch), listener=Silence())
+            return own._run()
 
     def _run(self) -> Result:
         recipe = Recipe(
@@ -179,6 +187,7 @@ class Cycle:
         recipe.check(self.network, self.train, self.test)
         key = key_of(self.config.seed, 0)
         traces = Traces.of_seed(self.network, key, jnp.asarray(self.test.x[:1]))
+        check_structure(self.config, traces.graph)
         cost = target_cost(self.config, traces.graph)
         check_config(self.config, cost, traces.graph)
         mesh = data_mesh() if self.mesh is None else self.mesh
@@ -264,8 +273,10 @@ class Cycle:
                 if following is None or following.stretch.steps:
                     progress = progress_json(number + 1, 0, 0.0, carried)
                     run.store.checkpoint(checkpoints, variables, progress)
-        assert variables is not None  # there is always a seed phase
-        checkpoints.wait()
+            assert variables is not None  # there is always a seed phase
+            checkpoints.wait()
+            if any_of(stopped())[0]:
+                raise Interrupted(f"stopped after the last phase; its end is in {self.workdir}")
         return _result(run, carried, local(variables))
 
 

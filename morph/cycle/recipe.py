@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from morph.budget.traces import Traces
+from morph.cycle.arguments import check_functions, check_metrics, check_network
 from morph.cycle.checks import check_training
 from morph.cycle.config import CycleConfig, configured_optimizer
 from morph.cycle.schedule import rate_of
@@ -19,7 +20,7 @@ from morph.settings import names_of
 from morph.training.augment import Augmentation, augmented
 from morph.training.checks import check_data, check_labels
 from morph.training.data import Batch, Pipeline
-from morph.training.losses import METRICS, Loss, Metric, Teacher, loss_named
+from morph.training.losses import METRICS, OF_CLASSES, Loss, Metric, Teacher, loss_named
 from morph.training.step import Step, TrainState, loops_well, make_step
 
 
@@ -51,6 +52,9 @@ class Recipe:
         """
         c = self.config
         check_training(c)
+        check_network(network)
+        check_functions(loss=self.loss, optimizer=self.optimizer, augment=self.augment)
+        check_metrics(self.metrics)
         check_data(train, test, c.batch_size)
         x = jax.ShapeDtypeStruct((1, *np.shape(test.x)[1:]), test.x.dtype)
         variables = jax.eval_shape(network.init, jax.random.key(0), x)
@@ -66,6 +70,9 @@ class Recipe:
                 sets["training"] = train.y
             for name, y in sets.items():
                 check_labels(name, y, outputs, classes=c.loss == "cross_entropy")
+        if self.metrics is None:
+            for metric in names_of(c.metrics):
+                check_labels("test", test.y, outputs, classes=metric in OF_CLASSES, what=metric)
 
     def step(self, traces: Traces) -> Step:
         """The compiled step of the seed network and of all that become of it."""

@@ -10,7 +10,6 @@ manifest.json           the SHA-256 and the size of every other file
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -116,7 +115,7 @@ def save(
             for n in sorted(names)
         },
     }
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_text(folder / MANIFEST, json_files.text(manifest, indent=2))
     return folder / MANIFEST
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -46,7 +45,7 @@ def faster(ways: Mapping[str, Way], eqn: JaxprEqn) -> str:
         known[key] = min(seconds := _measure(ways, eqn, taken), key=seconds.__getitem__)
         with contextlib.suppress(OSError):  # without a cache it is measured again next time
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps({**_read(file), **known}, indent=0) + "\n")
+            write_text(file, json_files.text({**_read(file), **known}, indent=0))
     return known[key]
 
 

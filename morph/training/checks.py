@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from morph.errors import DataError
@@ -21,11 +22,23 @@ def check_data(train: Batch | Pipeline, test: Batch, batch_size: int = 1) -> Non
     Raises:
         DataError: naming the set, what is wrong, and where.
     """
-    first = next(train.batches(0), None) if isinstance(train, Pipeline) else train
+    if not isinstance(train, Batch | Pipeline):
+        raise DataError(
+            "the training set must be a morph.Batch(x, y), or a pipeline with batches(start); "
+            f"found {type(train).__name__}"
+        )
+    first = next(iter(train.batches(0)), None) if isinstance(train, Pipeline) else train
     if first is None:
         raise DataError("the training pipeline gives no batches")
     sets = {"training": first, "test": test}
-    for name, (x, y) in sets.items():
+    for name, found in sets.items():
+        if not isinstance(found, Batch) and (found is test or len(found) != 2):
+            raise DataError(
+                f"the {name} set must be a morph.Batch(x, y), found {type(found).__name__}"
+            )
+        x, y = found
+        for what, part in {"inputs": x, "labels": y}.items():
+            _check_kind(name, what, part)
         if not np.ndim(x) or not len(x):
             raise DataError(f"the {name} set is empty: its inputs have shape {np.shape(x)}")
         if not np.ndim(y) or len(x) != len(y):
@@ -46,6 +59,19 @@ def check_data(train: Batch | Pipeline, test: Batch, batch_size: int = 1) -> Non
             )
 
 
+def _check_kind(name: str, what: str, part: Any) -> None:
+    dtype = getattr(part, "dtype", None)
+    if dtype is None:
+        raise DataError(
+            f"{what} of the {name} set must be a NumPy or JAX array, found "
+            f"{type(part).__name__}; make one by np.asarray"
+        )
+    if not any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, np.integer, np.floating)):
+        raise DataError(
+            f"{what} of the {name} set are {dtype}; they must be real numbers, integers or booleans"
+        )
+
+
 def _check_finite(name: str, what: str, values: np.ndarray) -> None:
     if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
         bad = np.unique(np.argwhere(~np.isfinite(values))[:, 0])
@@ -55,7 +81,9 @@ def _check_finite(name: str, what: str, values: np.ndarray) -> None:
         )
 
 
-def check_labels(name: str, y: Any, outputs: tuple[int, ...], *, classes: bool) -> None:
+def check_labels(
+    name: str, y: Any, outputs: tuple[int, ...], *, classes: bool, what: str = "the loss"
+) -> None:
     """Raises unless labels fit what the network gives out.
 
     Args:
@@ -63,6 +91,7 @@ def check_labels(name: str, y: Any, outputs: tuple[int, ...], *, classes: bool) 
         y: labels [n, ...].
         outputs: the shape of the network's output for one example.
         classes: the last axis of the outputs are classes, and labels their numbers.
+        what: takes them.
 
     Raises:
         DataError: with the labels that do not fit.
@@ -72,13 +101,13 @@ def check_labels(name: str, y: Any, outputs: tuple[int, ...], *, classes: bool) 
         if np.prod(y.shape[1:]) != np.prod(outputs):
             raise DataError(
                 f"labels of the {name} set have shape {y.shape[1:]} for an example, the network "
-                f"gives {outputs}; the loss compares them one by one"
+                f"gives {outputs}; {what} compares them one by one"
             )
         return
     if not np.issubdtype(y.dtype, np.integer) or y.shape[1:] != outputs[:-1]:
         raise DataError(
-            f"labels of the {name} set are {y.dtype} of shape {y.shape[1:]} for an example; the "
-            f"loss takes integers of shape {outputs[:-1]}, the numbers of {outputs[-1]} classes"
+            f"labels of the {name} set are {y.dtype} of shape {y.shape[1:]} for an example; "
+            f"{what} takes integers of shape {outputs[:-1]}, the numbers of {outputs[-1]} classes"
         )
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= outputs[-1]:

@@ -100,6 +100,7 @@ METRICS: Mapping[str, Metric] = {
     "log_likelihood": log_likelihood,
     "explained_variance": explained_variance,
 }
+OF_CLASSES = frozenset({"accuracy", "top5_accuracy", "log_likelihood"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,7 +84,7 @@ def test_every_budget_has_a_process(swept, monkeypatch):
 def test_nonsense_is_refused(capsys, tmp_path, swept):
     where = f"--workdir={tmp_path / 'never'}"
     assert "--budgets: 'half' is no float" in failure(capsys, where, "--budgets=1,half")
-    assert "--seeds must be at least 0" in failure(capsys, where, "--seeds=-1")
+    assert "seed must be in [0, 4294967296), found -1" in failure(capsys, where, "--seeds=-1")
     assert "--only=0.3 is none of the budgets (0.75, 0.5)" in failure(capsys, where, "--only=0.3")
     assert "cannot meet a budget" in failure(capsys, where, "--budgets=0.0001")
     assert "found 1.5" in failure(capsys, where, "--budgets=1.5")
