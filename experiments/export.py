@@ -38,6 +38,7 @@ from morph.kernels.compressed import unpacked
 from morph.network import Variables
 from morph.training.data import Batch
 from morph.training.evaluate import Evaluator
+from morph.untrusted import in_markdown
 from regularizers import json_files
 
 FIGURES, FOLDER = "exported.json", "export"
@@ -49,11 +50,13 @@ class Target(NamedTuple):
 
     Attributes:
         suffix: of the file.
+        check_installed: raises if a package is missing.
         export: `(fn, variables, example, path, training images)`.
         load: from the file to what runs it.
     """
 
     suffix: str
+    check_installed: Callable[[], None]
     export: Callable[[Any, Any, Any, Path, Any], Exported]
     load: Callable[[Path], Runner]
 
@@ -61,16 +64,19 @@ class Target(NamedTuple):
 TARGETS: Mapping[str, Target] = {
     "stablehlo": Target(
         ".stablehlo",
+        stablehlo.check_installed,
         lambda fn, variables, x, path, images: stablehlo.to_stablehlo(fn, variables, x, path),
         stablehlo.load,
     ),
     "onnx": Target(
         ".onnx",
+        onnx.check_installed,
         lambda fn, variables, x, path, images: onnx.to_onnx(fn, variables, x, path),
         onnx.load,
     ),
     "tflite": Target(
         ".tflite",
+        tflite.check_installed,
         lambda fn, variables, x, path, images: tflite.to_tflite(
             fn, variables, x, path, calibration=images[:CALIBRATION]
         ),
@@ -83,14 +89,17 @@ def targets_of(names: Sequence[str]) -> dict[str, Target]:
     """The targets that a flag names.
 
     Raises:
-        ConfigError: if there is none, or one is unknown.
+        ConfigError: if there is none, or one is unknown. MissingExtraError: if packages are.
     """
     if not names or not set(names) <= set(TARGETS):
         raise ConfigError(
             f"--export takes some of {', '.join(TARGETS)}, separated by commas; found "
             f"{','.join(names)!r}"
         )
-    return {name: TARGETS[name] for name in names}
+    targets = {name: TARGETS[name] for name in names}
+    for one in (bundle, *targets.values()):
+        one.check_installed()
+    return targets
 
 
 def export(
@@ -158,7 +167,7 @@ def export(
         agreements=agreements,
         architecture=learned.architecture,
         command=command,
-        notes=str(placed or ""),
+        notes="\n".join(f"- {in_markdown(line)}" for line in str(placed or "").splitlines()),
     )
     figures = {
         "command": command,

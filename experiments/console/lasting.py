@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO, cast
+from typing import IO, Any, cast
 
 
 class Lasting:
@@ -19,7 +19,7 @@ class Lasting:
         stream: to write to.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self.failure: Exception | None = None  # the last one
 
@@ -62,10 +62,10 @@ class Lasting:
         return getattr(self._stream, name)
 
 
-def lasting(stream: TextIO) -> TextIO:
+def lasting(stream: IO[str]) -> IO[str]:
     """The stream, made lasting; as it is if it is already, or if there is none."""
     return (
-        stream if stream is None or isinstance(stream, Lasting) else cast(TextIO, Lasting(stream))
+        stream if stream is None or isinstance(stream, Lasting) else cast(IO[str], Lasting(stream))
     )
 
 

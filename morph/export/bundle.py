@@ -61,6 +61,11 @@ class Bundle:
     figures: Mapping[str, Any]
 
 
+def check_installed() -> None:
+    """Raises `MissingExtraError`, before any work, if a package is missing."""
+    need("A bundle", _missing, "export")
+
+
 def save(
     folder: str | Path,
     variables: Any,
@@ -92,7 +97,7 @@ def save(
     Raises:
         ExportError: if an export lies elsewhere. MissingExtraError.
     """
-    need("A bundle", _missing, "export")
+    check_installed()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if stray := [str(e.path) for e in exported if e.path.parent.resolve() != folder.resolve()]:
@@ -125,7 +130,7 @@ def load(folder: str | Path) -> Bundle:
     Raises:
         ExportError: if the manifest is missing or malformed, or a file is missing or another.
     """
-    need("A bundle", _missing, "export")
+    check_installed()
     folder = Path(folder)
     manifest = _manifest(folder)
     for name, entry in manifest["files"].items():
