@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +37,8 @@ def facts_of(command: str, seconds: float, facts: Mapping[str, Any]) -> dict[str
 def write_facts(workdir: Path, facts: Mapping[str, Any]) -> None:
     """Writes results.json."""
     write_text(workdir / "results.json", json_files.text(facts, indent=2))
+
+
+def lines_of(records: Iterable[Mapping[str, Any]]) -> str:
+    """Records of training, one a line, as metrics.jsonl has them."""
+    return "".join(map(json_files.text, records))

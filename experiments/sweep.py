@@ -122,10 +122,10 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         listed = ", ".join(map(str, budgets))
         raise ConfigError(f"--only={odd[0]} is none of the budgets ({listed})")
     config = config_of(options)
-    for seed in seeds:
-        check_settings(replace(config, seed=seed))
     steps = options.retrain_steps or config.seed_steps + config.shrink_steps
     config = replace(config, retrain_steps=steps)
+    for seed in seeds:
+        check_settings(replace(config, seed=seed))
     data = datasets.load(options.dataset, options.data_dir)
     workdir = Path(
         options.workdir or f"runs/sweep-{options.dataset}-{options.seed_network}-{options.target}"

@@ -20,7 +20,7 @@ from regularizers.json_files import JsonError
 # What a run keeps in its folder, by whether it is a directory.
 _KEPT: Mapping[bool, tuple[str, ...]] = {
     True: ("checkpoints", "seed_variables", "shrunk_variables", "variables"),
-    False: ("architecture.json", "checkpoints.json", "config.json", "lock", "metrics.jsonl",
+    False: ("architecture.json", "config.json", "lock", "metrics.jsonl",
             "shrunk.json"),
 }  # fmt: skip
 # What every report tells, beside the settings.

@@ -8,6 +8,7 @@ all of them is one frozen `Context`.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -26,7 +27,7 @@ from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
 from morph.cycle.arguments import check_interval, check_mesh, place_of, plain_identity
-from morph.cycle.checkpoint import Checkpoints, Interval, Saved
+from morph.cycle.checkpoint import Checkpoints, Interval
 from morph.cycle.checks import check_config, check_structure
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import Context, expand_budget_of, key_of
@@ -38,6 +39,7 @@ from morph.cycle.phase import Phase, arrays_of
 from morph.cycle.progress import Carried, Outcome, carried_from_json, progress_json
 from morph.cycle.recipe import Recipe
 from morph.cycle.retrain import Retrain, save_final
+from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch, stretches_of
 from morph.cycle.seed import Seed
 from morph.cycle.shrink import Shrink
@@ -62,6 +64,8 @@ from morph.training.mesh import (
     replicated,
 )
 from regularizers.costs.cost import Cost
+
+logger = logging.getLogger(__name__)
 
 PHASES: Mapping[str, Callable[[Stretch], Phase]] = {
     "uniform": Uniform,
@@ -219,7 +223,10 @@ class Cycle:
             run.listener.seed(traces.graph.widths)
             checkpoints = Checkpoints(self.workdir)
             held.callback(checkpoints.close)
-            return self._walk(run, checkpoints, checkpoints.newest() if resumed else None)
+            saved = checkpoints.newest() if resumed else None
+            if resumed and saved is None:
+                logger.warning("%s holds no checkpoint: the run begins again", self.workdir)
+            return self._walk(run, checkpoints, saved)
 
     def _claim(self, held: ExitStack) -> bool:
         """Takes the working directory for this run; True if it is resumed."""

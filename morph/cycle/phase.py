@@ -10,10 +10,10 @@ import jax
 import optax
 
 from morph.architecture.architecture import Architecture
-from morph.cycle.checkpoint import Saved
 from morph.cycle.context import Context
 from morph.cycle.measure import named
 from morph.cycle.progress import Carried
+from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch
 from morph.cycle.shrinking import Shrinking
 from morph.network import Network, Variables

@@ -125,9 +125,9 @@ class Sweep:
         self.recipe.check(self.network, self.train, self.test)
         if not isinstance(self.train, Batch):
             raise DataError("runs side by side train on a whole set: give a morph.Batch")
-        check_structure(self.config, self.graph)
         for budget in budgets:
             own = replace(self.config, budget=budget, expand_budget=budget)
+            check_structure(own, self.graph)
             check_config(own, self.cost, self.graph)
 
     def train_seeds(self, seeds: Sequence[int]) -> list[Trained]:

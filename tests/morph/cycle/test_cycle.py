@@ -16,11 +16,17 @@ import pytest
 import morph
 import regularizers as reg
 from morph.budget import traces
-from morph.cycle.checkpoint import WorkdirError
 from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
 from morph.cycle.workdir import load_variables
-from morph.errors import BudgetError, ConfigError, DataError, Interrupted, TrainingDivergedError
+from morph.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    Interrupted,
+    TrainingDivergedError,
+    WorkdirError,
+)
 from morph.training.data import Batch
 
 CLASSES = 3
