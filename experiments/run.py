@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from rich.console import Console
 
 from experiments import compress, datasets, export
 from experiments.console import flags as settings
-from experiments.console.command import command_of, ending
+from experiments.console.command import command_of, ending, fail
 from experiments.console.display import (
     Display,
     Result,
@@ -47,6 +48,7 @@ from morph.files import write_text
 from morph.tensorize.diagram import to_dot
 from morph.training.data import Batch
 from morph.training.mesh import connect, is_first
+from morph.training.peers import watch
 from regularizers import json_files
 from regularizers.costs.cost import SEEDS
 
@@ -92,7 +94,8 @@ def run(command: str) -> None:
         export.targets_of(EXPORT.value)  # or it says what is wrong, before any training
     if flags.FLAGS["compress"].value:
         compress.compression_of(flags.FLAGS)  # likewise
-    connect(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
+    if connect(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value):
+        watch(partial(fail, command))
     dataset = datasets.load(DATASET.value, DATA_DIR.value)
     workdir = Path(WORKDIR.value or f"runs/{DATASET.value}-{SEED_NETWORK.value}")
     ratio = config.budget if isinstance(config.budget, float) else None

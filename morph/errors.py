@@ -29,6 +29,10 @@ class MeshError(MorphError, RuntimeError):
     """Devices or processes that cannot work together as asked."""
 
 
+class PeerError(MeshError):
+    """Another process of this run failed, or is gone."""
+
+
 class NativeError(MorphError, ValueError):
     """The model's own code cannot run at the widths of an architecture."""
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
+import jax
 from absl import flags, logging
 from rich.console import Console
 
 from experiments.console.flags import read_flags
-from experiments.console.lasting import lasting_output
+from experiments.console.lasting import lasting, lasting_output
 from experiments.console.stop import stopped, to_go_on
 from experiments.console.terminal import terminal
-from morph.errors import ConfigError, Interrupted
+from morph.errors import ConfigError, Interrupted, PeerError
 from morph.untrusted import printable
 from regularizers.errors import MorphError
 
@@ -38,9 +43,37 @@ def ending(command: str) -> Iterator[None]:
             stopped(f"{printable(stop)}. To resume: {printable(command)}")
         except KeyboardInterrupt:
             stopped(to_go_on(printable(command)))
+        except PeerError as error:
+            fail(command, str(error))
         except USER_ERRORS as error:
-            print(f"error: {printable(error)}", file=sys.stderr)
-            sys.exit(2)
+            fail(None, str(error))
+        except Exception:
+            if not jax.distributed.is_initialized():
+                raise
+            traceback.print_exc()
+            leave(1)
+
+
+_ENDING = threading.Lock()
+
+
+def fail(command: str | None, error: str) -> NoReturn:
+    """Ends with one line; with the command, if it is worth repeating in all processes of a run."""
+    if not _ENDING.acquire(blocking=False):
+        threading.Event().wait()  # another thread has said it, and ends us
+    again = f". To go on, start all processes again: {printable(command)}" if command else ""
+    print(f"error: {printable(error)}{again}", file=sys.stderr)
+    leave(2)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process; one of several at once: JAX would wait for the others, and abort."""
+    if jax.distributed.is_initialized():
+        for stream in (sys.stdout, sys.stderr):
+            lasting(stream).flush()
+        os._exit(status)
+    _ENDING.release()
+    sys.exit(status)
 
 
 def launch(

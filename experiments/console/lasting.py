@@ -73,11 +73,12 @@ def lasting(stream: IO[str]) -> IO[str]:
 def lasting_output() -> Iterator[None]:
     """Makes standard output and standard error lasting."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(lasting, before)
+    sys.stdout, sys.stderr = own = tuple(map(lasting, before))
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in own:
             if isinstance(stream, Lasting):
                 stream.end()
-        sys.stdout, sys.stderr = before
+        if own == (sys.stdout, sys.stderr):  # nobody else has put others in their places
+            sys.stdout, sys.stderr = before

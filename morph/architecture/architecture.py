@@ -193,8 +193,10 @@ class Architecture:
         number; a history of it, stacked in front; one vector per axis; or means over one axis
         (Adafactor's `v_row` and `v_col`). All other leaves, e.g. step counters, pass. Where a
         channel has several clones, what consumes them is divided by their number, so that the
-        function stays the same (Net2WiderNet, Chen et al. 2016). Kernels that are factorized
-        are decomposed at their ranks; of gradients and optimizer states that makes no sense.
+        function stays the same (Net2WiderNet, Chen et al. 2016). What is removed counts as zero, as
+        in `graph.mask(tree, alive)`, also where it is not: in moving averages of the variables.
+        Kernels that are factorized are decomposed at their ranks; of gradients and optimizer states
+        that makes no sense.
 
         Raises:
             ArchitectureError: if no leaf belongs to a variable, a leaf has another shape than its

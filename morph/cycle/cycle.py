@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +20,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -46,7 +49,7 @@ from morph.cycle.shrink import Shrink
 from morph.cycle.store import Store
 from morph.cycle.tensorize import Factorize, Tensorize
 from morph.cycle.uniform import Uniform
-from morph.cycle.workdir import claim_workdir, locked, stop_on_signals
+from morph.cycle.workdir import claim_workdir, locked, stop_on_signals, switches
 from morph.errors import Interrupted
 from morph.network import Network, Variables
 from morph.training.augment import Augmentation
@@ -63,6 +66,7 @@ from morph.training.mesh import (
     local,
     replicated,
 )
+from morph.training.peers import check_alike, lost_peers
 from regularizers.costs.cost import Cost
 
 logger = logging.getLogger(__name__)
@@ -163,7 +167,8 @@ class Cycle:
         Raises:
             ConfigError: naming an argument or a setting that makes no sense. DataError: of data.
             BudgetError: before any training, if a budget cannot be met.
-            MeshError: if a batch cannot be cut evenly over the devices.
+            MeshError: if a batch cannot be cut evenly over the devices, the processes were not
+                started alike, or one of them is gone.
             WorkdirError: if the working directory belongs to another run, is used by one, or cannot
                 be written; the last checkpoint stays.
             TrainingDivergedError: if the loss is not finite; the last checkpoint stays.
@@ -173,12 +178,25 @@ class Cycle:
         check_interval("checkpoint_seconds", self.checkpoint_seconds, least=None, none=True)
         check_interval("checkpoint_steps", self.checkpoint_steps, none=True)
         check_mesh(self.mesh)
-        identity, workdir = plain_identity(self.identity), place_of(self.workdir)
-        if is_first():
-            return replace(self, identity=identity, workdir=workdir)._run()
-        with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
-            own = replace(self, identity=identity, workdir=Path(scratch), listener=Silence())
-            return own._run()
+        own = replace(self, identity=plain_identity(self.identity), workdir=place_of(self.workdir))
+        with lost_peers():
+            check_alike(own._alike)
+            if is_first():
+                return own._run()
+            with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
+                return replace(own, workdir=Path(scratch), listener=Silence())._run()
+
+    def _alike(self) -> dict[str, Any]:
+        """What must be the same in all processes of a run."""
+        sets = {"train": self.train, "test": self.test}
+        return {
+            **self.identity,
+            **asdict(self.config),
+            **switches(),
+            **{module.__name__: module.__version__ for module in (jax, jaxlib, np, optax)},
+            **{name: _crc32(one) for name, one in sets.items() if isinstance(one, Batch)},
+            "look_every": self.look_every,
+        }
 
     def _run(self) -> Result:
         recipe = Recipe(
@@ -266,7 +284,7 @@ class Cycle:
                 for step in phase.train(run, work, start):
                     stop, due = any_of(stopped(), is_first() and interval.due(step))
                     if (stop or due) and step > interval.last_step:
-                        progress = progress_json(number, step, work.strength, carried)
+                        progress = progress_json(number, step, carried)
                         run.store.checkpoint(checkpoints, arrays_of(work.state), progress)
                         interval.begin(step)
                     if stop:
@@ -278,13 +296,21 @@ class Cycle:
                 carried, variables = phase.finish(run, work, carried)
                 start = 0
                 if following is None or following.stretch.steps:
-                    progress = progress_json(number + 1, 0, 0.0, carried)
+                    progress = progress_json(number + 1, 0, carried)
                     run.store.checkpoint(checkpoints, variables, progress)
             assert variables is not None  # there is always a seed phase
             checkpoints.wait()
             if any_of(stopped())[0]:
                 raise Interrupted(f"stopped after the last phase; its end is in {self.workdir}")
         return _result(run, carried, local(variables))
+
+
+def _crc32(batch: Batch) -> int:
+    crc32 = 0
+    for leaf in jax.tree.leaves(batch):
+        array = np.ascontiguousarray(leaf)
+        crc32 = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc32)
+    return crc32
 
 
 def _begin(run: Context, saved: Saved | None) -> tuple[Carried, Variables | None, int, int]:

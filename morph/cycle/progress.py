@@ -75,12 +75,11 @@ class Carried:
     converged: bool = False
 
 
-def progress_json(phase: int, step: int, strength: float, carried: Carried) -> dict[str, Any]:
+def progress_json(phase: int, step: int, carried: Carried) -> dict[str, Any]:
     """Where a run is, as plain JSON data."""
     return {
         "phase": phase,
         "step": step,
-        "strength": strength,
         "carried": {
             "architecture": carried.architecture.to_json(),
             "outcomes": [asdict(outcome) for outcome in carried.outcomes],
