@@ -44,6 +44,7 @@ from morph.kernels.compressed import Pruned, Shared, is_compressed
 from morph.network import Network, Variables
 from morph.training.data import Batch
 from morph.training.evaluate import Evaluator
+from morph.training.metrics import METRICS
 from regularizers import json_files
 from regularizers.calibration.timing import compiled, interleaved
 
@@ -163,7 +164,8 @@ def compress(
     """
     started = time.monotonic()
     train = Batch(learned.data.train_images, learned.data.train_labels)
-    evaluator = Evaluator(Batch(learned.data.test_images, learned.data.test_labels))
+    test = Batch(learned.data.test_images, learned.data.test_labels)
+    evaluator = Evaluator(test, {"accuracy": METRICS["accuracy"]})
     report = learned.architecture.report
     rows = [
         {
@@ -178,12 +180,11 @@ def compress(
     ]
 
     def measured(stage: Stage) -> tuple[dict[str, Any], bytes]:
-        logits = evaluator.logits(jax.jit(stage.predict), stage.variables)
-        one = compiled(stage.predict, stage.variables, jax.numpy.asarray(evaluator.data.x[:1]))
+        one = compiled(stage.predict, stage.variables, jax.numpy.asarray(test.x[:1]))
         packed = container.pack(stage.variables, **_more(learned, stage))
         row = {
             "name": stage.name,
-            "accuracy": evaluator.accuracy(logits),
+            "accuracy": evaluator.measure(jax.jit(stage.predict), stage.variables)["accuracy"],
             "parameters": nonzero(stage.variables),
             "flops": rows[-1]["flops"] if rows else None,
             "bytes": len(packed),
@@ -246,7 +247,7 @@ def _verified(file: Path, stage: Stage, evaluator: Evaluator) -> container.Conte
     contents = container.load(file)
     predict = jax.jit(stage.predict)
     written, read = (
-        evaluator.logits(predict, dict(variables))
+        evaluator.outputs(predict, dict(variables))
         for variables in (stage.variables, contents.variables)
     )
     if not container.same(contents.variables, stage.variables) or not np.array_equal(written, read):

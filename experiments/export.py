@@ -147,7 +147,7 @@ def _written(
     dense = jax.tree.map(jnp.asarray, unpacked(variables))
     example = data.train_images[:8]
     evaluator = Evaluator(Batch(data.test_images, data.test_labels))
-    reference = evaluator.logits(jax.jit(network.predict), dense)
+    reference = evaluator.outputs(jax.jit(network.predict), dense)
     rows: list[dict[str, Any]] = []
     written: list[Exported] = []
     agreements: dict[str, Agreement] = {}

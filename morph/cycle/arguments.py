@@ -14,6 +14,8 @@ from jax.sharding import Mesh
 from morph.cycle.config import CycleConfig
 from morph.errors import ConfigError, MeshError, WorkdirError
 from morph.network import Network
+from morph.training.metrics import Metric
+from morph.training.task import Task
 from regularizers import json_files
 from regularizers.json_files import JsonError
 
@@ -66,16 +68,21 @@ def check_functions(**functions: Callable[..., Any] | None) -> None:
             )
 
 
-def check_metrics(metrics: Any) -> None:
-    """Raises `ConfigError` unless it is None, or functions by name."""
-    if metrics is None:
+def check_task(task: Any) -> None:
+    """Raises `ConfigError` unless it is a `Task` of functions."""
+    if not isinstance(task, Task):
+        raise ConfigError(f"task must be a morph.Task, found {task!r}")
+    check_functions(loss=task.loss, augment=task.augment, distill=task.distill, decide=task.decide)
+    if task.metrics is None:
         return
-    if not isinstance(metrics, Mapping) or not metrics:
+    if not isinstance(task.metrics, Mapping) or not task.metrics:
         raise ConfigError(
-            f"metrics must be {{name: function}}, at least one, found {metrics!r}; names of known "
-            "ones belong into the settings"
+            f"metrics must be {{name: function}}, at least one, found {task.metrics!r}; names of "
+            "known ones belong into the settings"
         )
-    check_functions(**{f"metrics[{name!r}]": function for name, function in metrics.items()})
+    for name, metric in task.metrics.items():
+        if not isinstance(metric, Metric):
+            check_functions(**{f"metrics[{name!r}]": metric})
 
 
 def check_mesh(mesh: Any) -> None:

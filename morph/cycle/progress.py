@@ -22,9 +22,10 @@ class Outcome:
         name: `seed`, `shrunk`, `expanded and retrained`, `uniform`.
         accuracy: on the test set; None if it was not asked for.
         steps: training steps that its weights have seen.
-        logit_difference: for a shrunk network the largest difference between its logits and the
-            dense network's on the test set, over the largest logit.
-        same_predictions: whether both predict the same class for every example.
+        logit_difference: for a shrunk network the largest difference between its outputs (logits,
+            if it gives them) and the dense network's on the test set, over the largest.
+        same_predictions: whether both predict the same class for every example; None where
+            outputs are no classes.
         metrics: all that were asked for, on the test set.
     """
 

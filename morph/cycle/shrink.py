@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import numpy as np
 
 from morph.cycle.context import Context
 from morph.cycle.measure import SHRUNK, named
@@ -77,13 +76,14 @@ class Shrink:
             run.budget,
         )
         shrunk = work.architecture.then(trim.step)
-        dense = run.measure.logits(predict, trim.masked)
-        logits = run.measure.logits(jax.jit(run.network(shrunk).predict), trim.small)
+        metrics, apart = run.measure.evaluator.compare(
+            (predict, trim.masked), (jax.jit(run.network(shrunk).predict), trim.small)
+        )
         steps, name = steps_seen(self.stretch, carried), named(SHRUNK, self.stretch.cycle)
         outcome = replace(
-            run.measure.outcome(name, shrunk, run.measure.of(logits), steps),
-            logit_difference=float(np.abs(logits - dense).max() / np.abs(dense).max()),
-            same_predictions=bool((logits.argmax(-1) == dense.argmax(-1)).all()),
+            run.measure.outcome(name, shrunk, metrics, steps),
+            logit_difference=apart.difference,
+            same_predictions=apart.same,
         )
         outcomes = (*carried.outcomes, outcome)
         run.store.shrunk(shrunk, trim.small, outcomes)

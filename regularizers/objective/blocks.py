@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 from regularizers.channels.blocks import Block
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Variable
+from regularizers.objective.norms import share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class BlockStrength:
             is_kept = jnp.stack([kept.sum() > min(1, kept.size - 1) for kept in own]).all()
             left = jnp.where(is_kept, strength, left)
         left = jnp.where(is_held, 0.0, left)
-        return jnp.where(strength > 0.0, left / jnp.where(strength > 0.0, strength, 1.0), 0.0)
+        return share(left, strength)
 
 
 def block_strengths(graph: ChannelGraph, groups: Collection[str]) -> tuple[BlockStrength, ...]:

@@ -12,6 +12,7 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Group
 from regularizers.objective.gates import CLOSED, OPEN_SHARE, logits_of, path_of, probability
 from regularizers.objective.lasso import group_lasso
+from regularizers.objective.norms import widened
 from regularizers.objective.penalty import GroupPenalty, Pull, Source, Written
 
 NAME = "gates"  # of the penalty
@@ -54,4 +55,4 @@ def gated_groups(groups: Iterable[GroupPenalty]) -> tuple[str, ...]:
 
 def _open(logits: Float[Array | np.ndarray, "..."], axis: int) -> Float[Array, " n"]:
     del axis  # there is one
-    return probability(jnp.asarray(logits))
+    return probability(widened(jnp.asarray(logits)))

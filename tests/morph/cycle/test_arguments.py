@@ -15,6 +15,7 @@ from morph.cycle.config import CycleConfig
 from morph.cycle.sweep import Sweep
 from morph.errors import ConfigError, DataError, MeshError, WorkdirError
 from morph.training.data import Batch
+from morph.training.task import Task
 from regularizers.errors import MorphError
 
 
@@ -34,8 +35,8 @@ WRONG = {
     "objects": (lambda c: {"train": Batch(c.train.x.astype(object), c.train.y)}, "are object"),
     "complex": (lambda c: {"test": Batch(c.test.x.astype(complex), c.test.y)}, "are complex128"),
     "dates": (lambda c: {"train": Batch(c.train.x.astype("M8[s]"), c.train.y)}, "are datetime64"),
-    "lists": (lambda c: {"test": Batch(c.test.x.tolist(), c.test.y)}, "array, found list"),
-    "labels": (lambda c: {"train": Batch(c.train.x, ["a"] * 200)}, "labels of the training.*list"),
+    "lists": (lambda c: {"test": Batch(c.test.x.tolist(), c.test.y)}, "array, found float"),
+    "labels": (lambda c: {"train": Batch(c.train.x, ["a"] * 200)}, "labels.* training.* found str"),
     "look 0": (lambda c: {"look_every": 0}, "look_every must be a whole number of at least 1.* 0"),
     "look 2.5": (lambda c: {"look_every": 2.5}, r"look_every must be .*found 2\.5"),
     "look '3'": (lambda c: {"look_every": "3"}, "look_every must be .*found '3'"),
@@ -56,12 +57,14 @@ WRONG = {
     "config": (lambda c: {"config": {"seed": 1}}, "config must be a CycleConfig, found {"),
     "seed": (lambda c: {"config": CycleConfig(seed=2**63)}, "seed must be in .*4294967296"),
     "a module": (lambda c: {"network": np.tanh}, "network must be a Network, .*linen_network"),
-    "loss": (lambda c: {"loss": "mean_squared_error"}, "loss must be a function, .*settings"),
-    "metrics": (lambda c: {"metrics": ["accuracy"]}, "metrics must be {name: function}"),
-    "no metrics": (lambda c: {"metrics": {}}, "metrics must be {name: function}, at least one"),
+    "loss": (lambda c: {"task": Task(loss="mse")}, "loss must be a function, .*settings"),
+    "metrics": (lambda c: {"task": Task(metrics=["a"])}, "metrics must be {name: function}"),
+    "no metrics": (lambda c: {"task": Task(metrics={})}, "metrics must be {name: function}, at le"),
+    "a metric": (lambda c: {"task": Task(metrics={"a": 1})}, r"metrics\['a'\] must be a function"),
+    "no task": (lambda c: {"task": None}, "task must be a morph.Task, found None"),
     "of shares": (
         lambda c: {"config": CycleConfig(metrics="accuracy,explained_variance")},
-        r"labels of the test set .*explained_variance compares them one by one",
+        "the metric 'explained_variance' cannot be computed of outputs",
     ),
 }  # fmt: skip
 
