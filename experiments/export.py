@@ -99,8 +99,9 @@ def targets_of(names: Sequence[str]) -> dict[str, Target]:
             f"{','.join(names)!r}"
         )
     targets = {name: TARGETS[name] for name in names}
-    for one in (bundle, *targets.values()):
-        one.check_installed()
+    bundle.check_installed()
+    for target in targets.values():
+        target.check_installed()
     return targets
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import reprlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,8 +45,8 @@ def _ref(validator: Any, ref: Any, instance: Any, schema: Any) -> Iterator[Any]:
         yield from _STANDARD["$ref"](validator, ref, instance, schema)
     elif _factors(instance, itertools.count()) > _MOST_FACTORS:
         yield jsonschema.ValidationError(
-            f"{str(instance)[:80]} is no axis: a length >= 0, a group's name, or a sum or product "
-            f"of axes, of at most {_MOST_FACTORS} factors and {_MOST_PARTS:,} parts"
+            f"{reprlib.repr(instance)} is no axis: a length >= 0, a group's name, or a sum or "
+            f"product of axes, of at most {_MOST_FACTORS} factors and {_MOST_PARTS:,} parts"
         )
 
 

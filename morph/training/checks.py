@@ -117,19 +117,6 @@ def _check_kind(name: str, what: str, part: Any) -> None:
         )
 
 
-def _check_kind(name: str, what: str, part: Any) -> None:
-    dtype = getattr(part, "dtype", None)
-    if dtype is None:
-        raise DataError(
-            f"{what} of the {name} set must be a NumPy or JAX array, found "
-            f"{type(part).__name__}; make one by np.asarray"
-        )
-    if not any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, np.integer, np.floating)):
-        raise DataError(
-            f"{what} of the {name} set are {dtype}; they must be real numbers, integers or booleans"
-        )
-
-
 def _check_finite(name: str, what: str, values: np.ndarray) -> None:
     if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
         bad = np.unique(np.argwhere(~np.isfinite(values))[:, 0])

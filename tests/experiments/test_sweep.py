@@ -8,6 +8,7 @@ import pytest
 
 from experiments import sweep
 from experiments.report import read_run
+from experiments.study import Shelf
 from morph.cycle.sweep import Sweep
 
 FLAGS = [
@@ -79,6 +80,13 @@ def test_every_budget_has_a_process(swept, monkeypatch):
     monkeypatch.setattr(Sweep, "shrink", None)  # all is there
     sweep.in_processes([0.5, 0.75], 1, command)
     assert asked == ["--only=0.5", "--only=0.75"]
+
+
+def test_budgets_that_agree_to_six_digits_have_folders_of_their_own(tmp_path):
+    shelf = Shelf(workdir=tmp_path, report={})
+    budgets = (1.0, 0.5, 0.5000001, 0.5000002)
+    files = [shelf.file("shrunk", 0, budget).parent.name for budget in budgets]
+    assert files == ["budget-1", "budget-0.5", "budget-0.5000001", "budget-0.5000002"]
 
 
 def test_nonsense_is_refused(capsys, tmp_path, swept):
