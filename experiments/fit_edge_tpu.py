@@ -273,7 +273,7 @@ def show(report: Mapping[str, Any]) -> None:
         f"{'family out':>12}"
     )
     for row in report["networks"]:
-        name = row["network"] + ("" if row["trusted"] else " *")
+        name = printable(row["network"]) + ("" if row["trusted"] else " *")
         print(
             f"{name:<36}{row['published_ms']:>7.1f} ms{row['predicted_ms']:>9.2f} ms"
             f"{row['error']:>+8.1%}{row['left_out_error']:>+10.1%}{row['family_out_error']:>+12.1%}"

@@ -5,6 +5,8 @@ tensorboardX is optional: `pip install -e ".[tensorboard]"`.
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +14,12 @@ from typing import Any, Self
 
 from morph.cycle.listener import Listener
 from morph.errors import ConfigError
+from morph.untrusted import printable
 
 try:
-    from tensorboardX import SummaryWriter
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import scalar
 except ModuleNotFoundError as error:
     if error.name != "tensorboardX":
         raise
@@ -23,7 +28,9 @@ except ModuleNotFoundError as error:
 class TensorBoard:
     """A listener that writes scalars `PHASE/METRIC` by the step of the phase.
 
-    Use it as a context manager. A resumed run goes on in the same folder.
+    Use it as a context manager. A resumed run goes on in the same folder. If nothing can be written
+    any more, that is told once, and the run goes on without. (tensorboardX's own writer has a
+    thread that would end there, and then everything would wait for it.)
 
     Args:
         folder: where to write.
@@ -33,7 +40,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
-        if "SummaryWriter" not in globals():
+        if "EventsWriter" not in globals():
             raise ConfigError('--tensorboard needs tensorboardX: pip install -e ".[tensorboard]"')
         self._folder, self._phase = folder, ""
         self._writer: Any = None
@@ -50,11 +57,18 @@ class TensorBoard:
     ) -> None:
         """Writes what is left."""
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as failure:
+                self._give_up(failure)
 
     def seed(self, widths: Mapping[str, int]) -> None:
         """The widths at step 0; only now is the working directory the run's own."""
-        self._writer = SummaryWriter(str(self._folder))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(self._folder / "events"))
+        except OSError as error:
+            self._give_up(error)
         self._write("seed network", 0, {"widths": widths})
 
     def phase(self, name: str, total_steps: int) -> None:
@@ -66,13 +80,31 @@ class TensorBoard:
         self._write(self._phase, step, metrics)
 
     def _write(self, phase: str, step: int, metrics: Mapping[str, Any]) -> None:
-        for name, value in metrics.items():
-            if isinstance(value, Mapping):
-                for part, number in value.items():
-                    self._writer.add_scalar(f"{phase}/{name}/{part}", float(number), step)
-                self._writer.add_scalar(f"{phase}/channels", float(sum(value.values())), step)
-            elif value is not None:
-                self._writer.add_scalar(f"{phase}/{name}", float(value), step)
+        if self._writer is None:
+            return
+        try:
+            for tag, number in _numbers(phase, metrics):
+                event = Event(wall_time=time.time(), step=step, summary=scalar(tag, number))
+                self._writer.write_event(event)
+            self._writer.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._writer = None
+        print(f"no more scalars for TensorBoard: {printable(error)}", file=sys.stderr)
+
+
+def _numbers(phase: str, metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """All numbers in some metrics, by tag."""
+    found = []
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            found += [(f"{phase}/{name}/{part}", float(one)) for part, one in value.items()]
+            found.append((f"{phase}/channels", float(sum(value.values()))))
+        elif value is not None:
+            found.append((f"{phase}/{name}", float(value)))
+    return found
 
 
 class Listeners:
