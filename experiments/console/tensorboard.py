@@ -5,6 +5,8 @@ tensorboardX is optional: `pip install -e ".[tensorboard]"`.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,12 +19,14 @@ from morph.errors import ConfigError
 from morph.untrusted import printable
 
 try:
-    from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import RecordWriter
     from tensorboardX.summary import scalar
 except ModuleNotFoundError as error:
     if error.name != "tensorboardX":
         raise
+
+_FLUSH_S = 10.0
 
 
 class TensorBoard:
@@ -40,10 +44,11 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
-        if "EventsWriter" not in globals():
+        if "RecordWriter" not in globals():
             raise ConfigError('--tensorboard needs tensorboardX: pip install -e ".[tensorboard]"')
         self._folder, self._phase = folder, ""
         self._writer: Any = None
+        self._flushed_s = 0.0
 
     def __enter__(self) -> Self:
         """Nothing more."""
@@ -56,19 +61,22 @@ class TensorBoard:
         trace: TracebackType | None,
     ) -> None:
         """Writes what is left."""
-        if self._writer is not None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
             try:
-                self._writer.close()
+                writer.close()
             except OSError as failure:
-                self._give_up(failure)
+                _tell(failure)
 
     def seed(self, widths: Mapping[str, int]) -> None:
         """The widths at step 0; only now is the working directory the run's own."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._writer = EventsWriter(str(self._folder / "events"))
+            name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+            self._writer = RecordWriter(str(self._folder / name))
         except OSError as error:
-            self._give_up(error)
+            _tell(error)
+        self._put(file_version="brain.Event:2")
         self._write("seed network", 0, {"widths": widths})
 
     def phase(self, name: str, total_steps: int) -> None:
@@ -80,19 +88,28 @@ class TensorBoard:
         self._write(self._phase, step, metrics)
 
     def _write(self, phase: str, step: int, metrics: Mapping[str, Any]) -> None:
+        for tag, number in _numbers(phase, metrics):
+            self._put(step=step, summary=scalar(tag, number))
+
+    def _put(self, **event: Any) -> None:
+        """Writes an event, if that is still possible."""
         if self._writer is None:
             return
+        now_s = time.time()
         try:
-            for tag, number in _numbers(phase, metrics):
-                event = Event(wall_time=time.time(), step=step, summary=scalar(tag, number))
-                self._writer.write_event(event)
-            self._writer.flush()
+            self._writer.write(Event(wall_time=now_s, **event).SerializeToString())
+            if now_s - self._flushed_s > _FLUSH_S:
+                self._writer.flush()
+                self._flushed_s = now_s
         except OSError as error:
-            self._give_up(error)
+            writer, self._writer = self._writer, None
+            with contextlib.suppress(OSError):
+                writer.close()
+            _tell(error)
 
-    def _give_up(self, error: OSError) -> None:
-        self._writer = None
-        print(f"no more scalars for TensorBoard: {printable(error)}", file=sys.stderr)
+
+def _tell(error: OSError) -> None:
+    print(f"no more scalars for TensorBoard: {printable(error)}", file=sys.stderr)
 
 
 def _numbers(phase: str, metrics: Mapping[str, Any]) -> list[tuple[str, float]]:

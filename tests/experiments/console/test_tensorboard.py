@@ -22,9 +22,19 @@ def told(folder):
             heard.update(step, loss=0.5, none=None, widths={"a": 2, "b": 1})
 
 
-@pytest.mark.parametrize("method", ["write_event", "flush", "close"])
+class Full:
+    """A writer whose disk is full when one of its methods is called."""
+
+    def __init__(self, path):
+        for name in ("write", "flush", "close"):
+            setattr(self, name, lambda *args: None)
+        setattr(self, self.fails, full)
+
+
+@pytest.mark.parametrize("method", ["write", "flush", "close"])
 def test_a_full_disk_is_told_once_and_ends_nothing(tmp_path, monkeypatch, capsys, method):
-    monkeypatch.setattr(tensorboard.EventsWriter, method, full)
+    monkeypatch.setattr(Full, "fails", method, raising=False)
+    monkeypatch.setattr(tensorboard, "RecordWriter", Full)
     told(tmp_path / "board")
     message = "no more scalars for TensorBoard: [Errno 28] No space left on device\n"
     assert capsys.readouterr().err == message
@@ -46,6 +56,6 @@ def test_numbers_have_tags():
 
 
 def test_without_tensorboardx_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.delattr(tensorboard, "EventsWriter")
+    monkeypatch.delattr(tensorboard, "RecordWriter")
     with pytest.raises(ConfigError, match="--tensorboard needs tensorboardX"):
         TensorBoard(tmp_path)
