@@ -27,6 +27,11 @@ except ModuleNotFoundError as error:
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
+def check_installed() -> None:
+    """Raises `MissingExtraError`, before any work, if a package is missing."""
+    need("StableHLO", _missing, "export")
+
+
 def to_stablehlo(
     fn: Callable[..., Any],
     variables: Any,
@@ -55,7 +60,7 @@ def to_stablehlo(
         >>> to_stablehlo(network.predict, variables, x, "net.stablehlo")   # doctest: +SKIP
         >>> load("net.stablehlo")(x)                                       # doctest: +SKIP
     """
-    need("StableHLO", _missing, "export")
+    check_installed()
     struct = example_struct(example)
     (any_batch,) = jax_export.symbolic_shape("batch")
     open_struct = struct.update(shape=(any_batch, *struct.shape[1:]))
@@ -94,7 +99,7 @@ def load(path: str | Path) -> Runner:
     Raises:
         ExportError: if the file is none. MissingExtraError.
     """
-    need("StableHLO", _missing, "export")
+    check_installed()
     try:
         exported = jax_export.deserialize(bytearray(Path(path).read_bytes()))
         shape = exported.in_avals[0].shape
