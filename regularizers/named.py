@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from regularizers.calibration.measure import calibrate
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import NAME, checked
 from regularizers.costs.activation import activation_bytes
 from regularizers.costs.cost import Cost, weighted
 from regularizers.costs.devices import DEVICES
@@ -60,6 +61,7 @@ def check_name(spec: str) -> tuple[tuple[float, str], ...]:
     return tuple(terms)
 
 
+@checked(graph=GRAPH, spec=NAME)
 def cost_named(graph: ChannelGraph, spec: str) -> Cost:
     """The cost of that name, or the weighted sum of several.
 

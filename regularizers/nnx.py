@@ -9,8 +9,10 @@ import jax
 from flax import nnx
 
 from regularizers.channels.calls import flat_paths
+from regularizers.checks import a, checked
 
 
+@checked(model=a(nnx.Module, "an nnx.Module; of Linen take model.apply"))
 def nnx_function(model: nnx.Module) -> tuple[Callable[..., Any], dict[str, Any]]:
     """An NNX model as a pure function and its state by collection, as Linen has it.
 

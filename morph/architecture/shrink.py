@@ -9,9 +9,11 @@ import numpy as np
 
 from morph.architecture.architecture import Architecture
 from morph.architecture.parts import Removed
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import FLAG, NAMES, checked, whole
 
 
+@checked(graph=GRAPH, removed=NAMES, min_width=whole(least=0), fold=FLAG, inexact=FLAG)
 def shrink(
     graph: ChannelGraph,
     alive: Mapping[str, Any],

@@ -39,6 +39,11 @@ class Slicing:
     def take(self, tree: Any, factorized: Mapping[str, PlannedKernel]) -> Any:
         """The tree at the new widths, with kernels decomposed; see `Architecture.take`."""
         paths, leaves, treedef = flat_paths(tree)
+        if not leaves and (tree is None or isinstance(tree, Mapping)):
+            raise ArchitectureError(
+                f"there is nothing to take from: expected a tree with paths like "
+                f"{next(iter(self.variables))!r}, found {tree!r}."
+            )
         places = [find_place(path, self._names) for path in paths]
         gone = {i for i, p in enumerate(places) if p is not None and p.owner in self.gone}
         if not any(places) and any(map(np.ndim, leaves)):

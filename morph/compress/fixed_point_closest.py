@@ -13,7 +13,8 @@ from optax.losses import kl_divergence_with_log_targets
 from morph.compress.bias_correction import bias_corrected
 from morph.compress.fixed_point import CRITERIA, equalized
 from morph.compress.plan import FixedPointPlan, WordLength, fixed_point_plan
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import ARRAY, FUNCTION, checked
 
 
 class Closest(NamedTuple):
@@ -30,6 +31,7 @@ class Closest(NamedTuple):
     equalized: bool
 
 
+@checked(predict=FUNCTION, graph=GRAPH, x=ARRAY)
 def closest(
     predict: Callable[[Any, Any], Any],
     graph: ChannelGraph,
@@ -57,6 +59,7 @@ def closest(
         >>> plan, own, _ = closest(model.apply, graph, variables, x)     # doctest: +SKIP
         >>> logits = jax.jit(plan.simulated(model.apply))(own, images)   # doctest: +SKIP
     """
+    graph.leaves(variables)  # or it says what does not fit
     exact = jax.nn.log_softmax(predict(variables, x))
     equal = equalized(graph, variables)
     same = all(map(operator.is_, jax.tree.leaves(equal), jax.tree.leaves(variables)))

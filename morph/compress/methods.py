@@ -21,11 +21,12 @@ from morph.compress.ternary import Ternary, ternarized
 from morph.compress.training import evaluated, train
 from morph.errors import ConfigError
 from morph.kernels.compressed import Pruned, is_compressed
-from morph.network import Network, Variables
-from morph.training.data import Batch
+from morph.network import NETWORK, VARIABLES, Network, Variables
+from morph.training.data import BATCH, Batch
 from morph.training.optimizers import make_optimizer, rate_schedule
 from regularizers.channels.calls import joined_path
 from regularizers.channels.trace import trace_channels
+from regularizers.checks import a, checked
 from regularizers.patterns import parse
 
 CALIBRATION = 256  # examples that fixed-point formats are chosen by
@@ -52,6 +53,12 @@ class Stage:
 Method: TypeAlias = Callable[[Network, Variables, Batch, CompressConfig], Iterator[Stage]]
 
 
+@checked(
+    network=NETWORK,
+    variables=VARIABLES,
+    data=BATCH,
+    config=a(CompressConfig, "a morph.compress.CompressConfig"),
+)
 def compressed(
     network: Network, variables: Variables, data: Batch, config: CompressConfig
 ) -> Iterator[Stage]:

@@ -8,9 +8,9 @@ import optax
 
 from morph.kernels.compressed import joined, partition, unpacked
 from morph.kernels.tensorized import tensorized
-from morph.network import Network, Variables
+from morph.network import NETWORK, VARIABLES, Network, Variables
 from morph.training.augment import Augmentation
-from morph.training.data import Batch
+from morph.training.data import BATCH, Batch
 from morph.training.evaluate import Evaluator
 from morph.training.loop import Course, Loop
 from morph.training.losses import Loss, cross_entropy
@@ -20,6 +20,7 @@ from morph.training.step import (
     make_step,
 )
 from regularizers.channels.trace import trace_channels
+from regularizers.checks import FUNCTION, OPTIMIZER, checked, whole
 
 FIXED = "compressed"  # the collection of masks and codes while a network trains
 CHUNK = 50  # steps in one call
@@ -34,6 +35,17 @@ def evaluated(network: Network) -> Network:
     )
 
 
+@checked(
+    network=NETWORK,
+    variables=VARIABLES,
+    data=BATCH,
+    optimizer=OPTIMIZER,
+    steps=whole(least=1),
+    batch_size=whole(least=1),
+    seed=whole(least=0),
+    loss=FUNCTION,
+    augment=FUNCTION,
+)
 def train(
     network: Network,
     variables: Variables,
@@ -91,6 +103,7 @@ def train(
     return whole(state.variables), state.opt_state
 
 
+@checked(network=NETWORK, variables=VARIABLES, data=BATCH)
 def accuracy_of(network: Network, variables: Variables, data: Batch) -> float:
     """The share of examples that a network of such variables classifies right."""
     evaluator = Evaluator(data)

@@ -24,6 +24,7 @@ from morph.files import write_text
 from morph.network import Variables
 from morph.training.mesh import is_first
 from regularizers import json_files
+from regularizers.checks import PATH, checked
 from regularizers.json_files import JsonError
 
 try:
@@ -84,6 +85,7 @@ def save_variables(path: Path, variables: Variables) -> None:
     shutil.rmtree(before, ignore_errors=True)
 
 
+@checked(path=PATH)
 def load_variables(path: str | Path, like: Any = None) -> Variables:
     """Reads what `save_variables` wrote; with `like` (abstract variables) checked against it."""
     plain = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), like)

@@ -36,6 +36,7 @@ from morph.kernels.spectra import (
     matrix_spectrum,
     read_kernel,
 )
+from regularizers.checks import ARRAY, NAME, by_name, checked, number, whole
 from regularizers.errors import InputError
 
 HOOI_ITERATIONS = 10
@@ -61,6 +62,17 @@ class Factorization:
     notes: tuple[str, ...]
 
 
+@checked(
+    kernel=ARRAY,
+    roles=NAME,
+    kind=NAME,
+    ranks=whole(least=1) | NAME | by_name(whole(least=1), "such numbers by bond"),
+    energy=number(),
+    error=number(),
+    cores=whole(least=1),
+    iterations=whole(least=0),
+    path=NAME,
+)
 def factorize(
     kernel: Any,
     roles: str,

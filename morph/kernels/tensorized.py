@@ -17,6 +17,7 @@ from morph.kernels.measure import faster
 from morph.kernels.products import dot, lookup
 from morph.kernels.windows import convolve
 from regularizers.channels.calls import bind_call
+from regularizers.checks import FUNCTION, NAME, checked
 from regularizers.errors import InputError
 from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn, dtype_of, rebind
 from regularizers.primitives.jaxprs import primitives as p
@@ -25,6 +26,7 @@ PLANS = 64  # traces that a function keeps, one per call signature
 MODES = ("factorized", "reconstructed", "auto")
 
 
+@checked(fn=FUNCTION, mode=NAME)
 def tensorized(fn: Callable[..., Any], *, mode: str = "factorized") -> Callable[..., Any]:
     """`fn` for variables in which factorized or compressed kernels stand where dense ones stood.
 
@@ -81,6 +83,7 @@ def tensorized(fn: Callable[..., Any], *, mode: str = "factorized") -> Callable[
     return factorized_fn
 
 
+@checked(fn=FUNCTION)
 def settled(fn: Callable[..., Any], variables: Any, *inputs: Any, **static: Any) -> Any:
     """The variables for serving: kernels that are faster dense, made so, once.
 

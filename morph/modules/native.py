@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import flax.linen as nn
 from flax import nnx
 
-from morph.architecture.architecture import Architecture
+from morph.architecture.architecture import ARCHITECTURE, Architecture
 from morph.errors import NativeError
 from morph.modules.linen_layers import LinenSeed
 from morph.modules.nnx_layers import NNXSeed
@@ -21,6 +21,7 @@ from morph.modules.widths import (
     as_seed,
     by_layer,
 )
+from regularizers.checks import checked
 from regularizers.errors import InputTypeError
 from regularizers.primitives import axes as ax
 
@@ -47,6 +48,7 @@ class Seed(Protocol):
         """A rebuilt model as a function of its variables."""
 
 
+@checked(architecture=ARCHITECTURE)
 def native(model: Model, architecture: Architecture, *inputs: Any, **static: Any) -> Model:
     """The model again, as a module of its own framework, at the widths of an architecture.
 

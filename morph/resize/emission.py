@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from morph.resize.sizes import Sizes
+from regularizers.checks import a, checked
 from regularizers.errors import InputError
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import Primitive
@@ -40,6 +41,7 @@ def emit(step: Step, values: Sequence[Any], sizes: Sizes) -> list[Any]:
     return jaxprs.rebind(step.eqn, values, **rule(step, sizes))
 
 
+@checked(primitive=a(Primitive, "a jax.extend.core.Primitive"))
 def emits(primitive: Primitive) -> Callable[[EmissionRule], EmissionRule]:
     """Registers which static parameters of a primitive of your own change with the widths.
 

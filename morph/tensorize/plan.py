@@ -26,13 +26,19 @@ from morph.tensorize.fit import FITTED, RESPONSES, Calibration, calibrate, respo
 from morph.tensorize.layers import Kernel, kernels_of
 from morph.tensorize.options import Rung, ladder, log_loss
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.channels.parts import layer_name
+from regularizers.checks import FUNCTION, INPUTS, NAME, Rule, a, by_name, checked, number, whole
+from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import spells
 
 AUTO, DENSE = "auto", "dense"
+COSTING = Rule(
+    asked="a function of a graph, e.g. reg.flops (not reg.flops(graph))",
+    kind=lambda value: callable(value) and not isinstance(value, Cost),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,6 +145,20 @@ class TensorizePlan:
         return "\n".join(lines)
 
 
+@checked(
+    graph=GRAPH,
+    kind=NAME | by_name(NAME, "kinds by pattern"),
+    rank=whole(least=1) | NAME | by_name(whole(least=1), "such numbers by bond"),
+    energy=number(above=0.0, most=1.0),
+    error=number(least=0.0, below=1.0),
+    budget=number(above=0.0) | NAME,
+    cost=NAME | COSTING,
+    cores=whole(least=1),
+    factors=a(Mapping, "the factors of every axis, by path"),
+    calibration=INPUTS,
+    response=NAME,
+    evaluate=FUNCTION,
+)
 def tensorize_plan(
     graph: ChannelGraph,
     variables: Any,

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from morph.errors import DataError
+from regularizers.checks import a
 
 T = TypeVar("T")
 AHEAD = 2  # chunks that wait on the device: one is used, one is there, one is on its way
@@ -24,6 +25,9 @@ class Batch(NamedTuple):
 
     x: Any  # [n, ...]
     y: Any  # int [n], or what the loss takes
+
+
+BATCH = a(Batch, "a morph.Batch(x, y)")
 
 
 @runtime_checkable

@@ -15,7 +15,8 @@ from regularizers.channels.blocks import Block, find_blocks
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name
 from regularizers.channels.zeroed import inexact_reasons
-from regularizers.errors import InputError, UnknownNameError
+from regularizers.checks import NAME, NAMES, a, checked, shown
+from regularizers.errors import InputError, InputTypeError, UnknownNameError
 from regularizers.messages import near
 from regularizers.primitives import axes as ax
 from regularizers.primitives import jaxprs
@@ -97,6 +98,7 @@ class ChannelGraph:
         ]
         return tuple(sorted(groups, key=lambda group: -len(group.axes)))
 
+    @checked(path=NAME)
     def explain(self, path: str) -> str:
         """Why the axes of a variable (or the members of a group) are what they are.
 
@@ -197,6 +199,11 @@ class ChannelGraph:
 
     def check_alive(self, alive: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`alive` as one bool array per group, checked."""
+        if not isinstance(alive, Mapping):
+            raise InputTypeError(
+                "alive must be masks by channel group, e.g. as regularizer.alive(variables) gives "
+                f"them, found {shown(alive)}"
+            )
         flags = {name: np.ones(group.width, bool) for name, group in self.groups.items()}
         for name, given in alive.items():
             if name not in self.groups:
@@ -210,6 +217,7 @@ class ChannelGraph:
             flags[name] = mask
         return flags
 
+    @checked(removed=NAMES)
     def check_removed(self, removed: Collection[str]) -> tuple[Block, ...]:
         """The blocks of these names, in the order of the network.
 
@@ -264,6 +272,9 @@ class ChannelGraph:
 
     def __str__(self) -> str:
         return "\n".join(_table(self))
+
+
+GRAPH = a(ChannelGraph, "a channel graph, as reg.trace_channels gives one")
 
 
 def _zeroed(leaf: Any, axis: int, dead: np.ndarray) -> Any:

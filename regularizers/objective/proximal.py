@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from regularizers.checks import FUNCTION, OPTIMIZER, a, checked, number
 from regularizers.errors import InputError
 from regularizers.objective.regularizer import NetworkRegularizer
 
@@ -38,6 +39,11 @@ class ProximalState(NamedTuple):
     saliency: dict[str, Float[Array, " width"]]
 
 
+@checked(
+    optimizer=OPTIMIZER,
+    regularizer=a(NetworkRegularizer, "a reg.NetworkRegularizer"),
+    strength=number(least=0.0) | FUNCTION,
+)
 def proximal(
     optimizer: optax.GradientTransformation,
     regularizer: NetworkRegularizer,
