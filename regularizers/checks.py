@@ -15,7 +15,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
@@ -267,7 +267,10 @@ TREE = Rule(
     holds=lambda value: bool(jax.tree.leaves(value)),
 )
 LEAVES = Rule(asked="a tree of arrays", kind=_is_tree)
-INPUTS = replace(TREE, asked="the inputs of the function as arrays, e.g. (x,)")
+INPUTS = Rule(
+    asked="the inputs of the function as arrays, e.g. (x,)",
+    kind=lambda value: value is not None and _is_tree(value),
+)
 DTYPE = Rule(asked="the name of a type, e.g. 'int8'", kind=a(str, "").kind, holds=_is_dtype)
 OPTIMIZER = Rule(
     asked="an optax optimizer, e.g. optax.sgd(0.1)",

@@ -71,11 +71,12 @@ def _factors(core: Array, rank: int, eps: float, iterations: int | None) -> list
     ridge = max(RIDGE, eps**2)
     starts = _starts(core, rank, ROUNDS[0][1] if iterations is None else FEW)
     ends = [(math.inf, start) for start in starts]
-    left = sum(more for more, _ in ROUNDS) if iterations is None else iterations
+    allowed = sum(more for more, _ in ROUNDS) if iterations is None else iterations
     for more, many in ROUNDS:
-        more, left = min(more, left), left - min(more, left)
-        for k, (_, factors) in enumerate(ends[: many if more else 0]):
-            ends[k] = _als(core, factors, more, ridge)
+        now = min(more, allowed)
+        allowed -= now
+        for k, (_, factors) in enumerate(ends[: many if now else 0]):
+            ends[k] = _als(core, factors, now, ridge)
             if ends[k][0] < EXACT:
                 return ends[k][1]
         ends.sort(key=lambda end: end[0])

@@ -211,7 +211,7 @@ MORPH = {
             "energy": [*NUMBERS, 0.0, 1.1],
             "error": [*NUMBERS, -0.1, 1.0],
             "budget": [math.nan, math.inf, -1.0, 0.0, "half", [1], True, 1e308],
-            "cost": [None, FLOPS, "flop", 3],
+            "cost": [FLOPS, "flop", 3],
             "cores": [*WHOLES, 0],
             "factors": [3, {"b": [[2]]}],
             "calibration": [3, "x", (X[:1],), (X * np.nan,), ()],
