@@ -32,10 +32,10 @@ def tensorized(fn: Callable[..., Any], *, mode: str = "factorized") -> Callable[
 
     When called it traces `fn` abstractly with dense kernels, and evaluates it again: where a
     factorized kernel meets a product, a convolution or a lookup it is contracted core by core, in
-    the order of the fewest multiplications; transposes, reshapes and casts on the way leave it
-    factorized; everywhere else, e.g. in a convolution with groups, it is made dense. Compressed
-    kernels and cores (`morph.kernels.compressed`) are made dense first. The function composes with
-    `jit`, `grad`, `vmap` and `compact`. Loops and remat survive.
+    the order of the fewest multiplications, with the groups of a convolution side by side;
+    transposes, reversals, reshapes and casts on the way leave it factorized; everywhere else it is
+    made dense. Compressed kernels and cores (`morph.kernels.compressed`) are made dense first. The
+    function composes with `jit`, `grad`, `vmap` and `compact`. Loops and remat survive.
 
     Args:
         fn: any function `fn(variables, *inputs, **static)`.
@@ -149,7 +149,8 @@ def _struct(leaf: Any) -> Any:
 def contracted(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     """Core by core; dense where that is not possible."""
     contraction = CONTRACTIONS.get(eqn.primitive)
-    result = contraction(eqn.params, *operands) if contraction else None
+    straight = [x.straight() if isinstance(x, Factorized) else x for x in operands]
+    result = contraction(eqn.params, *straight) if contraction else None
     if result is None:
         return reconstructed(eqn, operands)
     return [result.astype(dtype_of(eqn.outvars[0]))]

@@ -191,9 +191,10 @@ def tensorize_plan(
     Args:
         graph: of the function, from `reg.trace_channels`.
         variables: what it was traced with, as arrays.
-        kind: `svd`, `tucker2`, `tucker`, `cp`, `tt`, `dense`, or `auto` (`tucker2` for windows of
-            more than one position, `svd` for all else); or one for each pattern of paths, of which
-            the first that matches counts: `{"Dense_*": "tt", "*": "dense"}`.
+        kind: `svd`, `tucker2`, `tucker`, `cp`, `tt`, `dense`, or `auto` (for windows of more than
+            one position `tucker2`, or `cp` where the convolution is depthwise; `svd` for all else);
+            or one for each pattern of paths, of which the first that matches counts:
+            `{"Dense_*": "tt", "*": "dense"}`.
         rank: of all bonds, or by bond, or `"vbmf"`.
         energy: the share of power that every bond keeps.
         error: the relative error that a kernel may have.
@@ -405,5 +406,6 @@ def _kinds(
         else:
             window = [n for n, role in zip(kernel.shape, roles, strict=True) if role == "s"]
             wide = any(n > 1 for n in window)
-            kinds[path] = roles, ("tucker2" if wide else "svd") if own == AUTO else own
+            auto = ("cp" if kernel.depthwise else "tucker2") if wide else "svd"
+            kinds[path] = roles, auto if own == AUTO else own
     return kinds, left
