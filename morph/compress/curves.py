@@ -18,6 +18,7 @@ from morph.kernels.compressed import unpacked
 from morph.network import NETWORK, VARIABLES, Network, Variables
 from morph.training.data import BATCH, Batch
 from morph.training.evaluate import Evaluator
+from morph.training.metrics import METRICS
 from regularizers.checks import NAMES, all_of, checked, number, whole
 from regularizers.errors import InputError
 
@@ -118,15 +119,16 @@ def sensitivity(
         ValueError: if a sparsity is none, there are no data, or a pattern matches nothing.
     """
     points = tuple(sorted(set(sparsities)))
-    if not len(data.x):
+    if not data.examples:
         raise InputError("sensitivity: data hold no examples to count on")
-    chosen = np.linspace(0, len(data.x) - 1, min(examples, len(data.x))).astype(int)
-    evaluator = Evaluator(Batch(np.asarray(data.x)[chosen], np.asarray(data.y)[chosen]))
+    chosen = np.linspace(0, data.examples - 1, min(examples, data.examples)).astype(int)
+    sample = jax.tree.map(np.asarray, data).rows(chosen)
+    evaluator = Evaluator(sample, {"accuracy": METRICS["accuracy"]})
     predict = jax.jit(evaluated(network).predict)
     whole = unpacked(variables)
 
     def accuracy(params: Any) -> float:
-        return evaluator.accuracy(evaluator.logits(predict, {**whole, "params": params}))
+        return evaluator.measure(predict, {**whole, "params": params})["accuracy"]
 
     def without(name: str, kernel: np.ndarray, order: np.ndarray, sparsity: float) -> Any:
         sparse = kernel.copy()

@@ -20,6 +20,7 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn
 from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.sources import source_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +143,7 @@ def run(
                 use = KernelUse(roles="".join(letters), eqn=eqn, side=side, form=form)
                 watch(paths[variable], use, operands)
             elif reasons is not None:
-                where = jaxprs.source_line([eqn.source_info])
+                where = source_line([eqn.source_info])
                 what = "a convolution of groups of the batch" if side else eqn.primitive.name
                 what = what if eqn.primitive is p.conv_general_dilated_p else eqn.primitive.name
                 reasons[paths[variable]] = f"used by {what}" + (f" [{where}]" if where else "")

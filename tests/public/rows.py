@@ -186,9 +186,25 @@ MORPH = {
             "model": [None, fn, nn.Dense],
             "architecture": ARCHITECTURES,
             "inputs": ANYTHING,
+            "rescale_means": FLAGS,
             "static": ANYTHING,
         },
     ),
+    "Metric": (
+        {"measure": fn, "compute": float},
+        {"measure": FUNCTIONS, "compute": FUNCTIONS, "merge": FUNCTIONS, "lower": FLAGS},
+    ),
+    "Task": (
+        {},
+        {
+            "loss": [3, "mse"],
+            "metrics": [3, fn, {"accuracy": 0.9}, {3: fn}],
+            "augment": [3, "flip"],
+            "distill": [3, "mse"],
+            "decide": [3, "argmax"],
+        },
+    ),
+    "mean_of": ({"values": fn}, {"values": FUNCTIONS, "lower": FLAGS}),
     "nnx_network": ({}, {"build": FUNCTIONS}),
     "shrink": (
         {"graph": GRAPH, "alive": {"a": np.ones(N, bool)}},
@@ -197,6 +213,7 @@ MORPH = {
             "alive": [None, [True], {"b": [True]}, {"a": [True]}, {"a": np.ones(N)}, {"a": 3}],
             "removed": [3, "b", ["b"]],
             "min_width": WHOLES,
+            "round_to": [*WHOLES, 0],
             "fold": FLAGS,
             "inexact": FLAGS,
         },

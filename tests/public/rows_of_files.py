@@ -54,6 +54,7 @@ MORPH_COMPRESS = {
             "variables": TREES,
             "x": [*ARRAYS, array(0, M), X * np.nan],
             "word_length": [*WHOLES, 1, 17, {"b": 8}, {"a": 1}],
+            "distance": FUNCTIONS,
         },
     ),
     "clustered": (
@@ -76,6 +77,7 @@ MORPH_COMPRESS = {
             "variables": PARAMS,
             "data": SETS,
             "config": [None, "deep", {}, morph.CycleConfig()],
+            "task": [3, "images", fn],
         },
     ),
     "equalized": ({"graph": GRAPH, "variables": V}, {"graph": GRAPHS, "variables": TREES}),
@@ -190,8 +192,7 @@ MORPH_COMPRESS = {
             "steps": [*WHOLES, 0],
             "batch_size": [*WHOLES, 0, 3],
             "seed": WHOLES,
-            "loss": FUNCTIONS,
-            "augment": [3, "flip"],
+            "task": [3, "images", fn],
         },
     ),
     "unpack": (
