@@ -11,7 +11,6 @@ from morph.architecture.architecture import Architecture
 from morph.architecture.parts import Removed
 from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.checks import FLAG, NAMES, checked, whole
-from regularizers.errors import InputError
 
 
 @checked(
@@ -60,8 +59,6 @@ def shrink(
     Example:
         >>> arch = morph.shrink(graph, {"Conv_0": np.array([True, False, True])})  # doctest: +SKIP
     """
-    if round_to < 1:
-        raise InputError(f"round_to must be at least 1, found {round_to}")
     flags = graph.check_alive(alive)
     parents = {}
     for name, group in graph.groups.items():
