@@ -106,7 +106,7 @@ def _assembled(leaf: jax.Array, picks: Sequence[Pick]) -> jax.Array:
         index[pick.axis] = pick.index
     read: dict[tuple[int, ...], np.ndarray] = {}
 
-    def part(where: tuple[slice, ...]) -> np.ndarray:
+    def part(where: Any) -> np.ndarray:
         wanted = [own[place] for own, place in zip(index, where, strict=True)]
         out = np.empty([len(own) for own in wanted], leaf.dtype)
         for start, shard in sources.items():

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from regularizers.channels.calls import flat_paths
+from regularizers.channels.flax_values import place_in
 from regularizers.errors import InputError, InputTypeError
 
 
@@ -52,8 +53,10 @@ def _pruned(tree: Any, empty: Any) -> Any:
 
 
 def _value(value: Any) -> Any:
-    """A value of a mapping, pruned; `GONE` if it is a mapping of which nothing is left."""
-    return _pruned(value, GONE if isinstance(value, Mapping) else {})
+    """A value of a mapping, pruned; `GONE` if it is a mapping or a box of which nothing is left."""
+    left = _pruned(value, GONE if isinstance(value, Mapping) else {})
+    is_box = not isinstance(left, Mapping | tuple | list) and jax.tree.leaves(left) == [GONE]
+    return GONE if is_box else left
 
 
 def restored(tree: Any, missing: Mapping[str, Any]) -> Any:
@@ -73,7 +76,7 @@ def restored(tree: Any, missing: Mapping[str, Any]) -> Any:
         )
     full = tree
     for path, leaf in missing.items():
-        full = _with(full, path.split("/"), leaf)
+        full = _with(full, *place_in(tree, path, leaf))
     return full
 
 

@@ -17,16 +17,18 @@ from morph.resize.evaluate import Plan, evaluate
 from morph.resize.lacking import Lacking
 from morph.resize.silence import find_silence
 from morph.resize.sizes import Sizes, thaw
-from regularizers.channels.calls import Call, abstract, bind_call, flat_paths
+from regularizers.channels.calls import Call, abstract, bind_call, check_function, flat_paths
 from regularizers.channels.dead import find_dead
 from regularizers.channels.exactness import find_inexact
 from regularizers.channels.inference import Inference
 from regularizers.channels.means import find_means
+from regularizers.channels.parts import UNUSED
 from regularizers.channels.trace import updated_variable
 from regularizers.channels.zeroed import zeroed_pairs
-from regularizers.errors import InputError
+from regularizers.errors import InputError, InputTypeError
 from regularizers.messages import near
 from regularizers.primitives import jaxprs
+from regularizers.primitives.axes import size
 from regularizers.primitives.step import Body
 from regularizers.primitives.terms import Atom, Axes, atoms, find
 
@@ -60,10 +62,17 @@ def compact(
         `small_fn(variables, *inputs, **static)`, where `variables = architecture.take(...)`.
 
     Raises:
+        TypeError: if these are no function of variables and an architecture.
         ValueError: when called, if the variables do not have the architecture's shapes, or if this
             call of `fn` ties or fixes a width that the architecture changed.
     """
-    plans: dict[Hashable, tuple[Plan, Any, frozenset[int]]] = {}
+    check_function(fn)
+    if not isinstance(architecture, Architecture):
+        raise InputTypeError(
+            f"expected an Architecture, found {type(architecture).__name__}: "
+            "morph.compact(fn, morph.shrink(graph, alive))."
+        )
+    plans: dict[Hashable, tuple[Plan, Any, frozenset[int], dict[int, Axes]]] = {}
 
     @functools.wraps(fn)
     def small_fn(variables: Any, *inputs: Any, **static: Any) -> Any:
@@ -71,13 +80,17 @@ def compact(
         call = bind_call(fn, architecture.restored(variables), inputs, static)
         key = call.signature
         known = plans.get(key) if key is not None else None
-        plan, out_tree, dropped = known or _plan(call, architecture, rescale_means, plans.clear)
+        plan, out_tree, dropped, late = known or _plan(
+            call, architecture, rescale_means, plans.clear
+        )
         if key is not None:
             if len(plans) >= PLANS:
                 del plans[next(iter(plans))]  # the oldest
-            plans[key] = plan, out_tree, dropped
+            plans[key] = plan, out_tree, dropped, late
         leaves = iter(jax.tree.leaves(variables))
         given = [None if path in architecture.gone else next(leaves) for path in call.paths]
+        for i, axes in late.items():
+            given[i] = plan.sizes.slice(given[i], axes)
         results = evaluate(plan, plan.body, [*given, *call.arrays])
         return without(jax.tree.unflatten(out_tree, results), dropped)
 
@@ -86,13 +99,15 @@ def compact(
 
 def _plan(
     call: Call, architecture: Architecture, rescale_means: bool, forget: Callable[[], None]
-) -> tuple[Plan, Any, frozenset[int]]:
+) -> tuple[Plan, Any, frozenset[int], dict[int, Axes]]:
     """Traces the call at the seed's shapes and infers it from the architecture's axes.
 
     Returns:
-        The plan, the tree of outputs, and the positions of those that are updates of variables
-        that left with their block.
+        The plan, the tree of outputs, the positions of those that are updates of variables that
+        left with their block, and the variables that still have to be sliced: the architecture
+        was inferred from a call that does not read them, so that only this one tells their axes.
     """
+    inference = Inference()
     structs, terms = [], []
     groups = {n: Atom(group.seed_width, name=n) for n, group in architecture.groups.items()}
     for path, leaf in zip(call.paths, call.variables, strict=True):
@@ -101,21 +116,23 @@ def _plan(
                 f"the architecture has no variable {path!r}{near(path, architecture.variables)}"
             )
         seed = architecture.variables[path]
-        if leaf.shape != architecture.shape(path) and path not in architecture.gone:
-            raise InputError(
-                f"{path!r} has shape {list(leaf.shape)}, but the architecture resized it from "
-                f"{list(seed.shape)} to {list(architecture.shape(path))}; "
-                "pass architecture.take(variables) or morph.init(...)."
-            )
+        if seed.kind != UNUSED:
+            seed = seed.at(leaf.shape)
         structs.append(leaf.update(shape=seed.shape))
+        if seed.kind == UNUSED:
+            terms.append(inference.fresh_axes(seed.shape))
+            continue
+        now = tuple(size(axis, architecture.widths) for axis in seed.axes)
+        if leaf.shape != now and path not in architecture.gone:
+            raise InputError(_misfit(path, leaf.shape, seed.shape, now))
         terms.append(tuple(thaw(axis, groups) for axis in seed.axes))
     inputs = [abstract(array) for array in call.arrays]
     closed, outputs = call.trace([*structs, *inputs])
-    inference = Inference()
     body = inference.run(closed, [*terms, *fixed_inputs(inference, inputs)])
     if rescale_means:
         architecture = architecture.counting(architecture.widths)
     plan = make_plan(architecture, groups, inference, body, "call", forget)
+    late = _late(call, structs, terms, plan.sizes, architecture)
     produces = [architecture.variables[path].produces for path in call.paths]
     plan = replace(plan, lacking=_lacking(architecture, groups, body, produces, plan.sizes))
     dropped: frozenset[int] = frozenset()
@@ -127,7 +144,45 @@ def _plan(
             if updated_variable(path, axes, call, terms) in gone
         )
         plan = replace(plan, silence=find_silence(body, gone, dropped))
-    return plan, jax.tree.structure(outputs), dropped
+    return plan, jax.tree.structure(outputs), dropped, late
+
+
+def _late(
+    call: Call,
+    structs: Sequence[Any],
+    terms: Sequence[Axes],
+    sizes: Sizes,
+    architecture: Architecture,
+) -> dict[int, Axes]:
+    """The axes of variables that are still as wide as the seed's, by their positions.
+
+    Raises:
+        ValueError: if one fits neither the seed nor the architecture, or clones would have to
+            share what it takes in.
+    """
+    found = {}
+    for i, (path, leaf, struct, axes) in enumerate(
+        zip(call.paths, call.variables, structs, terms, strict=True)
+    ):
+        variable, now = architecture.variables[path], sizes.shape(axes)
+        if variable.kind != UNUSED or leaf.shape == now or path in architecture.gone:
+            continue
+        if leaf.shape != struct.shape:
+            raise InputError(_misfit(path, leaf.shape, struct.shape, now))
+        if variable.trained and not sizes.only_kept(axes):
+            raise InputError(
+                f"{path!r} is read by this call and not by the one that the architecture was "
+                "inferred from, so that its clones have no shares: trace in this mode."
+            )
+        found[i] = axes
+    return found
+
+
+def _misfit(path: str, found: Sequence[int], seed: Sequence[int], now: Sequence[int]) -> str:
+    return (
+        f"{path!r} has shape {list(found)}, but the architecture resized it from {list(seed)} to "
+        f"{list(now)}; pass architecture.take(variables) or morph.init(...)."
+    )
 
 
 def _lacking(

@@ -23,7 +23,7 @@ from morph.errors import ArchitectureError
 from morph.resize.compact import fixed_inputs, make_plan
 from morph.resize.evaluate import evaluate
 from morph.resize.sizes import thaw
-from regularizers.channels.calls import abstract, flat_paths
+from regularizers.channels.calls import abstract, check_function, flat_paths
 from regularizers.channels.inference import Inference
 from regularizers.channels.parts import Variable
 from regularizers.messages import near
@@ -100,6 +100,7 @@ def init(init_fn: Callable[..., Any], architecture: Architecture, key: Any, *arg
     Example:
         >>> fresh = morph.init(model.init, wide, jax.random.key(1), x)  # doctest: +SKIP
     """
+    check_function(init_fn)
     drawn = _resized(init_fn, architecture, key, args)
     laws = infer_laws(init_fn, architecture, args)
     paths, leaves, treedef = flat_paths(drawn)

@@ -56,6 +56,15 @@ def collection_of(nnx: Any, kind: type) -> str | None:
     return str(nnx.variable_name_from_type(kind, allow_register=True))
 
 
+def place_in(tree: Any, path: str, leaf: Any) -> tuple[list[str], Any]:
+    """The keys of a leaf in a tree, and what stands there: in a state, a variable of its kind."""
+    keys = path.split("/")
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None or not isinstance(tree, nnx.State):
+        return keys, leaf
+    return keys[1:], nnx.variable_type_from_name(keys[0], allow_register=True)(leaf)
+
+
 def unboxed(path: KeyPath) -> KeyPath:
     """The keys without the last one if that leads into a box, as `nn.with_partitioning` makes."""
     last = path[-1] if path else None
