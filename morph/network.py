@@ -14,7 +14,8 @@ from flax import nnx
 from morph.architecture.architecture import Architecture
 from morph.resize.compact import compact
 from morph.resize.initialize import init
-from regularizers.errors import InputError
+from regularizers.channels.flax_values import framework_of
+from regularizers.errors import InputError, InputTypeError
 from regularizers.nnx import nnx_function
 
 Variables: TypeAlias = dict[str, Any]  # by collection: {"params": ..., "batch_stats": ...}
@@ -22,12 +23,12 @@ Variables: TypeAlias = dict[str, Any]  # by collection: {"params": ..., "batch_s
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What training needs of a model.
+    """What training needs of a model. `x` and outputs are arrays, or trees of them.
 
     Attributes:
         init: `(key, x) -> variables`.
-        predict: `(variables, x) -> logits`, in evaluation mode.
-        forward: `(variables, x, key) -> (logits, updates)`, in training mode; `updates` holds the
+        predict: `(variables, x) -> outputs`, in evaluation mode.
+        forward: `(variables, x, key) -> (outputs, updates)`, in training mode; `updates` holds the
             new values of the collections other than `params`.
     """
 
@@ -44,6 +45,18 @@ class Network:
         )
 
 
+def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How a model is called with an input: a tuple by position, a dict by keyword.
+
+    Example:
+        >>> arguments({"ids": 1, "mask": 2}), arguments((1, 2)), arguments(1)
+        (((), {'ids': 1, 'mask': 2}), ((1, 2), {}), ((1,), {}))
+    """
+    if isinstance(x, dict):
+        return (), x
+    return (tuple(x), {}) if isinstance(x, tuple) else ((x,), {})
+
+
 def _mutable(variables: Mapping[str, Any]) -> list[str]:
     return [name for name in variables if name != "params"]
 
@@ -52,60 +65,97 @@ def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Ne
     """A Linen module as a `Network`.
 
     Args:
-        module: called with `x` and, if `train_kwarg` names one, a boolean keyword for the mode.
+        module: called with `x` (a tuple by position, a dict by keyword) and, if `train_kwarg` names
+            one, a boolean keyword for the mode.
         train_kwarg: None for a module that is the same in both modes.
 
     Raises:
+        TypeError: if it is no Linen module.
         ValueError: if the module takes no such argument.
     """
+    if framework_of(module) != "linen":
+        raise InputTypeError(
+            f"expected a Linen module, found {type(module).__name__}; an NNX model goes to "
+            "morph.nnx_network as a function of its random streams: lambda rngs: Model(rngs=rngs)."
+        )
     if train_kwarg is not None:
-        accepted = inspect.signature(type(module).__call__).parameters
-        if train_kwarg not in accepted and not any(
-            parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values()
-        ):
-            raise InputError(
-                f"{type(module).__name__}.__call__ takes no argument {train_kwarg!r}; it takes "
-                f"{', '.join(name for name in accepted if name != 'self')}. Name the one that "
-                "switches to train mode, or pass train_kwarg=None if there is none."
-            )
+        _check_takes(type(module), train_kwarg)
 
     def mode(train: bool) -> dict[str, Any]:
         return {train_kwarg: train} if train_kwarg else {}
 
     def predict(variables: Variables, x: Any) -> Any:
-        return module.apply(variables, x, **mode(False))
+        args, kwargs = arguments(x)
+        return module.apply(variables, *args, **kwargs, **mode(False))
 
     def forward(variables: Variables, x: Any, key: Any) -> tuple[Any, Variables]:
         mutable = _mutable(variables)
-        rngs = {"dropout": key}
+        args, kwargs = arguments(x)
+        static: dict[str, Any] = {"rngs": {"dropout": key}, **mode(True)}
         if not mutable:
-            return module.apply(variables, x, rngs=rngs, **mode(True)), {}
-        logits, updates = module.apply(variables, x, mutable=mutable, rngs=rngs, **mode(True))
-        return logits, dict(updates)
+            return module.apply(variables, *args, **kwargs, **static), {}
+        outputs, updates = module.apply(variables, *args, **kwargs, mutable=mutable, **static)
+        return outputs, dict(updates)
 
     def initialise(key: Any, x: Any) -> Variables:
-        return dict(module.init(key, x, **mode(False)))
+        args, kwargs = arguments(x)
+        return dict(module.init(key, *args, **kwargs, **mode(False)))
 
     return Network(init=initialise, predict=predict, forward=forward)
 
 
-def nnx_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
+def _check_takes(kind: type, train_kwarg: str) -> None:
+    """Raises a ValueError if a class of models takes no such argument in its call."""
+    accepted = inspect.signature(kind.__call__).parameters
+    by_name = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    if train_kwarg not in accepted and not by_name:
+        raise InputError(
+            f"{kind.__name__}.__call__ takes no argument {train_kwarg!r}; it takes "
+            f"{', '.join(name for name in accepted if name != 'self')}. Name the one that "
+            "switches to train mode, or pass train_kwarg=None if there is none."
+        )
+
+
+def nnx_network(
+    build: Callable[[nnx.Rngs], nnx.Module], *, train_kwarg: str | None = None
+) -> Network:
     """An NNX model as a `Network`.
 
     Args:
         build: makes the model from its random streams.
+        train_kwarg: a boolean keyword of the model's call for the mode, e.g. `"training"`. Without
+            one the mode is that of `model.train()` and `model.eval()`, and `train`, where the model
+            has that argument.
+
+    Raises:
+        TypeError: if a model is given instead of what makes one.
+        ValueError: from the network's functions, if the model takes no such argument.
     """
+    if framework_of(build) or not callable(build):
+        raise InputTypeError(
+            f"expected a function of random streams that makes an NNX model, found "
+            f"{type(build).__name__}: morph.nnx_network(lambda rngs: Model(rngs=rngs))."
+        )
 
     @functools.cache
     def function() -> Callable[..., Any]:
-        return nnx_function(build(nnx.Rngs(0)))[0]
+        model = build(nnx.Rngs(0))
+        if train_kwarg is not None:
+            _check_takes(type(model), train_kwarg)
+        return nnx_function(model)[0]
+
+    def mode(train: bool) -> dict[str, Any]:
+        return {"train": train, **({train_kwarg: train} if train_kwarg else {})}
 
     def predict(variables: Variables, x: Any) -> Any:
-        return function()(variables, x)
+        args, kwargs = arguments(x)
+        return function()(variables, *args, **kwargs, **mode(False))
 
     def forward(variables: Variables, x: Any, key: Any) -> tuple[Any, Variables]:
         mutable = _mutable(variables)
-        result = function()(variables, x, train=True, mutable=mutable, rngs={"dropout": key})
+        args, kwargs = arguments(x)
+        static: dict[str, Any] = {"mutable": mutable, "rngs": {"dropout": key}, **mode(True)}
+        result = function()(variables, *args, **kwargs, **static)
         return result if mutable else (result, {})
 
     def initialise(key: Any, x: Any) -> Variables:

@@ -195,8 +195,10 @@ class Architecture:
         leaves, e.g. step counters, pass. Every leaf stays on its device, or divided among its
         devices as it is, and is a copy, so that it can be donated. Where a
         channel has several clones, what consumes them is divided by their number, so that the
-        function stays the same (Net2WiderNet, Chen et al. 2016). Kernels that are factorized
-        are decomposed at their ranks; of gradients and optimizer states that makes no sense.
+        function stays the same (Net2WiderNet, Chen et al. 2016). What is removed counts as zero, as
+        in `graph.mask(tree, alive)`, also where it is not: in moving averages of the variables.
+        Kernels that are factorized are decomposed at their ranks; of gradients and optimizer states
+        that makes no sense.
 
         Raises:
             ArchitectureError: if no leaf belongs to a variable, a leaf has another shape than its

@@ -23,6 +23,7 @@ from regularizers.channels.calls import abstract, bind_call
 from regularizers.channels.inference import Inference
 from regularizers.channels.means import find_means
 from regularizers.primitives import jaxprs
+from regularizers.primitives.sources import source_line
 from regularizers.primitives.step import Body, Step
 from regularizers.primitives.terms import Atom
 
@@ -151,7 +152,7 @@ def _compare_starts(axes: Any, seed: jaxprs.JaxprEqn, eqn: jaxprs.JaxprEqn, size
 
 
 def _where(eqn: jaxprs.JaxprEqn) -> str:
-    layer, line = jaxprs.scope(eqn), jaxprs.source_line((eqn.source_info,))
+    layer, line = jaxprs.scope(eqn), source_line((eqn.source_info,))
     return " ".join(["in", *([repr(layer)] if layer else []), *([f"[{line}]"] if line else [])])
 
 

@@ -14,9 +14,9 @@ from regularizers.objective.gates import CLOSED, OPEN_SHARE, logits_of, path_of,
 from regularizers.objective.lasso import group_lasso
 from regularizers.objective.norms import widened
 from regularizers.objective.penalty import GroupPenalty, Pull, Source, Written
-from regularizers.objective.protection import AJAR
 
 NAME = "gates"  # of the penalty
+AJAR = 0.55  # a protected gate stays at least as probably open in evaluation, also if it was not
 
 
 def gates(graph: ChannelGraph, group: Group, l1_share: float = 0.0) -> GroupPenalty:
@@ -42,7 +42,7 @@ def gates(graph: ChannelGraph, group: Group, l1_share: float = 0.0) -> GroupPena
         measured=(logits,),
         pull=Pull(
             written=(Written(path=path, value=logits_of, at_zero=CLOSED),),
-            least=_ajar,
+            least=AJAR,
             dead_up_to=OPEN_SHARE,
         ),
     )
@@ -56,9 +56,3 @@ def gated_groups(groups: Iterable[GroupPenalty]) -> tuple[str, ...]:
 def _open(logits: Float[Array | np.ndarray, "..."], axis: int) -> Float[Array, " n"]:
     del axis  # there is one
     return probability(widened(jnp.asarray(logits)))
-
-
-def _ajar(strength: Float[Array, " width"], unit: float) -> float:
-    """A protected gate stays open in evaluation, also if it was not."""
-    del strength
-    return AJAR * unit

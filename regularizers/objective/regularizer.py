@@ -272,9 +272,7 @@ class NetworkRegularizer:
         Args:
             variables: the traced variables, or only their `params`.
             step: how much a channel of marginal cost 1 and multiplier 1 loses; scalar.
-            protected: channels that feel only `PRESSURE` of it, and are not pulled below `FLOOR`
-                of their group's strongest, nor of a fresh one (else a group whose strongest is
-                pulled would vanish as a whole); gates that stay open in evaluation.
+            protected: channels that are not pulled on; gates that stay open in evaluation.
             held: channels that are set to zero, whatever they are.
             before: the variables before the optimizer's update; a block that is silent there stays
                 so where channels are held.
