@@ -90,6 +90,11 @@ def _with(node: Any, keys: list[str], leaf: Any) -> Any:
         )
     texts = [key for key in node if isinstance(key, str)]
     key: Any = int(keys[0]) if keys[0].isdigit() and not texts else keys[0]
-    inner = _with(node.get(key, {}), keys[1:], leaf)
+    rest = keys[1:]
+    if len(keys) > 2 and (
+        "~" in keys or any("/" in text for text in texts)
+    ):  # Haiku has no nesting
+        key, rest = "/".join(keys[:-1]), keys[-1:]
+    inner = _with(node.get(key, {}), rest, leaf)
     make: Any = type(node)
     return make({**node, key: inner})

@@ -114,7 +114,8 @@ def _plan(
     for path, leaf in zip(call.paths, call.variables, strict=True):
         if path not in architecture.variables:
             raise InputError(
-                f"the architecture has no variable {path!r}{near(path, architecture.variables)}"
+                f"the architecture has no variable {path!r}{near(path, architecture.variables)}. "
+                "If a call takes more, e.g. a cache, trace one that has it among the variables."
             )
         seed = architecture.variables[path]
         if seed.kind != UNUSED:

@@ -25,7 +25,7 @@ from morph.resize.evaluate import evaluate
 from morph.resize.sizes import thaw
 from regularizers.channels.calls import abstract, check_function, flat_paths
 from regularizers.channels.inference import Inference
-from regularizers.channels.parts import Variable
+from regularizers.channels.parts import UNUSED, Variable
 from regularizers.messages import near
 from regularizers.primitives import jaxprs
 from regularizers.primitives.axes import groups_of
@@ -196,8 +196,10 @@ def _resized(
     inference.solver.source = None
     _check_seed(architecture, outputs)
     for path, axes in zip(flat_paths(outputs)[0], body.outputs, strict=True):
-        for axis, term in zip(architecture.variables[path].axes, axes, strict=True):
-            inference.solver.unify(thaw(axis, groups), term)
+        variable = architecture.variables[path]
+        for axis, term in zip(variable.axes, axes, strict=True):
+            if variable.kind != UNUSED:  # nobody knows its axes; compact slices it where it is read
+                inference.solver.unify(thaw(axis, groups), term)
 
     plan = make_plan(architecture, groups, inference, body, "initialiser")
 

@@ -131,3 +131,53 @@ def test_boxes_do_not_matter(traced, given):
         morph.compact(model.apply, arch)(small, X), model.apply(variables, X), rtol=1e-5
     )
     reg.NetworkRegularizer(graph, reg.flops(graph)).strengths(variables)
+
+
+def attend(variables, x, at=0):
+    """Causal attention over what is cached and what is new."""
+    p, cache = variables["params"], variables.get("cache")
+    q, k, v = (jnp.einsum("bti,ihd->bthd", x, p[name]) for name in "qkv")
+    if cache is not None:
+        k, v = (
+            jax.lax.dynamic_update_slice(cache[n], new, (0, at, 0, 0))
+            for n, new in (("k", k), ("v", v))
+        )
+    past = jnp.arange(k.shape[1])[None, :] <= at + jnp.arange(x.shape[1])[:, None]
+    weights = jnp.einsum("bthd,bshd->bhts", q, k) + jnp.where(past, 0.0, -1e9)[None, None]
+    y = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(weights), v)
+    return jnp.einsum("bthd,hdo->bto", y, p["out"]), {"cache": {"k": k, "v": v}}
+
+
+def test_prefill_and_decoding_share_an_architecture(rng):
+    shapes = dict.fromkeys("qkv", (5, 4, 6)) | {"out": (4, 6, 5)}
+    params = {n: jax.device_put(rng.normal(size=s).astype("f") / 2) for n, s in shapes.items()}
+
+    def cache(batch, length):
+        return {"k": jnp.zeros((batch, length, 4, 6)), "v": jnp.zeros((batch, length, 4, 6))}
+
+    one = {"params": params, "cache": cache(1, 3)}
+    graph = reg.trace_channels(attend, one, jnp.ones((1, 1, 5)), at=jnp.int32(0))
+    alive = {name: np.arange(width) != 1 for name, width in graph.widths.items()}
+    assert sorted(graph.widths.values()) == [4, 6, 6]
+    arch, masked = morph.shrink(graph, alive, inexact=True), graph.mask(one, alive)["params"]
+    x = jax.device_put(rng.normal(size=(2, 5, 5)).astype("f"))
+    whole, _ = attend({"params": masked}, x)
+    # Another batch size and length than those that were traced.
+    small = arch.take({"params": masked, "cache": cache(2, 7)})
+    run = jax.jit(morph.compact(attend, arch))
+    alone, made = run({"params": small["params"]}, x)
+    np.testing.assert_allclose(alone, whole, rtol=1e-4, atol=1e-5)
+    assert made["cache"]["v"].shape == (2, 5, 3, 5)
+    outputs = []
+    for start, stop in ((0, 3), (3, 4), (4, 5)):
+        y, updates = run(small, x[:, start:stop], at=jnp.int32(start))
+        small |= updates
+        outputs.append(y)
+    np.testing.assert_allclose(jnp.concatenate(outputs, 1), whole, rtol=1e-4, atol=1e-5)
+    assert small["cache"]["k"].shape == (2, 7, 3, 5)
+
+
+def test_a_cache_that_was_not_traced_is_told(variables):
+    arch = morph.shrink(reg.trace_channels(MODEL.apply, variables, X), ALIVE)
+    with pytest.raises(ValueError, match=r"no variable 'cache/k'.*trace.*among the variables"):
+        morph.compact(MODEL.apply, arch)({**arch.take(variables), "cache": {"k": X}}, X)
