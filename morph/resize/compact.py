@@ -20,6 +20,7 @@ from morph.resize.sizes import Sizes, thaw
 from regularizers.channels.calls import Call, abstract, bind_call, check_function, flat_paths
 from regularizers.channels.dead import find_dead
 from regularizers.channels.exactness import find_inexact
+from regularizers.channels.flax_values import RANDOM
 from regularizers.channels.inference import Inference
 from regularizers.channels.means import find_means
 from regularizers.channels.parts import UNUSED
@@ -112,6 +113,10 @@ def _plan(
     terms: list[Axes] = []
     groups = {n: Atom(group.seed_width, name=n) for n, group in architecture.groups.items()}
     for path, leaf in zip(call.paths, call.variables, strict=True):
+        if path.startswith(f"{RANDOM}/"):
+            structs.append(leaf)
+            terms.append(inference.fresh_axes(leaf.shape))
+            continue
         if path not in architecture.variables:
             raise InputError(
                 f"the architecture has no variable {path!r}{near(path, architecture.variables)}. "
@@ -135,7 +140,8 @@ def _plan(
         architecture = architecture.counting(architecture.widths)
     plan = make_plan(architecture, groups, inference, body, "call", forget)
     late = _late(call, structs, terms, plan.sizes, architecture)
-    produces = [architecture.variables[path].produces for path in call.paths]
+    known = [architecture.variables.get(path) for path in call.paths]
+    produces = [frozenset() if one is None else one.produces for one in known]
     plan = replace(plan, lacking=_lacking(architecture, groups, body, produces, plan.sizes))
     dropped: frozenset[int] = frozenset()
     if architecture.gone:
@@ -166,8 +172,10 @@ def _late(
     for i, (path, leaf, struct, axes) in enumerate(
         zip(call.paths, call.variables, structs, terms, strict=True)
     ):
-        variable, now = architecture.variables[path], sizes.shape(axes)
-        if variable.kind != UNUSED or leaf.shape == now or path in architecture.gone:
+        variable, now = architecture.variables.get(path), sizes.shape(axes)
+        if variable is None or variable.kind != UNUSED or leaf.shape == now:
+            continue
+        if path in architecture.gone:
             continue
         if leaf.shape != struct.shape:
             raise InputError(_misfit(path, leaf.shape, struct.shape, now))

@@ -12,6 +12,9 @@ from typing import Any
 import jax
 
 KeyPath = tuple[Any, ...]
+RANDOM = (
+    "rngs"  # the collection of NNX's random streams, which are no variables: a tree may lack it
+)
 
 
 def keyed_leaves(tree: Any) -> list[tuple[KeyPath, Any]]:
@@ -53,6 +56,8 @@ def collection_of(nnx: Any, kind: type) -> str | None:
         return "params"
     if issubclass(kind, nnx.optimizer.OptState):
         return None
+    if issubclass(kind, nnx.RngState):
+        return RANDOM
     return str(nnx.variable_name_from_type(kind, allow_register=True))
 
 

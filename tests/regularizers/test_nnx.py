@@ -294,6 +294,14 @@ def test_states_are_taken_wherever_variables_are():
     small = arch.take(masked)
     assert isinstance(small, nnx.State)
     np.testing.assert_allclose(small_fn(small, X), fn(masked, X), rtol=1e-5, atol=1e-6)
+    # Traced one way, passed the other: neither the order nor the random streams matter.
+    by_name = reg.trace_channels(fn, variables, X)
+    np.testing.assert_allclose(fn(graph.mask(variables, alive), X), fn(masked, X), rtol=1e-6)
+    np.testing.assert_allclose(fn(by_name.mask(state, alive), X), fn(masked, X), rtol=1e-6)
+    for one, tree in ((arch, graph.mask(variables, alive)), (morph.shrink(by_name, alive), masked)):
+        np.testing.assert_allclose(
+            morph.compact(fn, one)(one.take(tree), X), fn(masked, X), rtol=1e-5, atol=1e-6
+        )
     regularizer = reg.NetworkRegularizer(graph, reg.flops(graph), threshold=0.0)
     found = [float(regularizer(tree)) for tree in (state, nnx.state(model, nnx.Param), variables)]
     assert len(set(found)) == 1
