@@ -55,8 +55,9 @@ def _pruned(tree: Any, empty: Any) -> Any:
 def _value(value: Any) -> Any:
     """A value of a mapping, pruned; `GONE` if it is a mapping or a box of which nothing is left."""
     left = _pruned(value, GONE if isinstance(value, Mapping) else {})
-    is_box = not isinstance(left, Mapping | tuple | list) and jax.tree.leaves(left) == [GONE]
-    return GONE if is_box else left
+    if isinstance(left, Mapping | tuple | list):
+        return left
+    return GONE if [leaf is GONE for leaf in jax.tree.leaves(left)] == [True] else left
 
 
 def restored(tree: Any, missing: Mapping[str, Any]) -> Any:
