@@ -123,15 +123,21 @@ def _plan(
                 "If a call takes more, e.g. a cache, trace one that has it among the variables."
             )
         seed = architecture.variables[path]
-        if seed.kind != UNUSED:
-            seed = seed.at(leaf.shape)
-        structs.append(leaf.update(shape=seed.shape))
-        if seed.kind == UNUSED:
-            terms.append(inference.fresh_axes(seed.shape))
+        if seed.kind == UNUSED:  # where its axes seem fixed only this call tells what they are
+            structs.append(leaf.update(shape=seed.shape))
+            open_axes = inference.fresh_axes(seed.shape)
+            terms.append(
+                tuple(
+                    term if isinstance(axis, int) else thaw(axis, groups)
+                    for axis, term in zip(seed.axes, open_axes, strict=True)
+                )
+            )
             continue
+        seed = seed.at(leaf.shape)
         now = tuple(size(axis, architecture.widths) for axis in seed.axes)
         if leaf.shape != now and path not in architecture.gone:
             raise InputError(_misfit(path, leaf.shape, seed.shape, now))
+        structs.append(leaf.update(shape=seed.shape))
         terms.append(tuple(thaw(axis, groups) for axis in seed.axes))
     inputs = [abstract(array) for array in call.arrays]
     closed, outputs = call.trace([*structs, *inputs])
@@ -177,14 +183,18 @@ def _late(
             continue
         if path in architecture.gone:
             continue
-        if leaf.shape != struct.shape:
+        asked = architecture.shape(path)  # what `take` gave it, before this call told its axes
+        if leaf.shape != asked:
             raise InputError(_misfit(path, leaf.shape, struct.shape, now))
-        if variable.trained and not sizes.only_kept(axes):
+        left = tuple(
+            Atom(n) if n == m else term for n, m, term in zip(asked, now, axes, strict=True)
+        )
+        if variable.trained and not sizes.only_kept(left):
             raise InputError(
                 f"{path!r} is read by this call and not by the one that the architecture was "
                 "inferred from, so that its clones have no shares: trace in this mode."
             )
-        found[i] = axes
+        found[i] = left
     return found
 
 
