@@ -46,8 +46,10 @@ from morph.compress.methods import Stage, compressed
 from morph.compress.training import evaluated
 from morph.cycle.config import CycleConfig
 from morph.cycle.recipe import Recipe
+from morph.cycle.stamp import STAMP, check_pair, stamp_of
+from morph.cycle.workdir import locked
 from morph.errors import ConfigError
-from morph.files import write_bytes, write_text
+from morph.files import together, write_bytes, write_text
 from morph.kernels.compressed import Pruned, Shared, is_compressed
 from morph.network import Network, Variables
 from morph.settings import check_settings
@@ -104,7 +106,7 @@ class Learned:
         variables: trained.
         data: of its data set.
         task: what it was trained for, as a recipe.
-        about: how to build the seed: names for the file.
+        about: how to build the seed, and the checksum of the variables: for the file.
     """
 
     architecture: Architecture
@@ -129,8 +131,10 @@ def read(workdir: Path, options: flags.FlagValues) -> Learned:
     check_seed(architecture, seed, x, name)
     variables = start_of(str(workdir / "variables"), architecture, seed, x)
     assert variables is not None
+    check_pair(workdir / "architecture.json", architecture, variables)
     about = identity_of(name, data, fact("width", report, options, 1.0))
     del about["data_fingerprint"]
+    about[STAMP] = stamp_of(variables)
     return Learned(
         architecture=architecture,
         network=evaluated(seed.resized(architecture)),
@@ -171,7 +175,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     if not options.workdir:
         raise ConfigError("--workdir is missing; name the directory of a run")
     config, workdir = compression_of(options), Path(options.workdir)
-    compress(workdir, read(workdir, options), config, command, console)
+    with locked(workdir, make=False):
+        compress(workdir, read(workdir, options), config, command, console)
     console.print(f"Look at {write_report(options.workdir)}", soft_wrap=True)
 
 
@@ -235,18 +240,20 @@ def compress(
         rows.append(row)
         console.print(f"{stage.name}: {stage_head([row])[1]} {stage_cells(row)[1]}", soft_wrap=True)
     file = workdir / FILE
-    write_bytes(file, packed)
-    layers = list(table.layer_rows(_verified(file, stage, evaluator).records))
-    figures = {
-        "command": command,
-        "config": dataclasses.asdict(config),
-        "device": jax.devices()[0].device_kind,
-        "seconds": round(time.monotonic() - started, 1),
-        "file": FILE,
-        "stages": rows,
-        "layers": [{**dataclasses.asdict(row), "rate": round(row.rate, 2)} for row in layers],
-    }
-    write_text(workdir / FIGURES, json.dumps(figures, indent=2) + "\n")
+    with together(workdir) as aside:
+        write_bytes(aside / FILE, packed)
+        layers = list(table.layer_rows(_verified(aside / FILE, stage, evaluator).records))
+        figures = {
+            "command": command,
+            STAMP: learned.about[STAMP],
+            "config": dataclasses.asdict(config),
+            "device": jax.devices()[0].device_kind,
+            "seconds": round(time.monotonic() - started, 1),
+            "file": FILE,
+            "stages": rows,
+            "layers": [{**dataclasses.asdict(row), "rate": round(row.rate, 2)} for row in layers],
+        }
+        write_text(aside / FIGURES, json.dumps(figures, indent=2) + "\n")
     leaves = [(path.removeprefix("params/"), *rest) for path, *rest in map(table.cells, layers)]
     console.print(figure_table("The file, leaf by leaf", table.HEAD, leaves))
     console.print(figure_table("After each step", stage_head(rows), map(stage_cells, rows)))

@@ -18,7 +18,6 @@ Weights are drawn from scratch, or read from --variables. --workdir then holds a
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -36,16 +35,17 @@ from rich.console import Console
 from experiments.console.command import launch
 from experiments.console.display import Display, result_of, result_table
 from experiments.console.flags import define_settings
-from experiments.facts import facts_of, write_facts
+from experiments.facts import facts_of, lines_of, write_facts
 from experiments.report import write_report
 from experiments.subject import data_of, define_subject_flags, identity_of, seed_of
 from morph.architecture.architecture import Architecture
-from morph.cycle.checkpoint import WorkdirError
 from morph.cycle.config import CycleConfig
+from morph.cycle.stamp import stamped
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_RETRAIN, check_unused
-from morph.cycle.workdir import load_variables, save_variables
-from morph.errors import ArchitectureError, ConfigError
+from morph.cycle.workdir import load_variables, locked, save_variables
+from morph.errors import ArchitectureError, ConfigError, WorkdirError
+from morph.files import together, write_text
 from morph.imports import is_path
 from morph.network import Network, Variables
 from morph.settings import read_settings
@@ -189,39 +189,39 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     check_seed(architecture, network, x, name)
     start = start_of(options.variables, architecture, network, x)
     workdir = Path(options.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with Display(console=console) as display:
-        sweep = Sweep(
-            network=network,
-            train=data.whole("retrain"),
-            test=data.test,
-            config=config,
-            listener=display,
+    with locked(workdir):
+        with Display(console=console) as display:
+            sweep = Sweep(
+                network=network,
+                train=data.whole("retrain"),
+                test=data.test,
+                config=config,
+                listener=display,
+            )
+            sweep.check([])
+            trained = sweep.train_one(architecture, config.seed, start)
+        seeds = [o for o in report.get("outcomes", ()) if o["name"] == "seed"]
+        outcome = sweep.outcome("retrained", trained, config.retrain_steps)
+        before = report.get("config", {})
+        facts = facts_of(
+            command,
+            time.monotonic() - started,
+            {
+                "target": sweep.cost.name,
+                "unit": sweep.cost.unit,
+                "seed_cost": float(sweep.cost()),
+                "cost": outcome.cost,
+                **identity_of(name, data, options.width or report.get("width")),
+                "config": asdict(config) | {name: before[name] for name in _PAST if name in before},
+                "outcomes": [*seeds, asdict(outcome)],
+            },
         )
-        sweep.check([])
-        trained = sweep.train_one(architecture, config.seed, start)
-    seeds = [o for o in report.get("outcomes", ()) if o["name"] == "seed"]
-    outcome = sweep.outcome("retrained", trained, config.retrain_steps)
-    before = report.get("config", {})
-    facts = facts_of(
-        command,
-        time.monotonic() - started,
-        {
-            "target": sweep.cost.name,
-            "unit": sweep.cost.unit,
-            "seed_cost": float(sweep.cost()),
-            "cost": outcome.cost,
-            **identity_of(name, data, options.width or report.get("width")),
-            "config": asdict(config) | {name: before[name] for name in _PAST if name in before},
-            "outcomes": [*seeds, asdict(outcome)],
-        },
-    )
-    kept = replace(architecture, report={**report, **facts})
-    kept.save(workdir / "architecture.json")
-    save_variables(workdir / "variables", trained.variables)
-    with (workdir / "metrics.jsonl").open("w") as lines:
-        lines.writelines(json.dumps(record) + "\n" for record in trained.records)
-    write_facts(workdir, facts)
+        kept = replace(architecture, report={**report, **facts})
+        with together(workdir) as aside:
+            stamped(kept, trained.variables).save(aside / "architecture.json")
+            save_variables(aside / "variables", trained.variables)
+            write_text(aside / "metrics.jsonl", lines_of(trained.records))
+            write_facts(aside, facts)
     console.print(result_table([result_of(one) for one in facts["outcomes"]]))
     console.print(f"Read {write_report(workdir)}", soft_wrap=True)
 

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from morph.cycle.config import CycleConfig
     from morph.cycle.cycle import Cycle
     from morph.cycle.workdir import load_variables
-    from morph.errors import ArchitectureError, BudgetError, DataError, NativeError
+    from morph.errors import (
+        ArchitectureError,
+        BudgetError,
+        DataError,
+        NativeError,
+        NativeNumbersWarning,
+    )
     from morph.kernels.decompose import factorize
     from morph.kernels.factorized import Factorized
     from morph.kernels.tensorized import tensorized
@@ -44,6 +50,7 @@ __all__ = [
     "Metric",
     "MorphError",
     "NativeError",
+    "NativeNumbersWarning",
     "Network",
     "Pipeline",
     "Task",

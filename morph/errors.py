@@ -37,8 +37,16 @@ class MeshError(MorphError, RuntimeError):
     """Devices or processes that cannot work together as asked."""
 
 
+class PeerError(MeshError):
+    """Another process of this run failed, or is gone."""
+
+
 class NativeError(MorphError, ValueError):
     """The model's own code cannot run at the widths of an architecture."""
+
+
+class NativeNumbersWarning(UserWarning):
+    """A native model computes numbers from its widths that `morph.compact` keeps."""
 
 
 class ArchitectureError(MorphError, ValueError):

@@ -15,6 +15,7 @@ import jaxtyping
 import numpy as np
 import pytest
 from corpus.annotations import HOOK as HOOK  # first: what is imported after it is checked
+from corpus.lowering import share_contexts
 from corpus.soundness import FAST
 from flax import nnx
 
@@ -25,6 +26,7 @@ FLAGS = [f"--{name}={str(value).lower()}" for name, value in FAST.items()]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+share_contexts()
 gc.set_threshold(100_000, 20, 50)  # traces are many small objects
 
 

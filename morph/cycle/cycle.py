@@ -8,7 +8,9 @@ all of them is one frozen `Context`.
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +20,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -25,7 +29,7 @@ from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
-from morph.cycle.checkpoint import Checkpoints, Interval, Saved
+from morph.cycle.checkpoint import Checkpoints, Interval
 from morph.cycle.checks import check_config
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import Context, expand_budget_of, key_of
@@ -38,13 +42,14 @@ from morph.cycle.phase import Phase, arrays_of
 from morph.cycle.progress import Carried, Outcome, carried_from_json, progress_json
 from morph.cycle.recipe import Recipe
 from morph.cycle.retrain import Retrain, save_final
+from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch, stretches_of
 from morph.cycle.seed import Seed
 from morph.cycle.shrink import Shrink
 from morph.cycle.store import Store
 from morph.cycle.tensorize import Factorize, Tensorize
 from morph.cycle.uniform import Uniform
-from morph.cycle.workdir import claim_workdir, locked, stop_on_signals
+from morph.cycle.workdir import claim_workdir, locked, stop_on_signals, switches
 from morph.errors import Interrupted
 from morph.network import Network, Variables
 from morph.training.data import Batch, Pipeline, first_of, on_device
@@ -59,8 +64,11 @@ from morph.training.mesh import (
     local,
     replicated,
 )
+from morph.training.peers import check_alike, lost_peers
 from morph.training.task import Task
 from regularizers.costs.cost import Cost
+
+logger = logging.getLogger(__name__)
 
 PHASES: Mapping[str, Callable[[Stretch], Phase]] = {
     "uniform": Uniform,
@@ -171,8 +179,9 @@ class Cycle:
 
         Raises:
             BudgetError: before any training, if a budget cannot be met.
+            MeshError: if a batch cannot be cut evenly over the devices, the processes were not
+                started alike, or one of them is gone.
             StartError: if the weights to start from cannot be read or do not fit.
-            MeshError: if a batch cannot be cut evenly over the devices.
             WorkdirError: if the working directory belongs to another run, is used by one, or cannot
                 be written; the last checkpoint stays.
             TrainingDivergedError: if the loss is not finite; the last checkpoint stays.
@@ -180,10 +189,24 @@ class Cycle:
         """
         if self.start is not None and self.config.seed_steps:
             return replace(self, config=replace(self.config, seed_steps=0)).run()
-        if is_first():
-            return self._run()
-        with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
-            return replace(self, workdir=Path(scratch), listener=Silence())._run()
+        with lost_peers():
+            check_alike(self._alike)
+            if is_first():
+                return self._run()
+            with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
+                return replace(self, workdir=Path(scratch), listener=Silence())._run()
+
+    def _alike(self) -> dict[str, Any]:
+        """What must be the same in all processes of a run."""
+        sets = {"train": self.train, "test": self.test}
+        return {
+            **self.identity,
+            **asdict(self.config),
+            **switches(),
+            **{module.__name__: module.__version__ for module in (jax, jaxlib, np, optax)},
+            **{name: _crc32(one) for name, one in sets.items() if isinstance(one, Batch)},
+            "look_every": self.look_every,
+        }
 
     def _run(self) -> Result:
         recipe = Recipe(config=self.config, task=self.task, optimizer=self.optimizer)
@@ -231,7 +254,10 @@ class Cycle:
             run.listener.seed(traces.graph.widths)
             checkpoints = Checkpoints(self.workdir)
             held.callback(checkpoints.close)
-            return self._walk(run, checkpoints, checkpoints.newest() if resumed else None)
+            saved = checkpoints.newest() if resumed else None
+            if resumed and saved is None:
+                logger.warning("%s holds no checkpoint: the run begins again", self.workdir)
+            return self._walk(run, checkpoints, saved)
 
     def _claim(self, held: ExitStack, identity: Mapping[str, Any]) -> bool:
         """Takes the working directory for this run; True if it is resumed."""
@@ -271,7 +297,7 @@ class Cycle:
                 for step in phase.train(run, work, start):
                     stop, due = any_of(stopped(), is_first() and interval.due(step))
                     if (stop or due) and step > interval.last_step:
-                        progress = progress_json(number, step, work.strength, carried)
+                        progress = progress_json(number, step, carried)
                         run.store.checkpoint(checkpoints, arrays_of(work.state), progress)
                         interval.begin(step)
                     if stop:
@@ -283,11 +309,19 @@ class Cycle:
                 carried, variables = phase.finish(run, work, carried)
                 start = 0
                 if following is None or following.stretch.steps:
-                    progress = progress_json(number + 1, 0, 0.0, carried)
+                    progress = progress_json(number + 1, 0, carried)
                     run.store.checkpoint(checkpoints, variables, progress)
         assert variables is not None  # there is always a seed phase
         checkpoints.wait()
         return _result(run, carried, local(variables))
+
+
+def _crc32(batch: Batch) -> int:
+    crc32 = 0
+    for leaf in jax.tree.leaves(batch):
+        array = np.ascontiguousarray(leaf)
+        crc32 = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc32)
+    return crc32
 
 
 def _begin(run: Context, saved: Saved | None) -> tuple[Carried, Variables | None, int, int]:

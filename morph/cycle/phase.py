@@ -10,10 +10,10 @@ import jax
 import optax
 
 from morph.architecture.architecture import Architecture
-from morph.cycle.checkpoint import Saved
 from morph.cycle.context import Context
 from morph.cycle.measure import named
 from morph.cycle.progress import Carried
+from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch
 from morph.cycle.shrinking import Shrinking
 from morph.network import Network, Variables
@@ -39,15 +39,8 @@ class Work:
     predict: Callable[[Variables, Any], Any]
     shrinking: Shrinking | None = None
 
-    @property
-    def strength(self) -> float:
-        """With which channels are pulled."""
-        return self.shrinking.strength if self.shrinking else 0.0
-
     def restore(self, saved: Saved) -> None:
         """Goes on from a checkpoint."""
-        if self.shrinking is not None:
-            self.shrinking.strength = saved.progress["strength"]
         self.state = self.state.replace(**saved.into(arrays_of(self.state)))
 
 

@@ -161,13 +161,10 @@ class Sweep:
         c = self.config
         budgets = [member.budget * self.cost() for member in members]
         controllers = [
-            make_controller(c, pulling.regularizer, budget, c.shrink_steps) for budget in budgets
+            make_controller(c, pulling.regularizer, budget, c.shrink_steps, self.look_every)
+            for budget in budgets
         ]
-        first = {
-            seed: jax.device_get(pulling.strengths(variables["params"]))
-            for seed, variables in trained.items()
-        }
-        watch = Watch.of(controllers, pulling, [first[member.seed] for member in members])
+        watch = Watch(controllers=controllers, pulling=pulling)
         states = stacked([self._state(trained[member.seed], pulling.tx) for member in members])
         states, _ = watch.look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]

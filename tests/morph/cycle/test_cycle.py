@@ -16,11 +16,17 @@ import pytest
 import morph
 import regularizers as reg
 from morph.budget import traces
-from morph.cycle.checkpoint import WorkdirError
 from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
 from morph.cycle.workdir import load_variables
-from morph.errors import BudgetError, ConfigError, DataError, Interrupted, TrainingDivergedError
+from morph.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    Interrupted,
+    TrainingDivergedError,
+    WorkdirError,
+)
 from morph.training.data import Batch
 from morph.training.metrics import Metric
 from morph.training.task import Task
@@ -142,10 +148,10 @@ class StopAt:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("at", [("shrink", 40), ("retrain", 10)])
-def test_a_stopped_run_resumes_to_the_same_result(tmp_path, data, finished, at):
-    with pytest.raises(Interrupted, match=rf"stopped at step {at[1]} of phase '{at[0]}'"):
-        make(tmp_path, data, listener=StopAt(*at)).run()
+def test_a_run_that_is_stopped_twice_resumes_to_the_same_result(tmp_path, data, finished):
+    for phase, step in (("shrink", 40), ("retrain", 10)):
+        with pytest.raises(Interrupted, match=rf"stopped at step {step} of phase '{phase}'"):
+            make(tmp_path, data, listener=StopAt(phase, step)).run()
     again = make(tmp_path, data).run()
     straight = finished[1]
     assert again.outcomes == straight.outcomes
@@ -200,7 +206,20 @@ def test_a_diverging_loss_ends_the_run_and_says_where(tmp_path, data):
         make(tmp_path, data, replace(CONFIG, baseline=False), optimizer=explode).run()
 
 
-def test_two_cycles_chain_and_lasso_works(tmp_path, data):
+@pytest.fixture
+def traced(monkeypatch):
+    """The variables of every network that is traced, in order."""
+    seen, trace = [], traces.trace_channels
+
+    def noting(fn, variables, x):
+        seen.append(variables)
+        return trace(fn, variables, x)
+
+    monkeypatch.setattr(traces, "trace_channels", noting)
+    return seen
+
+
+def test_two_cycles_chain_trace_each_network_once_and_lasso_works(tmp_path, data, traced):
     config = replace(
         CONFIG,
         cycles=2,
@@ -219,6 +238,7 @@ def test_two_cycles_chain_and_lasso_works(tmp_path, data):
         "shrunk 2",
         "expanded and retrained 2",
     ]
+    assert len(traced) == 4  # the seed, shrunk, widened, shrunk again
     seed = result.outcomes[0].parameters
     assert result.outcomes[3].parameters <= 0.5 * seed
     assert result.outcomes[4].parameters <= 0.8 * seed
@@ -386,19 +406,3 @@ def test_data_is_checked_at_the_entrance(tmp_path, data):
     with pytest.raises(DataError, match="augment is 'flip', which needs images"):
         make(tmp_path / "new", flat, replace(CONFIG, augment="flip")).run()
     assert not (tmp_path / "new").exists()
-
-
-def test_every_network_of_a_run_is_traced_once(tmp_path, data, monkeypatch):
-    traced = []
-
-    def counting(fn, variables, x):
-        traced.append(jax.tree.map(np.shape, variables))
-        return trace(fn, variables, x)
-
-    trace = traces.trace_channels
-    monkeypatch.setattr(traces, "trace_channels", counting)
-    config = replace(CONFIG, cycles=2, expand="warm", seed_steps=2, shrink_steps=9, retrain_steps=2)
-    result = make(tmp_path, data, replace(config, baseline=False)).run()
-    shapes = [str(one) for one in traced]
-    assert len(shapes) == len(set(shapes)) == 4  # the seed, shrunk, widened, shrunk again
-    assert result.outcomes[-1].name == "expanded and retrained 2"

@@ -34,14 +34,14 @@ class Network(nn.Module):
 @pytest.mark.promotes
 def test_a_whole_network_with_every_leaf_factorized():
     model, x = Network(), jnp.asarray([[0, 5, 29, 3, 8], [2, 7, 11, 1, 1]])
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     graph = reg.trace_channels(model.apply, variables, x)
     plan = morph.tensorize_plan(graph, variables, energy=0.7)
     assert [why[:29] for why in plan.left.values()] == ["used by a grouped convolution"]
     cores = plan.factorize(variables)
     assert sum(map(is_factorized, jax.tree.leaves(cores, is_leaf=is_factorized))) == 6
     found = jax.jit(morph.tensorized(model.apply))(cores, x)
-    assert_close(found, model.apply(dense(cores), x), 0.02)  # attention in bfloat16
+    assert_close(found, jax.jit(model.apply)(dense(cores), x), 0.02)  # attention in bfloat16
 
 
 def test_bonds_are_channel_groups_and_shrink_with_the_channels():
@@ -53,7 +53,7 @@ def test_bonds_are_channel_groups_and_shrink_with_the_channels():
             return nn.Dense(3)(x)
 
     model, x = Net(), normal(2, 5, 5, 4)
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     variables["params"]["Conv_0"]["kernel"] = factorized("tucker2", (3, 3, 4, 8), "ssio")
     variables["params"]["Conv_1"]["kernel"] = factorized("cp", (3, 3, 8, 10), "ssio")
     fn = morph.tensorized(model.apply)
@@ -64,7 +64,8 @@ def test_bonds_are_channel_groups_and_shrink_with_the_channels():
     small = arch.take(variables)
     assert small["params"]["Conv_0"]["kernel"].ranks == {"r_in": 2, "r_out": 2}
     assert small["params"]["Conv_1"]["kernel"].shape == (3, 3, 5, 7)
-    assert_close(morph.compact(fn, arch)(small, x), fn(graph.mask(variables, alive), x))
+    found = jax.jit(morph.compact(fn, arch))(small, x)
+    assert_close(found, jax.jit(fn)(graph.mask(variables, alive), x))
     ratio = reg.flops(graph)() / reg.flops(reg.trace_channels(model.apply, dense(variables), x))()
     assert ratio < 0.5
 

@@ -38,7 +38,7 @@ def traced():
     mixed = jnp.tanh(few @ jax.random.normal(jax.random.key(1), (6, 60))) + 0.5
     mixed += 0.1 * jax.random.normal(jax.random.key(2), mixed.shape)
     x, unseen = mixed.reshape(2, SAMPLES, 3, 5, 4)
-    variables = model.init(key, x)
+    variables = jax.jit(model.init)(key, x)
     return model, variables, x, unseen, reg.trace_channels(model.apply, variables, x)
 
 
@@ -46,10 +46,12 @@ def relative(found, expected):
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
+ANSWER = jax.jit(morph.tensorized(Deep().apply))  # of dense kernels as of cores
+
+
 def output_error(traced, plan):
-    model, variables, _, unseen, _ = traced
-    found = jax.jit(morph.tensorized(model.apply))(plan.factorize(variables), unseen)
-    return relative(found, model.apply(variables, unseen))
+    _, variables, _, unseen, _ = traced
+    return relative(ANSWER(plan.factorize(variables), unseen), ANSWER(variables, unseen))
 
 
 def made(traced, response=None, **how):
@@ -146,12 +148,11 @@ def test_energy_and_error_are_of_the_answers(traced):
 
 
 def test_evaluation_chooses(traced):
-    model, variables, x, unseen, graph = traced
-    expected, losses = model.apply(variables, unseen), []
-    fn = jax.jit(morph.tensorized(model.apply))
+    _, variables, x, unseen, graph = traced
+    expected, losses = ANSWER(variables, unseen), []
 
     def loss(cores):
-        losses.append(relative(fn(cores, unseen), expected))
+        losses.append(relative(ANSWER(cores, unseen), expected))
         return losses[-1] if len(losses) != 2 else float("nan")
 
     plan = morph.tensorize_plan(
@@ -192,7 +193,7 @@ def test_shared_kernels_are_fitted_once_and_loops_see_no_data():
     assert set(plan.responses) == {"last", "shared"}
     blind = morph.tensorize_plan(graph, variables, rank=4)
     errors = [
-        relative(morph.tensorized(fn)(one.factorize(variables), x), fn(variables, x))
+        relative(jax.jit(morph.tensorized(fn))(one.factorize(variables), x), fn(variables, x))
         for one in (plan, blind)
     ]
     assert errors[0] < errors[1]
