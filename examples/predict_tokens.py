@@ -9,13 +9,13 @@ are tokens with a mask: sentences have different lengths. There are no labels: t
 """
 
 import sys
+import tempfile
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app
 
 import morph
 from experiments import run
@@ -130,16 +130,22 @@ masked_tokens = morph.Task(
     loss=lambda logits, batch: masked_cross_entropy(logits, batch.y), augment=hidden
 )
 
+TRAINING = [
+    "--optimizer=adamw", "--learning_rate=0.01", "--shrink_learning_rate=0.005",
+    "--seed_steps=200", "--shrink_steps=200", "--retrain_steps=50", "--batch_size=32",
+    "--penalty=group_lasso", "--expand_budget=none", "--final=finetune", "--budget=0.6",
+]  # fmt: skip
+
+
+def launch(model: str, own_data: str, loss: str, metrics: str) -> None:
+    """The command, in this process."""
+    here = __file__
+    flags = [f"--model={here}:{model}", f"--data={here}:{own_data}", f"--loss={here}:{loss}"]
+    flags += [f"--metrics={metrics}", *TRAINING, f"--workdir={tempfile.mkdtemp()}"]
+    sys.argv = ["predict_tokens.py", *flags]
+    run.main(run.parsed(sys.argv))
+
+
 if __name__ == "__main__":
-    here, workdir = __file__, "runs/predict_tokens"
-    flags = [f"--model={here}:decoder", f"--data={here}:data", f"--loss={here}:next_token"]
-    flags += [f"--metrics={here}:told,{here}:perplexity"]
-    if "masked" in sys.argv[1:]:
-        sys.argv.remove("masked")
-        flags = [f"--model={here}:encoder", f"--data={here}:masked_data"]
-        flags += [f"--loss={here}:masked_tokens", "--metrics=masked_accuracy"]
-    flags += ["--optimizer=adamw", "--learning_rate=0.01", "--shrink_learning_rate=0.005"]
-    flags += ["--seed_steps=200", "--shrink_steps=200", "--retrain_steps=50", "--batch_size=32"]
-    flags += ["--penalty=group_lasso", "--expand_budget=none", "--final=finetune", "--budget=0.6"]
-    sys.argv = ["predict_tokens.py", *flags, *(sys.argv[1:] or [f"--workdir={workdir}"])]
-    app.run(run.main, argv=sys.argv, flags_parser=run.parsed)
+    launch("decoder", "data", "next_token", f"{__file__}:told,{__file__}:perplexity")
+    launch("encoder", "masked_data", "masked_tokens", "masked_accuracy")

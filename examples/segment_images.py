@@ -8,6 +8,7 @@ is what this file runs, with few steps. Pixels of label -1 are of no class, and 
 """
 
 import sys
+import tempfile
 
 import flax.linen as nn
 import jax
@@ -89,5 +90,5 @@ if __name__ == "__main__":
     flags = [f"--model={here}:UNet", f"--data={here}:data", f"--loss={here}:task"]
     flags += ["--metrics=mean_iou,masked_accuracy", "--expand_budget=none", "--final=finetune"]
     flags += ["--seed_steps=60", "--shrink_steps=60", "--retrain_steps=20", "--batch_size=32"]
-    sys.argv = ["segment_images.py", *flags, *(sys.argv[1:] or ["--workdir=runs/segment_images"])]
+    sys.argv = ["segment_images.py", *flags, f"--workdir={tempfile.mkdtemp()}", *sys.argv[1:]]
     app.run(run.main, argv=sys.argv, flags_parser=run.parsed)

@@ -18,7 +18,7 @@ from morph.cycle.workdir import save_variables
 ROOT = Path(__file__).parent.parent
 PAGES = (
     "inference", "pinned", "custom_primitives", "costs", "edge_tpu", "calibrate", "training",
-    "tensorize", "pruning", "quantization", "container", "export", "patterns",
+    "tensorize", "pruning", "quantization", "container", "export", "patterns", "data",
 )  # fmt: skip
 IMPORT = re.compile(r"^(?:from|import) ((?:morph|regularizers)[\w.]*)", re.MULTILINE)
 DOORS = {"morph", "regularizers", "morph.compress", "morph.export", "morph.tensorize"}

@@ -127,7 +127,7 @@ class Recipe:
     @property
     def decide(self) -> Callable[[Any], Any] | None:
         """What outputs say: the largest logit's class, where the loss takes classes."""
-        if self.whole.decide is not None or self.whole.loss is not None:
+        if self.whole.decide is not None or self.whole.loss is not None or self.loss is None:
             return self.whole.decide
         return classes_of if self.config.loss in SMOOTHED else None
 
