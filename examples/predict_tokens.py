@@ -19,7 +19,7 @@ import numpy as np
 
 import morph
 from experiments import run
-from morph.training.losses import masked_cross_entropy
+from morph.training import masked_cross_entropy
 
 TOKENS, LENGTH, MASK = 12, 16, 11
 

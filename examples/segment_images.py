@@ -18,8 +18,7 @@ from absl import app
 
 import morph
 from experiments import run
-from morph.training.losses import masked_cross_entropy
-from morph.training.task import classes_of
+from morph.training import classes_of, masked_cross_entropy
 
 CLASSES = 3  # background, squares, discs
 

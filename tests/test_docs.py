@@ -21,7 +21,14 @@ PAGES = (
     "tensorize", "pruning", "quantization", "container", "export", "patterns", "data",
 )  # fmt: skip
 IMPORT = re.compile(r"^(?:from|import) ((?:morph|regularizers)[\w.]*)", re.MULTILINE)
-DOORS = {"morph", "regularizers", "morph.compress", "morph.export", "morph.tensorize"}
+DOORS = {
+    "morph",
+    "regularizers",
+    "morph.compress",
+    "morph.export",
+    "morph.tensorize",
+    "morph.training",
+}
 TOLD = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
