@@ -222,8 +222,9 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             save_variables(aside / "variables", trained.variables)
             write_text(aside / "metrics.jsonl", lines_of(trained.records))
             write_facts(aside, facts)
+        page = write_report(workdir)
     console.print(result_table([result_of(one) for one in facts["outcomes"]]))
-    console.print(f"Read {write_report(workdir)}", soft_wrap=True)
+    console.print(f"Read {page}", soft_wrap=True)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from absl import flags
 from flax import nnx
 
 from experiments import datasets
+from experiments.console.flags import define_width
 from experiments.models import network_for
 from experiments.networks import SEED_NETWORKS
 from morph.cycle.given import fingerprint
@@ -64,9 +65,7 @@ def define_subject_flags(
     )
     flags.DEFINE_string("model", None, f"Or your own: {FORM}.", flag_values=own)
     flags.DEFINE_string("train_kwarg", "train", "That of --model for the mode.", flag_values=own)
-    flags.DEFINE_float(
-        "width", width, "Uniform width multiplier of --seed_network.", 0.01, flag_values=own
-    )
+    define_width(own, width)
     flags.DEFINE_enum(
         "dataset",
         dataset,

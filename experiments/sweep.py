@@ -57,6 +57,7 @@ from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_SWEEP
 from morph.cycle.workdir import claim_workdir
 from morph.errors import ConfigError, MissingExtraError
+from morph.settings import check_settings
 
 HOWS = ("vmap", "turn", "processes")
 # What a working directory is for; budgets and seeds may be added to it.
@@ -114,13 +115,13 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     seeds = numbers("seeds", options.seeds, int)
     only = numbers("only", options.only, float) if options.only else budgets
     if odd := [budget for budget in only if budget not in budgets]:
-        listed = ", ".join(f"{budget:g}" for budget in budgets)
-        raise ConfigError(f"--only={odd[0]:g} is none of the budgets ({listed})")
-    if odd := [seed for seed in seeds if seed < 0]:
-        raise ConfigError(f"--seeds must be at least 0, found {odd[0]}")
+        listed = ", ".join(map(str, budgets))
+        raise ConfigError(f"--only={odd[0]} is none of the budgets ({listed})")
     config = config_of(options)
     steps = options.retrain_steps or config.seed_steps + config.shrink_steps
     config = replace(config, retrain_steps=steps)
+    for seed in seeds:
+        check_settings(replace(config, seed=seed))
     data = data_of(options, {})
     network, name = seed_of({}, options, data)
     workdir = Path(options.workdir or f"runs/sweep-{slug(data.name)}-{slug(name)}-{options.target}")
@@ -167,13 +168,13 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         },
     )
     write_facts(workdir, results)
-    console.print(table_of(points, sweep.cost.name))
+    page = write_report(workdir)
     try:
         plots.plot_tradeoff(points, workdir / "tradeoff.png", cost=sweep.cost.name)
     except MissingExtraError as error:
         console.print(f"no picture: {error}")
+    console.print(table_of(points, sweep.cost.name))
     seed = humanize(report["seed_cost"], report["unit"])
-    page = write_report(workdir)
     console.print(f"The seed costs {seed}. Read {page}", soft_wrap=True)
 
 
@@ -202,7 +203,7 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
         for budget, done in zip(budgets, pool.map(one, budgets), strict=True):
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-                raise ConfigError(f"the process for budget {budget:g} failed: {last}")
+                raise ConfigError(f"the process for budget {budget} failed: {last}")
 
 
 def main(argv: Sequence[str]) -> None:

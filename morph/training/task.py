@@ -15,10 +15,15 @@ from morph.settings import names_of
 from morph.training.augment import Augmentation
 from morph.training.data import Batch
 from morph.training.losses import LabelLoss, cross_entropy
-from morph.training.metrics import METRICS, Metric, Values
+from morph.training.metrics import METRICS as NAMED
+from morph.training.metrics import Metric, Values
+from regularizers.checks import FUNCTION, NONE, a, by_name, check
 
 # (outputs, batch) -> a scalar, or {name: scalar} whose sum is minimised.
 Loss: TypeAlias = Callable[[Any, Batch], Any]
+
+
+METRICS = by_name(a(Metric, "") | FUNCTION, "metrics by name, each a morph.Metric or a function")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,14 @@ class Task:
     augment: Callable[[Any, Batch], Batch] | None = None
     distill: LabelLoss | None = None
     decide: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be called."""
+        rules = dict.fromkeys(vars(self), FUNCTION | NONE)
+        check("Task", vars(self), {**rules, "metrics": METRICS | NONE})
+
+
+TASK = a(Task, "a morph.Task")
 
 
 def labels_loss(loss: LabelLoss) -> Loss:
@@ -108,7 +121,7 @@ def imported_task(loss: str, metrics: str, task: Task) -> Task:
     if task.metrics is None and any(map(is_path, names)):
         known: dict[str, Metric | Values] = {}
         for name in names:
-            own_name, found = name.rpartition(":")[2], METRICS.get(name)
+            own_name, found = name.rpartition(":")[2], NAMED.get(name)
             known[own_name] = find_attribute(name, "metrics") if found is None else found
             if not isinstance(known[own_name], Metric) and not callable(known[own_name]):
                 raise ConfigError(
