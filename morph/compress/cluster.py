@@ -13,8 +13,7 @@ from morph.errors import need
 from morph.kernels.compressed import Pruned, Shared, is_compressed
 from regularizers.channels.calls import joined_path
 from regularizers.errors import InputError
-from regularizers.messages import near
-from regularizers.patterns import spells
+from regularizers.patterns import matching, spells
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -108,6 +107,12 @@ def share(kernel: Any, count: int, *, method: str = "kmeans") -> Shared:
     return Shared(centroids=jax.numpy.asarray(means, array.dtype), codes=jax.numpy.asarray(codes))
 
 
+def paths_of(params: Any) -> list[str]:
+    """The paths of parameters; of a compressed kernel its own."""
+    entries, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_compressed)
+    return [joined_path(path) for path, _ in entries]
+
+
 def shared(params: Any, clusters: Mapping[str, int], *, method: str = "kmeans") -> Any:
     """Parameters of which some are shared.
 
@@ -123,13 +128,10 @@ def shared(params: Any, clusters: Mapping[str, int], *, method: str = "kmeans") 
     Example:
         >>> shared(params, {"Conv_*/kernel": 256, "*/kernel": 32})  # doctest: +SKIP
     """
-    entries, tree = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_compressed)
-    paths = [joined_path(path) for path, _ in entries]
-    for pattern in clusters:
-        if not any(spells(pattern, path) for path in paths):
-            raise InputError(f"clusters: {pattern!r} matches no parameter{near(pattern, paths)}")
-    leaves = []
-    for path, (_, leaf) in zip(paths, entries, strict=True):
+    paths, leaves = paths_of(params), []
+    matching(list(clusters), paths, "clusters")
+    entries, tree = jax.tree.flatten(params, is_leaf=is_compressed)
+    for path, leaf in zip(paths, entries, strict=True):
         count = next((n for pattern, n in clusters.items() if spells(pattern, path)), 0)
         try:
             leaves.append(share(leaf, count, method=method) if count else leaf)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import jax
 import optax
 
-from morph.compress.cluster import shared
+from morph.compress.cluster import paths_of, shared
 from morph.compress.config import CompressConfig
 from morph.compress.fixed_point import FixedPoint
 from morph.compress.fixed_point_closest import closest
@@ -26,7 +26,7 @@ from morph.training.data import Batch
 from morph.training.optimizers import make_optimizer, rate_schedule
 from regularizers.channels.calls import joined_path
 from regularizers.channels.trace import trace_channels
-from regularizers.patterns import parse
+from regularizers.patterns import matching, parse
 
 CALIBRATION = 256  # examples that fixed-point formats are chosen by
 PRUNINGS = 20  # pruning steps, over the first half of a stage
@@ -122,13 +122,15 @@ def _deep(
     network: Network, variables: Variables, data: Batch, config: CompressConfig
 ) -> Iterator[Stage]:
     """Deep Compression: prune, share weights, retrain what is shared (Han et al. 2016)."""
+    clusters = None
+    if not config.clusters.isdecimal():
+        clusters = parse(config.clusters, "clusters", int)
+        matching(list(clusters), paths_of(variables["params"]), "clusters")
     (stage,) = _pruned(network, variables, data, config, 0.7)
     yield stage
     params = stage.variables["params"]
-    if config.clusters.isdecimal():
+    if clusters is None:
         clusters = {path: int(config.clusters) for path in _kernels(params)}
-    else:
-        clusters = parse(config.clusters, "clusters", int)
     params = shared(params, clusters, method=config.clustering)
     variables = {**stage.variables, "params": params}
     yield Stage(name="shared", variables=variables, predict=stage.predict)

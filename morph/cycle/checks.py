@@ -8,12 +8,13 @@ from morph.cycle.config import KINDS, CycleConfig
 from morph.cycle.shrinking import make_floors, make_regularizer
 from morph.errors import BudgetError, ConfigError
 from morph.settings import check_settings, names_of
+from morph.tensorize.layers import kernels_of
 from morph.training.losses import METRICS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
 from regularizers.messages import near
-from regularizers.patterns import parse
+from regularizers.patterns import matching, parse, spells
 
 
 def check_training(config: CycleConfig) -> None:
@@ -82,14 +83,26 @@ def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
             f"{cost.show(cost.seed)}"
         )
     try:
-        regularizer = make_regularizer(config, graph, cost, strict=True)
-        floors = make_floors(config, graph, strict=True)
+        regularizer = make_regularizer(config, graph, cost)
+        floors = make_floors(config, graph)
+        if config.tensorize:
+            matching(list(tensor_kinds(config)), list(kernels_of(graph)), "tensorize")
     except InputError as error:
         raise ConfigError(str(error)) from error
     check_feasible(regularizer, budget, floors, config.round_to)
 
 
 def tensor_kinds(config: CycleConfig) -> dict[str, str]:
-    """The format for each pattern of kernels."""
+    """The format for each pattern of kernels; all match one of the seed network's."""
     named = config.tensorize if "=" in config.tensorize else f"*={config.tensorize}"
     return parse(named, "tensorize", str)
+
+
+def kinds_left(config: CycleConfig, graph: ChannelGraph) -> dict[str, str]:
+    """`tensor_kinds` of a network that is left of the seed, of which some kernels may be gone."""
+    kernels = kernels_of(graph)
+    return {
+        pattern: kind
+        for pattern, kind in tensor_kinds(config).items()
+        if any(spells(pattern, path) for path in kernels)
+    }

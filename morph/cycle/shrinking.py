@@ -64,8 +64,8 @@ def begin(
         budget: to shrink to, in the unit of the target's cost.
         steps: of the phase.
     """
-    regularizer = make_regularizer(config, graph, target_cost(config, graph))
-    controller = make_controller(config, regularizer, budget, steps)
+    regularizer = make_regularizer(config, graph, target_cost(config, graph), left=True)
+    controller = make_controller(config, regularizer, budget, steps, left=True)
     compiled = jax.jit(regularizer.strengths)
     if gated := gated_groups(regularizer.groups):
         variables = with_gates(variables, graph, gated)
@@ -83,9 +83,22 @@ def begin(
 
 
 def make_controller(
-    config: CycleConfig, regularizer: NetworkRegularizer, budget: float, steps: int
+    config: CycleConfig,
+    regularizer: NetworkRegularizer,
+    budget: float,
+    steps: int,
+    *,
+    left: bool = False,
 ) -> Controller:
-    """What moves the strength; `budget` is in the unit of the cost, `steps` are the phase's."""
+    """What moves the strength.
+
+    Args:
+        config: says how.
+        regularizer: what it moves the strength of.
+        budget: in the unit of the cost.
+        steps: of the phase.
+        left: as of `make_regularizer`.
+    """
     return Controller(
         regularizer=regularizer,
         schedule=Schedule(
@@ -93,7 +106,7 @@ def make_controller(
             start=steps // 20,
             end=int(steps * (1.0 - config.settle)),
         ),
-        min_width=make_floors(config, regularizer.graph),
+        min_width=make_floors(config, regularizer.graph, left=left),
         round_to=config.round_to,
     )
 
@@ -147,7 +160,8 @@ def trimmed(
         left = first.take(graph.mask({**variables, "params": params}, {}, removed))
         rest = traces.of(start.then(first))
         unit = reference if reference is None else first.take(reference)
-        own = make_regularizer(config, rest, target_cost(config, rest), reference=unit)
+        cost = target_cost(config, rest)
+        own = make_regularizer(config, rest, cost, left=True, reference=unit)
         names = names_in(first, Architecture.of_seed(rest))
         worth = own.worth(
             _strengths(own, left["params"]),
@@ -179,7 +193,7 @@ def _keep(
         regularizer.cost,
         worth,
         budget,
-        min_width=make_floors(config, graph),
+        min_width=make_floors(config, graph, left=True),
         round_to=config.round_to,
         fill=True,
     )
@@ -190,7 +204,7 @@ def make_regularizer(
     graph: ChannelGraph,
     cost: Cost,
     *,
-    strict: bool = False,
+    left: bool = False,
     reference: Variables | None = None,
 ) -> NetworkRegularizer:
     """What pulls on the channels of a network.
@@ -199,17 +213,17 @@ def make_regularizer(
         config: names the penalties and their strengths.
         graph: of the seed network, or of one that is left of it.
         cost: of that graph.
-        strict: refuse patterns that match nothing; of a seed they all must match something.
+        left: the latter: a pattern may match nothing, if all that it matched of the seed is gone.
         reference: variables whose mean strengths are the unit; a freshly drawn network if None.
 
     Raises:
-        ValueError: if the penalties do not fit the graph.
+        ValueError: if the penalties do not fit the graph, or a pattern matches nothing of the seed.
     """
     penalty: str | dict[str, str] = config.penalty
     if "=" in config.penalty:
         penalty = parse(config.penalty, "penalty", str)
     strengths = parse(config.strengths, "strengths", float)
-    if not strict:
+    if left:
         penalty = penalty if isinstance(penalty, str) else matched(graph, penalty)
         strengths = matched(graph, strengths)
     has_gates = "gates" in (penalty if isinstance(penalty, str) else penalty.values())
@@ -224,13 +238,11 @@ def make_regularizer(
     )
 
 
-def make_floors(
-    config: CycleConfig, graph: ChannelGraph, *, strict: bool = False
-) -> dict[str, int]:
+def make_floors(config: CycleConfig, graph: ChannelGraph, *, left: bool = False) -> dict[str, int]:
     """The least width of every group; see `make_regularizer`.
 
     Raises:
-        ValueError: if a floor is none, or, where `strict`, a pattern matches nothing.
+        ValueError: if a floor is none, or a pattern matches nothing of the seed.
     """
     floors = parse(config.floors, "floors", int)
-    return floors_of(graph, config.min_width, floors if strict else matched(graph, floors))
+    return floors_of(graph, config.min_width, matched(graph, floors) if left else floors)

@@ -60,7 +60,9 @@ def test_wrong_flags_are_one_line(run, capsys):
     place = f"--workdir={run}"
     wrong = failure(capsys, place, "--compress=prune", "--sparsity=1.5")
     assert "sparsity must be in [0, 1), found 1.5" in wrong
-    assert "matches no parameter" in failure(capsys, place, "--clusters=nothing/*=4")
+    assert "clusters='nothing/*' matches no layer" in failure(
+        capsys, place, "--clusters=nothing/*=4"
+    )
     assert "16 bits with the sign" in failure(capsys, place, "--compress=fixed", "--word_length=40")
     assert not (run / "network.morph").exists()
 

@@ -30,6 +30,7 @@ from morph.cycle.config import CycleConfig
 from morph.cycle.context import Context
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_RETRAIN, UNUSED_BY_SWEEP, UNUSED_BY_TARGETS
+from morph.errors import ConfigError
 from morph.training.data import Batch
 
 
@@ -361,3 +362,26 @@ def test_a_setting_changes_the_result_or_is_refused(world, capsys, entry, name):
         assert not (world.folder / "refused").exists()
         return
     assert changes(world, entry, given, {name: row.value}, row.regression)
+
+
+MISSED = {
+    "penalty": "Dens_0=gamma,*=group_lasso",
+    "strengths": "Dens_0=0.1",
+    "floors": "Dens_0=3",
+    "tensorize": "Dens_0=svd",
+}
+
+
+PATTERNS = [(entry, name) for entry in ENTRIES for name in MISSED if name not in UNUSED[entry]]
+
+
+@pytest.mark.parametrize(("entry", "name"), PATTERNS)
+def test_a_pattern_that_matches_nothing_is_refused_before_any_training(world, capsys, entry, name):
+    given = {n: value for n, value in BASE.items() if n not in UNUSED[entry]}
+    with pytest.raises((SystemExit, ConfigError)) as stop:
+        ENTRIES[entry](world, world.folder / "refused", {**given, name: MISSED[name]})
+    said = f"{stop.value}{capsys.readouterr().err}"
+    assert f"{name}: " in said or f"{name}=" in said
+    assert "'Dens_0' matches no" in said
+    assert "did you mean 'Dense_0'" in said
+    assert not (world.folder / "refused").exists()

@@ -49,7 +49,7 @@ class Net(nn.Module):
 def case():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(5, 7, 6, 3)), jnp.float32)
-    variables = Net().init(jax.random.key(0), x)
+    variables = jax.jit(Net().init)(jax.random.key(0), x)
     return Net().apply, variables, x, reg.trace_channels(Net().apply, variables, x)
 
 
@@ -208,7 +208,7 @@ def test_corrected_biases_take_back_what_rounding_shifts(case):
     assert errors[1] < errors[0]
 
     normed = nn.Sequential([nn.Conv(4, (3, 3), use_bias=False), nn.BatchNorm(True)])
-    own = normed.init(jax.random.key(1), x)
+    own = jax.jit(normed.init)(jax.random.key(1), x)
     graph = reg.trace_channels(normed.apply, own, x)
     plan = fixed_point_plan(graph, own, (x,), word_length=3)
     corrected = bias_corrected(graph, plan, own, (x,))
@@ -309,7 +309,7 @@ def test_a_kernel_used_twice_and_kernels_of_a_loop():
             return scanned(nn.Dense(5, name="stack"), x, None)[0]
 
     x = jax.random.normal(jax.random.key(0), (4, 5))
-    variables = Loop().init(jax.random.key(1), x)
+    variables = jax.jit(Loop().init)(jax.random.key(1), x)
     graph = reg.trace_channels(Loop().apply, variables, x)
     plan = fixed_point_plan(graph, variables, (x,))
     shared = "params/shared/kernel"
@@ -371,7 +371,7 @@ def test_training_through_rounding_wins_back_what_it_lost():
     data = Batch(x.astype(np.float32), y.astype(np.int32))
     network = linen_network(MLP(num_classes=4, widths=(11, 7)))
     tx = optax.adam(1e-2)
-    start = network.init(jax.random.key(0), data.x[:1])
+    start = jax.jit(network.init)(jax.random.key(0), data.x[:1])
     variables, _ = train(network, start, data, tx, steps=50, batch_size=64)
     graph = reg.trace_channels(network.predict, variables, data.x)
     plan = fixed_point_plan(graph, variables, (data.x,), word_length=2, data_word_length=3)

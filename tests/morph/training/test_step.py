@@ -47,7 +47,7 @@ def dense():
 
 @pytest.fixture(scope="module")
 def variables(dense, data):
-    return dense.init(KEY, data.x[:1])
+    return jax.jit(dense.init)(KEY, data.x[:1])
 
 
 def train(dense, variables, data, chunk, *, step=None, tx=None, **state):
@@ -143,7 +143,7 @@ def test_the_average_is_the_textbook_one_and_as_sparse(dense, variables, data):
 
 
 def test_a_teacher_of_full_weight_makes_labels_irrelevant(dense, variables, data):
-    taught = dense.init(jax.random.key(7), data.x[:1])
+    taught = jax.jit(dense.init)(jax.random.key(7), data.x[:1])
     teacher = Teacher(predict=dense.predict, weight=1.0, temperature=2.0)
     step = make_step(teacher=teacher)
     runs = [
