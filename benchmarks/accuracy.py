@@ -51,8 +51,10 @@ from morph.training.data import (
     resident,
 )
 from morph.training.evaluate import Evaluator
+from morph.training.metrics import METRICS
 from morph.training.optimizers import rate_schedule
 from morph.training.step import TrainState, loops_well, make_step
+from morph.training.task import inputs_augmented
 from regularizers.channels.trace import trace_channels
 from regularizers.costs.flops import flops
 
@@ -76,7 +78,7 @@ class Study:
         self.network = network_of(args.network, data, args.width)
         self.train = Batch(data.train_images, data.train_labels)
         self.test = Batch(data.test_images, data.test_labels)
-        self.evaluator = Evaluator(self.test)
+        self.evaluator = Evaluator(self.test, {"accuracy": METRICS["accuracy"]})
         self.x = jnp.asarray(data.test_images[:1])
         variables = jax.eval_shape(self.network.init, jax.random.key(0), self.x)
         self.graph = trace_channels(self.network.predict, variables, self.x)
@@ -98,12 +100,11 @@ class Study:
         started = time.monotonic()
         train = {"uniform": self.uniform, "learned": self.learned, "cycles": self.cycles}[kind]
         network, variables, architecture, flops = train(budget, replace(self.config, seed=seed))
-        logits = self.evaluator.logits(jax.jit(network.predict), variables)
         return {
             "kind": kind,
             "budget": budget,
             "seed": seed,
-            "accuracy": self.evaluator.accuracy(logits),
+            "accuracy": self.evaluator.measure(jax.jit(network.predict), variables)["accuracy"],
             "flops": flops,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
             "seconds": time.monotonic() - started,
@@ -121,7 +122,8 @@ class Study:
         tx = configured_optimizer(rate_schedule(config.learning_rate, steps), config)
         state = TrainState.of(network, fresh(network, key, self.x), tx)
         data, names = resident(self.train), names_of(config.augment)
-        step = make_step(looped=loops_well(self.graph), augment=augmented(names) if names else None)
+        augment = inputs_augmented(augmented(names)) if names else None
+        step = make_step(looped=loops_well(self.graph), augment=augment)
         ends = chunk_ends(0, steps, 10)
         for chunk in chunks(self.train, config.batch_size, ends, start=0, seed=config.seed):
             state, _ = step(state, data, chunk, key)

@@ -123,18 +123,15 @@ def shrunk(seed: Seed, cost: Cost, steps: int, chosen: Mapping[str, float]) -> l
             row |= {"aimed": aimed, "note": "infeasible: " + str(error).split("\n")[0]}
             continue
         schedule = Schedule(budget_ratio=share, start=steps // 20, end=int(steps * (1 - SETTLE)))
-        controller = Controller(regularizer=regularizer, schedule=schedule)
-        strength = controller.initial_strength(jax.device_get(measure(seed.variables)))
+        controller = Controller(regularizer=regularizer, schedule=schedule, every=LOOK_EVERY)
         along: list[float] = []
 
         def look(
             done: int, state: TrainState, controller: Controller = controller, along: Any = along
         ) -> TrainState:
-            nonlocal strength
             strengths = jax.device_get(measure(state.params))
             saliency = jax.device_get(state.opt_state.saliency)
-            found = controller.look(done, strengths, strength, saliency)
-            strength = found.strength
+            found = controller.look(done, strengths, saliency)
             along.append(found.cost_ratio / found.target_ratio)
             return state.replace(opt_state=found.obeyed(state.opt_state))
 

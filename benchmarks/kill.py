@@ -24,6 +24,7 @@ from typing import Any
 import jax
 from timing import report
 
+from morph.cycle.saved import SUFFIX, read
 from morph.cycle.workdir import load_variables
 
 FILES = ("metrics.jsonl", "architecture.json", "shrunk.json")
@@ -64,10 +65,9 @@ def positions(workdir: Path) -> list[tuple[int, int]]:
 def saved(workdir: Path) -> tuple[int, int]:
     """Phase and step of the newest checkpoint."""
     found = [(0, 0)]
-    for path in workdir.glob("checkpoints/[0-9]*/facts/metadata"):
-        if path.parents[1].name.isdigit():  # else it is still being written
-            progress = json.loads(path.read_text())["progress"]
-            found.append((progress["phase"], progress["step"]))
+    for path in workdir.glob(f"checkpoints/*{SUFFIX}"):
+        progress = read(path).progress
+        found.append((progress["phase"], progress["step"]))
     return max(found)
 
 

@@ -37,12 +37,15 @@ from morph.compress.coding.symbols import check_installed
 from morph.compress.config import CompressConfig
 from morph.compress.methods import Stage, compressed
 from morph.compress.training import evaluated
+from morph.cycle.stamp import STAMP, check_pair, stamp_of
+from morph.cycle.workdir import locked
 from morph.errors import ConfigError
-from morph.files import write_bytes, write_text
+from morph.files import together, write_bytes, write_text
 from morph.kernels.compressed import Pruned, Shared, is_compressed
 from morph.network import Network, Variables
 from morph.training.data import Batch
 from morph.training.evaluate import Evaluator
+from morph.training.metrics import METRICS
 from regularizers.calibration.timing import compiled, interleaved
 
 FILE, FIGURES = "network.morph", "compressed.json"
@@ -93,7 +96,7 @@ class Learned:
         network: of its widths.
         variables: trained.
         data: of its data set.
-        about: how to build the seed: names for the file.
+        about: how to build the seed, and the checksum of the variables: for the file.
     """
 
     architecture: Architecture
@@ -117,8 +120,10 @@ def read(workdir: Path, options: flags.FlagValues) -> Learned:
     check_seed(architecture, seed, x, name)
     variables = start_of(str(workdir / "variables"), architecture, seed, x)
     assert variables is not None
+    check_pair(workdir / "architecture.json", architecture, variables)
     width = fact("width", report, options, 1.0)
     about = {"seed_network": name, "width": width, "dataset": data.name}
+    about[STAMP] = stamp_of(variables)
     return Learned(
         architecture=architecture,
         network=evaluated(seed.resized(architecture)),
@@ -137,7 +142,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     if not options.workdir:
         raise ConfigError("--workdir is missing; name the directory of a run")
     config, workdir = compression_of(options), Path(options.workdir)
-    compress(workdir, read(workdir, options), config, command, console)
+    with locked(workdir, make=False):
+        compress(workdir, read(workdir, options), config, command, console)
     console.print(f"Look at {write_report(options.workdir)}", soft_wrap=True)
 
 
@@ -158,7 +164,8 @@ def compress(
     """
     started = time.monotonic()
     train = Batch(learned.data.train_images, learned.data.train_labels)
-    evaluator = Evaluator(Batch(learned.data.test_images, learned.data.test_labels))
+    test = Batch(learned.data.test_images, learned.data.test_labels)
+    evaluator = Evaluator(test, {"accuracy": METRICS["accuracy"]})
     report = learned.architecture.report
     rows = [
         {
@@ -173,12 +180,11 @@ def compress(
     ]
 
     def measured(stage: Stage) -> tuple[dict[str, Any], bytes]:
-        logits = evaluator.logits(jax.jit(stage.predict), stage.variables)
-        one = compiled(stage.predict, stage.variables, jax.numpy.asarray(evaluator.data.x[:1]))
+        one = compiled(stage.predict, stage.variables, jax.numpy.asarray(test.x[:1]))
         packed = container.pack(stage.variables, **_more(learned, stage))
         row = {
             "name": stage.name,
-            "accuracy": evaluator.accuracy(logits),
+            "accuracy": evaluator.measure(jax.jit(stage.predict), stage.variables)["accuracy"],
             "parameters": nonzero(stage.variables),
             "flops": rows[-1]["flops"] if rows else None,
             "bytes": len(packed),
@@ -194,18 +200,20 @@ def compress(
         rows.append(row)
         console.print(f"{stage.name}: accuracy {rows[-1]['accuracy']:.4f}", soft_wrap=True)
     file = workdir / FILE
-    write_bytes(file, packed)
-    layers = list(table.layer_rows(_verified(file, stage, evaluator).records))
-    figures = {
-        "command": command,
-        "config": dataclasses.asdict(config),
-        "device": jax.devices()[0].device_kind,
-        "seconds": round(time.monotonic() - started, 1),
-        "file": FILE,
-        "stages": rows,
-        "layers": [{**dataclasses.asdict(row), "rate": round(row.rate, 2)} for row in layers],
-    }
-    write_text(workdir / FIGURES, json.dumps(figures, indent=2) + "\n")
+    with together(workdir) as aside:
+        write_bytes(aside / FILE, packed)
+        layers = list(table.layer_rows(_verified(aside / FILE, stage, evaluator).records))
+        figures = {
+            "command": command,
+            STAMP: learned.about[STAMP],
+            "config": dataclasses.asdict(config),
+            "device": jax.devices()[0].device_kind,
+            "seconds": round(time.monotonic() - started, 1),
+            "file": FILE,
+            "stages": rows,
+            "layers": [{**dataclasses.asdict(row), "rate": round(row.rate, 2)} for row in layers],
+        }
+        write_text(aside / FIGURES, json.dumps(figures, indent=2) + "\n")
     leaves = [(path.removeprefix("params/"), *rest) for path, *rest in map(table.cells, layers)]
     console.print(figure_table("The file, leaf by leaf", table.HEAD, leaves))
     console.print(figure_table("After each step", STAGE_HEAD, map(stage_cells, rows)))
@@ -239,7 +247,7 @@ def _verified(file: Path, stage: Stage, evaluator: Evaluator) -> container.Conte
     contents = container.load(file)
     predict = jax.jit(stage.predict)
     written, read = (
-        evaluator.logits(predict, dict(variables))
+        evaluator.outputs(predict, dict(variables))
         for variables in (stage.variables, contents.variables)
     )
     if not container.same(contents.variables, stage.variables) or not np.array_equal(written, read):

@@ -31,10 +31,12 @@ from experiments.report import write_report
 from experiments.report.compression import EXPORT_HEAD, export_cells
 from experiments.retrain import define_seed_flags
 from morph.compress.coding import container
+from morph.cycle.stamp import STAMP, check_stamp
+from morph.cycle.workdir import locked
 from morph.errors import ConfigError
 from morph.export import Agreement, Exported, bundle, compare, edge_tpu, onnx, stablehlo, tflite
 from morph.export.exported import Runner
-from morph.files import write_text
+from morph.files import together, write_text
 from morph.kernels.compressed import unpacked
 from morph.network import Variables
 from morph.training.data import Batch
@@ -114,13 +116,29 @@ def export(
     Raises:
         ExportError: if an operation cannot be exported, naming it, or a package is missing.
     """
-    folder = workdir / FOLDER
-    folder.mkdir(exist_ok=True)
+    with together(workdir) as aside:
+        rows, placed = _written(aside, learned, variables, targets, command)
+    title = f"Exports, in {workdir / FOLDER}"
+    console.print(figure_table(title, EXPORT_HEAD, map(export_cells, rows)))
+    if placed:
+        console.print(str(placed), soft_wrap=True)
+
+
+def _written(
+    place: Path,
+    learned: compress.Learned,
+    variables: Variables,
+    targets: Mapping[str, Target],
+    command: str,
+) -> tuple[list[dict[str, Any]], edge_tpu.Placement | None]:
+    """Writes the bundle and the figures to a folder; the figures, and what an Edge TPU runs."""
+    folder = place / FOLDER
+    folder.mkdir()
     network, data = learned.network, learned.data
     dense = jax.tree.map(jnp.asarray, unpacked(variables))
     example = data.train_images[:8]
     evaluator = Evaluator(Batch(data.test_images, data.test_labels))
-    reference = evaluator.logits(jax.jit(network.predict), dense)
+    reference = evaluator.outputs(jax.jit(network.predict), dense)
     rows: list[dict[str, Any]] = []
     written: list[Exported] = []
     agreements: dict[str, Agreement] = {}
@@ -162,14 +180,13 @@ def export(
     )
     figures = {
         "command": command,
+        STAMP: learned.about[STAMP],
         "device": jax.devices()[0].device_kind,
         "rows": rows,
         "edge_tpu": str(placed or ""),
     }
-    write_text(workdir / FIGURES, json.dumps(figures, indent=2) + "\n")
-    console.print(figure_table(f"Exports, in {folder}", EXPORT_HEAD, map(export_cells, rows)))
-    if placed:
-        console.print(str(placed), soft_wrap=True)
+    write_text(place / FIGURES, json.dumps(figures, indent=2) + "\n")
+    return rows, placed
 
 
 def run(options: flags.FlagValues, command: str, console: Console) -> None:
@@ -181,12 +198,20 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     if not options.workdir:
         raise ConfigError("--workdir is missing; name the directory of a run")
     workdir, targets = Path(options.workdir), targets_of(options.export)
-    learned = compress.read(workdir, options)
-    variables, file = learned.variables, workdir / compress.FILE
-    if options.compressed and file.exists():
-        variables = dict(container.load(file).variables)
-        console.print(f"exporting {file}", soft_wrap=True)
-    export(workdir, learned, variables, targets, command, console)
+    with locked(workdir, make=False):
+        learned = compress.read(workdir, options)
+        variables, file = learned.variables, workdir / compress.FILE
+        if options.compressed and file.exists():
+            contents = container.load(file)
+            check_stamp(
+                {STAMP: None, **contents.network},
+                variables,
+                f"{file} was made from another network than {workdir / 'variables'}",
+                "run experiments.compress again, or export with --nocompressed",
+            )
+            variables = dict(contents.variables)
+            console.print(f"exporting {file}", soft_wrap=True)
+        export(workdir, learned, variables, targets, command, console)
     console.print(f"Look at {write_report(workdir)}", soft_wrap=True)
 
 

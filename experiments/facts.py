@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +38,8 @@ def facts_of(command: str, seconds: float, facts: Mapping[str, Any]) -> dict[str
 def write_facts(workdir: Path, facts: Mapping[str, Any]) -> None:
     """Writes results.json."""
     write_text(workdir / "results.json", json.dumps(finite(facts), indent=2) + "\n")
+
+
+def lines_of(records: Iterable[Mapping[str, Any]]) -> str:
+    """Records of training, one a line, as metrics.jsonl has them."""
+    return "".join(json.dumps(finite(record)) + "\n" for record in records)

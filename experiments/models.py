@@ -25,13 +25,12 @@ from experiments import datasets
 from experiments.networks import build
 from morph.network import Network, linen_network, nnx_network
 from regularizers.errors import MorphError
-from regularizers.messages import near
+from regularizers.messages import cause, near
 
 _DTYPES = (
     "float32", "bfloat16", "float16", "int32", "uint32", "int8", "uint8", "bool",
     "float64", "int64", "int16", "uint16", "complex64",
 )  # fmt: skip
-_LONGEST_CAUSE = 300  # characters
 
 Function: TypeAlias = tuple[Callable[..., Any], Any]  # fn(variables, *inputs), variables
 
@@ -255,15 +254,6 @@ def telling(what: str, advice: str) -> Iterator[None]:
 def cannot_trace(name: str, inputs: Sequence[Input]) -> str:
     """What went wrong, for a message."""
     return f"cannot trace {name} at {', '.join(map(str, inputs)) or 'no input'}"
-
-
-def cause(error: BaseException) -> str:
-    """The kind of an error and the first sentence of its message."""
-    lines = str(error).strip().splitlines()
-    first = lines[0].strip() if lines else ""
-    if len(first) > _LONGEST_CAUSE:
-        first = first[: _LONGEST_CAUSE - 1] + "…"
-    return f"{type(error).__name__}: {first}".rstrip(": .")
 
 
 def _user_line(error: BaseException) -> str:

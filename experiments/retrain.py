@@ -19,7 +19,6 @@ Weights are drawn from scratch, or read from --variables. --workdir then holds a
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -39,17 +38,18 @@ from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import Display, Result, result_table
 from experiments.console.flags import define_settings
-from experiments.facts import facts_of, write_facts
+from experiments.facts import facts_of, lines_of, write_facts
 from experiments.models import find_attribute, network_of
 from experiments.networks import SEED_NETWORKS
 from experiments.report import write_report
 from morph.architecture.architecture import Architecture
-from morph.cycle.checkpoint import WorkdirError
 from morph.cycle.config import CycleConfig
+from morph.cycle.stamp import stamped
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_RETRAIN, check_unused
-from morph.cycle.workdir import load_variables, save_variables
-from morph.errors import ArchitectureError, ConfigError
+from morph.cycle.workdir import load_variables, locked, save_variables
+from morph.errors import ArchitectureError, ConfigError, WorkdirError
+from morph.files import together, write_text
 from morph.network import Network, Variables, linen_network, nnx_network
 from morph.settings import read_settings
 from morph.training.data import Batch
@@ -238,41 +238,41 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     check_seed(architecture, network, x, name)
     start = start_of(options.variables, architecture, network, x)
     workdir = Path(options.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with Display(console=console) as display:
-        sweep = Sweep(
-            network=network,
-            train=Batch(data.train_images, data.train_labels),
-            test=Batch(data.test_images, data.test_labels),
-            config=config,
-            listener=display,
+    with locked(workdir):
+        with Display(console=console) as display:
+            sweep = Sweep(
+                network=network,
+                train=Batch(data.train_images, data.train_labels),
+                test=Batch(data.test_images, data.test_labels),
+                config=config,
+                listener=display,
+            )
+            sweep.check([])
+            trained = sweep.train_one(architecture, config.seed, start)
+        seeds = [o for o in report.get("outcomes", ()) if o["name"] == "seed"]
+        outcome = sweep.outcome("retrained", trained, config.retrain_steps)
+        before = report.get("config", {})
+        facts = facts_of(
+            command,
+            time.monotonic() - started,
+            {
+                "target": sweep.cost.name,
+                "unit": sweep.cost.unit,
+                "seed_cost": float(sweep.cost()),
+                "cost": outcome.cost,
+                "seed_network": name,
+                "dataset": data.name,
+                "data_fingerprint": data.fingerprint,
+                "config": asdict(config) | {name: before[name] for name in _PAST if name in before},
+                "outcomes": [*seeds, asdict(outcome)],
+            },
         )
-        sweep.check([])
-        trained = sweep.train_one(architecture, config.seed, start)
-    seeds = [o for o in report.get("outcomes", ()) if o["name"] == "seed"]
-    outcome = sweep.outcome("retrained", trained, config.retrain_steps)
-    before = report.get("config", {})
-    facts = facts_of(
-        command,
-        time.monotonic() - started,
-        {
-            "target": sweep.cost.name,
-            "unit": sweep.cost.unit,
-            "seed_cost": float(sweep.cost()),
-            "cost": outcome.cost,
-            "seed_network": name,
-            "dataset": data.name,
-            "data_fingerprint": data.fingerprint,
-            "config": asdict(config) | {name: before[name] for name in _PAST if name in before},
-            "outcomes": [*seeds, asdict(outcome)],
-        },
-    )
-    kept = replace(architecture, report={**report, **facts})
-    kept.save(workdir / "architecture.json")
-    save_variables(workdir / "variables", trained.variables)
-    with (workdir / "metrics.jsonl").open("w") as lines:
-        lines.writelines(json.dumps(record) + "\n" for record in trained.records)
-    write_facts(workdir, facts)
+        kept = replace(architecture, report={**report, **facts})
+        with together(workdir) as aside:
+            stamped(kept, trained.variables).save(aside / "architecture.json")
+            save_variables(aside / "variables", trained.variables)
+            write_text(aside / "metrics.jsonl", lines_of(trained.records))
+            write_facts(aside, facts)
     rows = [
         Result(name=o["name"], flops=o["flops"], parameters=o["parameters"], accuracy=o["accuracy"])
         for o in facts["outcomes"]

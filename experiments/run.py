@@ -11,15 +11,20 @@ seconds and ends at an accuracy of 0.98 to 0.99. The same command resumes a stop
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 from rich.console import Console
 
@@ -43,11 +48,12 @@ from experiments.retrain import define_seed_flags
 from morph.cycle.cycle import Cycle
 from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
-from morph.errors import ConfigError, Interrupted, MissingExtraError
+from morph.errors import ConfigError, Interrupted, MissingExtraError, PeerError
 from morph.files import write_text
 from morph.tensorize.diagram import to_dot
 from morph.training.data import Batch
 from morph.training.mesh import connect, is_first
+from morph.training.peers import watch
 from morph.untrusted import printable
 from regularizers import json_files
 from regularizers.costs.cost import SEEDS
@@ -94,7 +100,8 @@ def run(command: str) -> None:
         export.targets_of(EXPORT.value)  # or it says what is wrong, before any training
     if flags.FLAGS["compress"].value:
         compress.compression_of(flags.FLAGS)  # likewise
-    connect(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
+    if connect(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value):
+        watch(partial(fail, command))
     dataset = datasets.load(DATASET.value, DATA_DIR.value)
     workdir = Path(WORKDIR.value or f"runs/{DATASET.value}-{SEED_NETWORK.value}")
     ratio = config.budget if isinstance(config.budget, float) else None
@@ -234,9 +241,37 @@ def main(argv: Sequence[str]) -> None:
     except Interrupted as stop:
         print(f"\n{stop}. To resume: {command}", file=sys.stderr)
         sys.exit(130)
+    except PeerError as error:
+        fail(command, str(error))
     except USER_ERRORS as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        sys.exit(2)
+        fail(None, str(error))
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        leave(1)
+
+
+_ENDING = threading.Lock()
+
+
+def fail(command: str | None, error: str) -> None:
+    """Ends with one line; with the command, if it is worth repeating in all processes of a run."""
+    if not _ENDING.acquire(blocking=False):
+        threading.Event().wait()  # another thread has said it, and ends us
+    again = f". To go on, start all processes again: {command}" if command else ""
+    print(f"error: {printable(error)}{again}", file=sys.stderr)
+    leave(2)
+
+
+def leave(status: int) -> None:
+    """Ends the process; one of several at once: JAX would wait for the others, and abort."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    _ENDING.release()
+    sys.exit(status)
 
 
 def parsed(argv: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
@@ -14,10 +13,13 @@ from typing import Any
 import jax
 from rich.table import Table
 
+from experiments.facts import lines_of
 from experiments.pictures.plots import Point
+from morph import files
 from morph.architecture.architecture import Architecture
 from morph.cycle.members import Member, Trained
 from morph.cycle.progress import Outcome
+from morph.cycle.stamp import check_pair, stamped
 from morph.cycle.sweep import Sweep
 from morph.cycle.workdir import load_variables, save_variables
 from morph.network import Variables
@@ -44,30 +46,35 @@ class Shelf:
         """What came out, if the network is there."""
         if not file.exists():
             return None
-        return Outcome(**Architecture.load(file).report["outcomes"][-1])
+        return Outcome.of(Architecture.load(file).report["outcomes"][-1])
 
     def put(self, file: Path, trained: Trained, outcomes: Sequence[Outcome], **more: Any) -> None:
         """Keeps a network; where several processes make the same one, the first keeps it."""
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
         save_variables(draft, trained.variables)
-        try:
-            draft.replace(file.with_suffix(""))
-        except OSError:  # another process was faster, or one was stopped just before its file
+        if file.exists():  # another process was faster
             shutil.rmtree(draft)
-        with file.with_suffix(".jsonl").open("w") as lines:
-            lines.writelines(json.dumps(record) + "\n" for record in trained.records)
+            return
+        files.replace(draft, file.with_suffix(""))
+        files.write_text(file.with_suffix(".jsonl"), lines_of(trained.records))
         report = {
             **self.report,
             **more,
             "cost": outcomes[-1].cost,
             "outcomes": [asdict(outcome) for outcome in outcomes],
         }
-        replace(trained.architecture, report=report).save(file)
+        stamped(replace(trained.architecture, report=report), trained.variables).save(file)
 
     def variables(self, file: Path, like: Any) -> Variables:
-        """The variables of a network that is there."""
-        return load_variables(file.with_suffix(""), like)
+        """The variables of a network that is there.
+
+        Raises:
+            WorkdirError: if they are not those that its file was written with.
+        """
+        variables = load_variables(file.with_suffix(""), like)
+        check_pair(file, Architecture.load(file), variables)
+        return variables
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import jax
@@ -34,6 +34,7 @@ from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
 from morph.cycle.config import CycleConfig
 from morph.cycle.members import Member, Trained
+from morph.cycle.stamp import check_pair, stamped
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_TARGETS, check_unused
 from morph.cycle.workdir import claim_workdir, load_variables, save_variables
@@ -139,11 +140,14 @@ class Study:
         if file.exists():
             architecture = Architecture.load(file)
             like = architecture.abstract(sweep.traces.variables)
-            return sweep.tested(architecture, load_variables(kept, like))
+            variables = load_variables(kept, like)
+            check_pair(file, architecture, variables)
+            return sweep.tested(architecture, variables)
         member = Member(budget=self.budget(target), seed=self.config.seed)
         (trained,) = sweep.shrink([member], {member.seed: seed}, sweep.pulling(seed))
         save_variables(kept, trained.variables)
-        trained.architecture.save(file)  # the last, so that it is there only if all is
+        # The last, so that it is there only if all is.
+        stamped(trained.architecture, trained.variables).save(file)
         return trained
 
     def priced(self, name: str, trained: Trained) -> Learned:
@@ -186,7 +190,9 @@ def study(options: flags.FlagValues, console: Console) -> tuple[list[Learned], S
         for target, sweep in own.sweeps.items():
             sweep.check([own.budget(target)])
         identity = {name: options[name].value for name in ("seed_network", "dataset", "width")}
-        claim_workdir(workdir, {**identity, **asdict(config)}, asdict(CycleConfig()))
+        defaults = {one.name: options[one.name].default for one in fields(CycleConfig)}
+        defaults["data_fingerprint"] = identity["data_fingerprint"] = data.fingerprint
+        claim_workdir(workdir, {**identity, **asdict(config)}, defaults)
         seed = own.seed()
         networks = {"seed": seed}
         for target in own.sweeps:

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from morph.cycle.config import CycleConfig
     from morph.cycle.cycle import Cycle
     from morph.cycle.workdir import load_variables
-    from morph.errors import ArchitectureError, BudgetError, DataError, NativeError
+    from morph.errors import (
+        ArchitectureError,
+        BudgetError,
+        DataError,
+        NativeError,
+        NativeNumbersWarning,
+    )
     from morph.kernels.decompose import factorize
     from morph.kernels.factorized import Factorized
     from morph.kernels.tensorized import tensorized
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
     from morph.resize.initialize import init
     from morph.tensorize.plan import TensorizePlan, tensorize_plan
     from morph.training.data import Batch, Pipeline
+    from morph.training.metrics import Metric, mean_of
+    from morph.training.task import Task
     from regularizers.errors import MorphError
 else:
     __getattr__, __dir__ = lazy(__name__)
@@ -39,10 +47,13 @@ __all__ = [
     "CycleConfig",
     "DataError",
     "Factorized",
+    "Metric",
     "MorphError",
     "NativeError",
+    "NativeNumbersWarning",
     "Network",
     "Pipeline",
+    "Task",
     "TensorizePlan",
     "compact",
     "emits",
@@ -51,6 +62,7 @@ __all__ = [
     "init",
     "linen_network",
     "load_variables",
+    "mean_of",
     "native",
     "nnx_network",
     "shrink",

@@ -13,6 +13,14 @@ class ConfigError(MorphError, ValueError):
     """Settings that make no sense, or that this network cannot follow."""
 
 
+class ImportedError(MorphError, ImportError):
+    """A name of somebody's own module, file or attribute that cannot be imported."""
+
+
+class StartError(MorphError, ValueError):
+    """Weights to start from that cannot be read, or that do not fit the network."""
+
+
 class DataError(MorphError, ValueError):
     """Data that nothing can be learned from."""
 
@@ -29,8 +37,16 @@ class MeshError(MorphError, RuntimeError):
     """Devices or processes that cannot work together as asked."""
 
 
+class PeerError(MeshError):
+    """Another process of this run failed, or is gone."""
+
+
 class NativeError(MorphError, ValueError):
     """The model's own code cannot run at the widths of an architecture."""
+
+
+class NativeNumbersWarning(UserWarning):
+    """A native model computes numbers from its widths that `morph.compact` keeps."""
 
 
 class ArchitectureError(MorphError, ValueError):

@@ -22,12 +22,12 @@ Variables: TypeAlias = dict[str, Any]  # by collection: {"params": ..., "batch_s
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What training needs of a model.
+    """What training needs of a model. `x` and outputs are arrays, or trees of them.
 
     Attributes:
         init: `(key, x) -> variables`.
-        predict: `(variables, x) -> logits`, in evaluation mode.
-        forward: `(variables, x, key) -> (logits, updates)`, in training mode; `updates` holds the
+        predict: `(variables, x) -> outputs`, in evaluation mode.
+        forward: `(variables, x, key) -> (outputs, updates)`, in training mode; `updates` holds the
             new values of the collections other than `params`.
     """
 
@@ -44,6 +44,18 @@ class Network:
         )
 
 
+def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How a model is called with an input: a tuple by position, a dict by keyword.
+
+    Example:
+        >>> arguments({"ids": 1, "mask": 2}), arguments((1, 2)), arguments(1)
+        (((), {'ids': 1, 'mask': 2}), ((1, 2), {}), ((1,), {}))
+    """
+    if isinstance(x, dict):
+        return (), x
+    return (tuple(x), {}) if isinstance(x, tuple) else ((x,), {})
+
+
 def _mutable(variables: Mapping[str, Any]) -> list[str]:
     return [name for name in variables if name != "params"]
 
@@ -52,7 +64,8 @@ def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Ne
     """A Linen module as a `Network`.
 
     Args:
-        module: called with `x` and, if `train_kwarg` names one, a boolean keyword for the mode.
+        module: called with `x` (a tuple by position, a dict by keyword) and, if `train_kwarg` names
+            one, a boolean keyword for the mode.
         train_kwarg: None for a module that is the same in both modes.
 
     Raises:
@@ -73,18 +86,21 @@ def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Ne
         return {train_kwarg: train} if train_kwarg else {}
 
     def predict(variables: Variables, x: Any) -> Any:
-        return module.apply(variables, x, **mode(False))
+        args, kwargs = arguments(x)
+        return module.apply(variables, *args, **kwargs, **mode(False))
 
     def forward(variables: Variables, x: Any, key: Any) -> tuple[Any, Variables]:
         mutable = _mutable(variables)
-        rngs = {"dropout": key}
+        args, kwargs = arguments(x)
+        static: dict[str, Any] = {"rngs": {"dropout": key}, **mode(True)}
         if not mutable:
-            return module.apply(variables, x, rngs=rngs, **mode(True)), {}
-        logits, updates = module.apply(variables, x, mutable=mutable, rngs=rngs, **mode(True))
-        return logits, dict(updates)
+            return module.apply(variables, *args, **kwargs, **static), {}
+        outputs, updates = module.apply(variables, *args, **kwargs, mutable=mutable, **static)
+        return outputs, dict(updates)
 
     def initialise(key: Any, x: Any) -> Variables:
-        return dict(module.init(key, x, **mode(False)))
+        args, kwargs = arguments(x)
+        return dict(module.init(key, *args, **kwargs, **mode(False)))
 
     return Network(init=initialise, predict=predict, forward=forward)
 
@@ -101,11 +117,14 @@ def nnx_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
         return nnx_function(build(nnx.Rngs(0)))[0]
 
     def predict(variables: Variables, x: Any) -> Any:
-        return function()(variables, x)
+        args, kwargs = arguments(x)
+        return function()(variables, *args, **kwargs)
 
     def forward(variables: Variables, x: Any, key: Any) -> tuple[Any, Variables]:
         mutable = _mutable(variables)
-        result = function()(variables, x, train=True, mutable=mutable, rngs={"dropout": key})
+        args, kwargs = arguments(x)
+        static: dict[str, Any] = {"train": True, "mutable": mutable, "rngs": {"dropout": key}}
+        result = function()(variables, *args, **kwargs, **static)
         return result if mutable else (result, {})
 
     def initialise(key: Any, x: Any) -> Variables:

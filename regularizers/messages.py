@@ -1,4 +1,4 @@
-"""Near matches, for messages."""
+"""Near matches and causes, for messages."""
 
 from __future__ import annotations
 
@@ -13,3 +13,17 @@ def near(name: str, known: Collection[str]) -> str:
         return "; did you mean " + " or ".join(map(repr, close)) + "?"
     some = ", ".join(map(repr, list(known)[:6]))
     return f"; known are {some}{', ...' if len(known) > 6 else ''}"
+
+
+def cause(error: BaseException, longest: int = 300) -> str:
+    """The kind of an error and the first line of its message.
+
+    Example:
+        >>> cause(KeyError("width"))
+        "KeyError: 'width'"
+    """
+    lines = str(error).strip().splitlines()
+    first = lines[0].strip() if lines else ""
+    if len(first) > longest:
+        first = first[: longest - 1] + "…"
+    return f"{type(error).__name__}: {first}".rstrip(": .")

@@ -25,6 +25,7 @@ import regularizers as reg
 FLAGS = [f"--{name}={str(value).lower()}" for name, value in FAST.items()]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_enable_compilation_cache", False)  # there is none: no keys are made
 jax.config.update("jax_numpy_rank_promotion", "raise")
 share_contexts()
 gc.set_threshold(100_000, 20, 50)  # traces are many small objects

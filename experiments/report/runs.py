@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +11,13 @@ from typing import Any
 
 from experiments.pictures.plots import Point
 from morph.architecture.architecture import Architecture
+from morph.cycle.stamp import STAMP
 from morph.errors import ArchitectureError
 from regularizers import json_files
 from regularizers.errors import MorphError
 from regularizers.json_files import JsonError
+
+logger = logging.getLogger(__name__)
 
 CONFIG, RESULTS = "config.json", "results.json"
 
@@ -105,15 +109,17 @@ def read_run(workdir: str | Path) -> Run:
             "--workdir of a run"
         )
     results = _read_object(place / RESULTS)
+    architecture = _read_architecture(place / "architecture.json")
+    stamp = architecture.report.get(STAMP) if architecture else None
     return Run(
         workdir=place,
         config=_read_object(place / CONFIG) or _asked_for(results),
         results=results,
         records=_read_records(place / "metrics.jsonl"),
-        architecture=_read_architecture(place / "architecture.json"),
+        architecture=architecture,
         shrunk=_read_architecture(place / "shrunk.json"),
-        compressed=_read_object(place / "compressed.json"),
-        exported=_read_object(place / "exported.json"),
+        compressed=_read_derived(place / "compressed.json", stamp),
+        exported=_read_derived(place / "exported.json", stamp),
     )
 
 
@@ -130,6 +136,15 @@ def _read_object(path: Path) -> Mapping[str, Any]:
         return json_files.read_object(path)
     except JsonError as error:
         raise RunError(f"{path} is broken: {error}") from error
+
+
+def _read_derived(path: Path, stamp: Any) -> Mapping[str, Any]:
+    """Figures on what was made from the variables; nothing if those are others by now."""
+    figures = _read_object(path)
+    if stamp is not None and figures.get(STAMP, stamp) != stamp:
+        logger.warning("%s tells of another network than architecture.json: left out", path)
+        return {}
+    return figures
 
 
 def _read_records(path: Path) -> tuple[Mapping[str, Any], ...]:

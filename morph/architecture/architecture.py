@@ -191,15 +191,20 @@ class Architecture:
         A leaf belongs to a variable if its path ends with that variable's (its collection may be
         missing). It has the seed's shape, or is a statistic of it that an optimizer keeps: one
         number; a history of it, stacked in front; one vector per axis; or means over one axis
-        (Adafactor's `v_row` and `v_col`). All other leaves, e.g. step counters, pass. Where a
+        (Adafactor's `v_row` and `v_col`), or what `reg.proximal` keeps of every channel. All other
+        leaves, e.g. step counters, pass. Every leaf stays on its device, or divided among its
+        devices as it is, and is a copy, so that it can be donated. Where a
         channel has several clones, what consumes them is divided by their number, so that the
-        function stays the same (Net2WiderNet, Chen et al. 2016). Kernels that are factorized
-        are decomposed at their ranks; of gradients and optimizer states that makes no sense.
+        function stays the same (Net2WiderNet, Chen et al. 2016). What is removed counts as zero, as
+        in `graph.mask(tree, alive)`, also where it is not: in moving averages of the variables.
+        Kernels that are factorized are decomposed at their ranks; of gradients and optimizer states
+        that makes no sense.
 
         Raises:
             ArchitectureError: if no leaf belongs to a variable, a leaf has another shape than its
                 variable's in the seed, it cannot be told how an optimizer would lay out a leaf at
-                the new widths, or a channel is fresh (then use `morph.init`).
+                the new widths, devices that share an axis do not divide its new length (then
+                `morph.shrink(..., round_to=)`), or a channel is fresh (then use `morph.init`).
         """
         for name, group in self.groups.items():
             if FRESH in group.parents:
@@ -215,7 +220,12 @@ class Architecture:
 
     @cached_property
     def _slicing(self) -> Slicing:
-        return Slicing(groups=self.groups, variables=self.variables, gone=self.gone)
+        return Slicing(
+            groups=self.groups,
+            variables=self.variables,
+            gone=self.gone,
+            gone_blocks=frozenset(block.name for block in self.removed),
+        )
 
     def flops(self, widths: Mapping[str, int] | None = None) -> dict[str, float]:
         """FLOPs per layer (2 per multiply-add, at the traced batch size) at `widths` or now."""

@@ -26,16 +26,37 @@ class Place(NamedTuple):
     key: str
 
 
+# What `reg.proximal` keeps of every channel, by group, and of blocks, by name.
+BY_GROUP, BY_BLOCK = ("protected", "held", "saliency", "channels"), "blocks"
+
+
+def find_group(path: str, shape: tuple[int, ...], widths: Mapping[str, int]) -> str | None:
+    """The channel group that a leaf [..., width] of `reg.proximal`'s state is kept of."""
+    parts = path.split("/")
+    for i, part in enumerate(parts):
+        name = "/".join(parts[i + 1 :])
+        if part in BY_GROUP and name in widths and shape[-1:] == (widths[name],):
+            return name
+    return None
+
+
+def is_of_block(path: str, names: Collection[str]) -> bool:
+    """Whether a leaf of `reg.proximal`'s state is kept of one of these blocks."""
+    parts = path.split("/")
+    return any(
+        part == BY_BLOCK and "/".join(parts[i + 1 :]) in names for i, part in enumerate(parts)
+    )
+
+
 def find_place(path: str, variables: Mapping[str, str]) -> Place | None:
-    """The variable that a leaf belongs to; below it there may be one key of a list or a box.
+    """The variable that a leaf belongs to; below it there may be one key of a list.
 
     Args:
         path: of the leaf.
         variables: their paths, by all the names that they go under.
     """
     parts = path.split("/")
-    boxed = parts[-1] == "value" or parts[-1].isdigit()
-    for end in (len(parts), len(parts) - 1) if boxed else (len(parts),):
+    for end in (len(parts), len(parts) - 1) if parts[-1].isdigit() else (len(parts),):
         for i in range(end):
             tail = "/".join(parts[i:end])
             if tail in variables:

@@ -10,6 +10,7 @@ import numpy as np
 from morph.architecture.architecture import Architecture
 from morph.architecture.parts import Removed
 from regularizers.channels.graph import ChannelGraph
+from regularizers.errors import InputError
 
 
 def shrink(
@@ -18,6 +19,7 @@ def shrink(
     *,
     removed: Collection[str] = (),
     min_width: int = 1,
+    round_to: int = 1,
     fold: bool = False,
     inexact: bool = False,
 ) -> Architecture:
@@ -29,6 +31,9 @@ def shrink(
         removed: names of `graph.blocks` that leave, with their variables and all channel groups
             that only they produce.
         min_width: no group gets narrower; dead channels stay, in order, to fill it up.
+        round_to: widths become multiples of it, in groups of which the seed's width is more; dead
+            channels stay, in order, to fill them up. For devices that share an axis, and for
+            hardware that computes in tiles.
         fold: also shrink groups whose dead channels a bias can take (`Group.folds`); take from
             `graph.fold(variables, alive)`, which has it there.
         inexact: also shrink groups whose dead channels are not zero where they are consumed. The
@@ -46,13 +51,15 @@ def shrink(
     Example:
         >>> arch = morph.shrink(graph, {"Conv_0": np.array([True, False, True])})  # doctest: +SKIP
     """
+    if round_to < 1:
+        raise InputError(f"round_to must be at least 1, found {round_to}")
     flags = graph.check_alive(alive)
     parents = {}
     for name, group in graph.groups.items():
         if group.exact or inexact or (fold and group.folds):
-            dead = np.flatnonzero(~flags[name])
-            missing = min_width - int(flags[name].sum())
-            flags[name][dead[: max(0, missing)]] = True
+            dead, alive_now = np.flatnonzero(~flags[name]), int(flags[name].sum())
+            wanted = _rounded(max(min_width, alive_now), group.width, round_to)
+            flags[name][dead[: max(0, wanted - alive_now)]] = True
             parents[name] = tuple(np.flatnonzero(flags[name]).tolist())
     blocks = graph.check_removed(removed)
     parents |= {name: () for block in blocks for name in block.groups}
@@ -63,3 +70,8 @@ def shrink(
             for b in blocks
         ),
     )
+
+
+def _rounded(width: int, seed: int, round_to: int) -> int:
+    """The next multiple up, at most the seed's width; as `morph.budget` rounds."""
+    return min(seed, -(-width // round_to) * round_to) if seed > round_to else width

@@ -8,11 +8,18 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from morph.architecture.optimizer_layouts import Axes, adafactor_means, axes_of, find_place
+from morph.architecture.optimizer_layouts import (
+    Axes,
+    adafactor_means,
+    axes_of,
+    find_group,
+    find_place,
+    is_of_block,
+)
 from morph.architecture.parts import ResizedGroup
+from morph.architecture.picking import Pick, picked
 from morph.architecture.removed import without
 from morph.errors import ArchitectureError
 from morph.kernels.planned import PlannedKernel
@@ -30,18 +37,25 @@ class Slicing:
         groups: by name.
         variables: of the seed, by path.
         gone: the paths of those that left.
+        gone_blocks: the names of the blocks that they left with.
     """
 
     groups: Mapping[str, ResizedGroup]
     variables: Mapping[str, Variable]
     gone: Collection[str]
+    gone_blocks: Collection[str] = ()
 
     def take(self, tree: Any, factorized: Mapping[str, PlannedKernel]) -> Any:
         """The tree at the new widths, with kernels decomposed; see `Architecture.take`."""
         paths, leaves, treedef = flat_paths(tree)
         places = [find_place(path, self._names) for path in paths]
-        gone = {i for i, p in enumerate(places) if p is not None and p.owner in self.gone}
-        if not any(places) and any(map(np.ndim, leaves)):
+        groups = [
+            find_group(path, np.shape(leaf), self._seed_widths)
+            if path not in self.variables
+            else None
+            for path, leaf in zip(paths, leaves, strict=True)
+        ]
+        if not any(places) and not any(groups) and any(map(np.ndim, leaves)):
             raise ArchitectureError(
                 f"no leaf belongs to the architecture: found {paths[0]!r}, ..., "
                 f"expected paths like {next(iter(self.variables))!r}."
@@ -49,15 +63,27 @@ class Slicing:
         known = [place for place in places if place is not None]
         shapes = {p.owner: (self.variables[p.owner].shape, self.shape(p.owner)) for p in known}
         means = adafactor_means(dict(zip(paths, leaves, strict=True)), known, shapes)
-        taken = []
-        for path, leaf, place in zip(paths, leaves, places, strict=True):
-            if place is None or place.owner in self.gone:
+        taken, gone = [], set()
+        for i, (path, leaf, place, group) in enumerate(
+            zip(paths, leaves, places, groups, strict=True)
+        ):
+            if group is not None:
+                left = not self._widths[group]
+                taken.append(leaf if left else self._of_group(leaf, group, path))
+            elif place is None:
+                left = is_of_block(path, self.gone_blocks)
+                taken.append(picked(leaf, (), path))
+            elif place.owner in self.gone:
+                left = True
                 taken.append(leaf)
-            elif path in means:
-                taken.append(self._slice(*means[path], place.owner))
             else:
-                axes = axes_of(leaf, path, place, self.variables[place.owner].shape)
-                taken.append(self._slice(leaf, axes, place.owner))
+                left = False
+                leaf, axes = means.get(path) or (
+                    leaf,
+                    axes_of(leaf, path, place, self.variables[place.owner].shape),
+                )
+                taken.append(self._slice(leaf, axes, place.owner, path))
+            gone |= {i} if left else set()
         for i, path in enumerate(paths):
             if path in factorized and not isinstance(taken[i], jax.ShapeDtypeStruct):
                 taken[i] = factorized[path].decompose(taken[i])
@@ -77,28 +103,24 @@ class Slicing:
             if takes_in(variable, k) and np.bincount(origin).max(initial=1) > 1
         }
 
-    def _slice(self, leaf: Any, axes: Axes, owner: str) -> Any:
+    def _slice(self, leaf: Any, axes: Axes, owner: str, path: str) -> Any:
         """Takes the kept positions; `axes` says which of the owner's each axis of the leaf is."""
-        variable, shape = self.variables[owner], self.shape(owner)
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            sizes = (n if k is None else shape[k] for n, k in zip(leaf.shape, axes, strict=True))
-            return jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
-        changed = [
-            (i, k)
-            for i, k in enumerate(axes)
-            if k is not None and not self._resized.isdisjoint(ax.groups_of(variable.axes[k]))
-        ]
-        sharding = one_device(leaf) if changed else None
-        if sharding is not None:
-            leaf = np.asarray(leaf)  # NumPy compiles nothing, where JAX would for every shape
-        for i, k in changed:
+        variable = self.variables[owner]
+        picks = []
+        for i, k in enumerate(axes):
+            if k is None or self._resized.isdisjoint(ax.groups_of(variable.axes[k])):
+                continue
             index = self._positions(variable.axes[k])
-            leaf = leaf.take(index, axis=i)
             clones = np.bincount(index)[index]
-            if takes_in(variable, k) and clones.max(initial=1) > 1:
-                ones = [-1 if j == i else 1 for j in range(len(axes))]
-                leaf = leaf / clones.reshape(ones).astype(leaf.dtype)
-        return leaf if sharding is None else jax.device_put(leaf, sharding)
+            shared = takes_in(variable, k) and clones.max(initial=1) > 1
+            picks.append(Pick(axis=i, index=index, share=clones if shared else None))
+        return picked(leaf, picks, path)
+
+    def _of_group(self, leaf: Any, name: str, path: str) -> Any:
+        """What Morph's own optimizer keeps of every channel of a group, [..., width]."""
+        index = self._parents[name]
+        picks = [Pick(axis=np.ndim(leaf) - 1, index=index)] if name in self._resized else []
+        return picked(leaf, picks, path)
 
     def _positions(self, axis: Axis) -> np.ndarray:
         known = self._known_positions
@@ -140,11 +162,3 @@ def takes_in(variable: Variable, k: int) -> bool:
     """Whether an axis of a variable consumes channels, which clones have to share."""
     is_own = k in variable.produces and variable.kind != "kernel"
     return k in variable.consumes and not is_own
-
-
-def one_device(leaf: Any) -> Any:
-    """Where an array lies, if that is one device; None for tracers, random keys and all else."""
-    if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
-        return None
-    whole = not jnp.issubdtype(leaf.dtype, jax.dtypes.extended) and len(leaf.devices()) == 1
-    return leaf.sharding if whole else None

@@ -1,14 +1,13 @@
-"""Budget control: from "half the FLOPs" to a strength that gets there, and the final trim.
+"""Budget control: from "half the FLOPs" to the channels that go, and the final trim.
 
-A controller moves log(strength) so that the alive cost follows a schedule down to the budget, in
-one training run. At every look it also picks the channels that would be kept if training ended
-now, by strength per marginal cost; those are protected from zero, so that the cost cannot fall
-through the schedule. The final trim keeps the very same choice at the budget itself.
+At every look a controller picks the channels that would be kept if training ended now, by what the
+loss minds per marginal cost, so that their cost follows a schedule down to the budget. Those that
+go are pulled to zero by the next look; those that stay are not touched: what they have learned is
+most of what pruning gains. The final trim keeps the very same choice at the budget itself.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +20,9 @@ from morph.errors import BudgetError
 from regularizers.objective.proximal import ProximalState
 from regularizers.objective.regularizer import NetworkRegularizer
 
-LOOK_SLACK = 0.05  # the same along the way, where evaluations count
-LEFT_OVER = 0.02  # the share above the budget that is cut at once at the end of the schedule
-LEAST_MOVE = 0.1  # of log(strength) per look, once the schedule is at its end
-MOST_PULL = 1e3  # times the strength that would remove every channel in a single step
+LOOK_SLACK = 0.05  # the share of a limit that may be left along the way, where evaluations count
+HASTE = 2.0  # times the strength that just takes what goes to zero by the next look
+LATE = 3  # looks after the schedule's end by which the budget must be met
 
 
 def check_feasible(
@@ -108,7 +106,7 @@ class Look:
     """What the controller saw and decided.
 
     Attributes:
-        strength: the strength from now on.
+        strength: from now on: it takes what goes to zero by the next look.
         settled: the budget is met; nothing is pulled on, and the network recovers.
         keep: the channels that would be kept if training ended now; once it is settled, the others
             are to stay zero.
@@ -126,7 +124,7 @@ class Look:
         """The optimizer's state with what was decided."""
         keep = {name: jnp.asarray(kept) for name, kept in self.keep.items()}
         return state._replace(
-            strength=jnp.asarray(0.0 if self.settled else self.strength, jnp.float32),
+            strength=jnp.asarray(self.strength, jnp.float32),
             protected=keep,
             held={name: ~kept & self.settled for name, kept in keep.items()},
         )
@@ -134,65 +132,26 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Controller:
-    """Moves log(strength) so that the alive cost follows the schedule.
+    """Decides which channels go, so that the alive cost follows the schedule.
 
     Attributes:
         regularizer: measures strengths and costs.
         schedule: the target share of the seed's cost at each step.
-        gain: of log(strength) per unit of log(alive cost / target).
-        most: log(strength) moves at most this much per look.
+        every: steps between two looks.
         min_width: no group gets narrower; one number, or one per group.
         round_to: kept widths are multiples of it, see `strongest_within`.
     """
 
     regularizer: NetworkRegularizer
     schedule: Schedule
-    gain: float = 1.0
-    most: float = 0.25
+    every: int = 10
     min_width: int | Mapping[str, int] = 1
     round_to: int = 1
-
-    def initial_strength(self, strengths: Mapping[str, np.ndarray]) -> float:
-        """The strength that would take half of the cost within a third of the schedule.
-
-        Of each group the strength that pulls its median channel to zero counts as much as the group
-        costs: one that has most of the cost has large marginal costs, and would die at once of what
-        is right for the others.
-        """
-        pull = self._pull(strengths)
-        regularizer = self.regularizer
-        needed = np.asarray(
-            [
-                max(0.0, float(np.median(s)) - regularizer.thresholds[name]) / pull[name]
-                for name, s in strengths.items()
-            ]
-        )
-        share = np.asarray([len(s) * pull[name] for name, s in strengths.items()])
-        order = np.argsort(needed)
-        half = np.searchsorted(np.cumsum(share[order]), share.sum() / 2.0)
-        steps = max(1.0, (self.schedule.end - self.schedule.start) / 3)
-        return float(needed[order][half]) / steps
-
-    def _pull(self, strengths: Mapping[str, Any]) -> dict[str, float]:
-        """What a step of strength 1 takes from a channel of each group."""
-        regularizer = self.regularizer
-        widths = regularizer.cost.vector(self._alive(regularizer.worth(strengths)))
-        marginal = np.asarray(regularizer.cost.marginal(widths)) / regularizer.seed_cost
-        by_name = dict(zip(regularizer.cost.groups, marginal, strict=True))
-        return {
-            name: max(float(by_name[name]), 1e-9) * regularizer.multipliers.get(name, 1.0)
-            for name in strengths
-        }
-
-    @staticmethod
-    def _alive(worth: Mapping[str, np.ndarray]) -> dict[str, int]:
-        return {name: max(1, int((s > 0).sum())) for name, s in worth.items()}
 
     def look(
         self,
         step: int,
         strengths: Mapping[str, Any],
-        strength: float,
         saliency: Mapping[str, Any] | None = None,
     ) -> Look:
         """One look at the network.
@@ -200,13 +159,11 @@ class Controller:
         Args:
             step: the step of the schedule.
             strengths: the strength of every channel now.
-            strength: the strength that the last look returned.
             saliency: what channels compete by; their strengths if None.
 
         Raises:
-            BudgetError: if the strength runs away: it is `MOST_PULL` times what would remove every
-                channel in a single step, and the cost does not follow; or if the strengths are not
-                finite.
+            BudgetError: if the strengths are not finite; or if the schedule is at its end, and what
+                was to go is still there.
         """
         cost, seed_cost = self.regularizer.cost, self.regularizer.seed_cost
         for name, s in strengths.items():
@@ -216,7 +173,8 @@ class Controller:
                     "diverged. Try a smaller learning rate; the last checkpoint is kept."
                 )
         here = self.regularizer.worth(strengths, saliency)
-        ratio, target = float(cost(self._alive(here))) / seed_cost, self.schedule(step)
+        alive = {name: max(1, int((s > 0).sum())) for name, s in here.items()}
+        ratio, target = float(cost(alive)) / seed_cost, self.schedule(step)
         is_last = target <= self.schedule.budget_ratio
         keep = strongest_within(
             cost,
@@ -230,31 +188,50 @@ class Controller:
         )
         # What is left over at the end is cut now rather than by the final trim: there is time to
         # recover.
-        settled = ratio <= self.schedule.budget_ratio * (1.0 + LEFT_OVER * is_last)
-        if not settled:
-            move = self.gain * (math.log(ratio) - math.log(target))
-            if is_last:  # the last channel must go, however little it costs
-                move = max(move, LEAST_MOVE)
-            strength *= math.exp(min(self.most, max(-self.most, move)))
-            if ratio > (1.0 + SLACK) * target:
-                self._check_pull(step, strengths, strength, ratio, target)
+        settled = is_last or ratio <= self.schedule.budget_ratio
+        if step >= self.schedule.end + LATE * self.every:
+            self._check_gone(step, here, keep, ratio)
         return Look(
-            strength=strength, settled=settled, keep=keep, cost_ratio=ratio, target_ratio=target
+            strength=0.0 if settled else self._strength(strengths, alive, keep),
+            settled=settled,
+            keep=keep,
+            cost_ratio=ratio,
+            target_ratio=target,
         )
 
-    def _check_pull(
-        self, step: int, strengths: Mapping[str, Any], strength: float, ratio: float, target: float
+    def _strength(
+        self,
+        strengths: Mapping[str, Any],
+        alive: Mapping[str, int],
+        keep: Mapping[str, np.ndarray],
+    ) -> float:
+        """What takes every channel that goes to zero by the next look."""
+        regularizer = self.regularizer
+        widths = regularizer.cost.vector(alive)
+        marginal = np.asarray(regularizer.cost.marginal(widths)) / regularizer.seed_cost
+        by_name = dict(zip(regularizer.cost.groups, marginal, strict=True))
+        needed = [0.0]
+        for name, s in strengths.items():
+            left = np.where(keep[name], 0.0, np.asarray(s) - regularizer.thresholds[name]).max()
+            pull = float(by_name[name]) * regularizer.multipliers.get(name, 1.0)
+            if left > 0.0 < pull:
+                needed.append(float(left) / pull)
+        return HASTE * max(needed) / self.every
+
+    def _check_gone(
+        self,
+        step: int,
+        here: Mapping[str, np.ndarray],
+        keep: Mapping[str, np.ndarray],
+        ratio: float,
     ) -> None:
-        """Raises if the strength is beyond all that could help."""
-        pull = self._pull(strengths)
-        felt = {name: p for name, p in pull.items() if p > 1e-6} or pull
-        enough = max(float(np.max(strengths[name])) / p for name, p in felt.items())
-        if strength > MOST_PULL * enough:
+        """Raises if channels that were held at zero long ago are alive."""
+        there = [name for name, s in here.items() if (s[~keep[name]] > 0.0).any()]
+        if there and ratio > (1.0 + SLACK) * self.schedule.budget_ratio:
             raise BudgetError(
-                f"the penalty's strength has run away: {strength:.3g} at step {step} is more than "
-                f"{MOST_PULL:g} times what removes every channel at once, and the cost is still at "
-                f"{ratio:.1%} of the seed's where {target:.1%} is due. Either the parameters are "
-                "not pulled (wrap the optimizer with reg.proximal, and give it the state that "
-                "Look.obeyed returns), or nothing that is left has a marginal cost (cost.table() "
-                "shows what is paid for). The last checkpoint is kept."
+                f"the cost is still at {ratio:.1%} of the seed's at step {step}, where "
+                f"{self.schedule.budget_ratio:.1%} was due at step {self.schedule.end}: channels "
+                f"of {', '.join(map(repr, there[:3]))} that were to go are not pulled. Wrap the "
+                "optimizer with reg.proximal, and give it the state that Look.obeyed returns, at "
+                "every look. The last checkpoint is kept."
             )

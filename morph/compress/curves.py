@@ -18,6 +18,7 @@ from morph.kernels.compressed import unpacked
 from morph.network import Network, Variables
 from morph.training.data import Batch
 from morph.training.evaluate import Evaluator
+from morph.training.metrics import METRICS
 from regularizers.errors import InputError
 
 SPARSITIES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.99)
@@ -109,17 +110,19 @@ def sensitivity(
     points = tuple(sorted(set(sparsities)))
     if not points or not all(0.0 <= point < 1.0 for point in points):
         raise InputError(f"sensitivity: sparsities must be in [0, 1); got {tuple(sparsities)}")
-    if min(examples, len(data.x)) < 1:
+    if min(examples, data.examples) < 1:
         raise InputError(
-            f"sensitivity: nothing to count on: {examples} examples of {len(data.x)} are asked for"
+            f"sensitivity: nothing to count on: {examples} examples of {data.examples} are asked "
+            "for"
         )
-    chosen = np.linspace(0, len(data.x) - 1, min(examples, len(data.x))).astype(int)
-    evaluator = Evaluator(Batch(np.asarray(data.x)[chosen], np.asarray(data.y)[chosen]))
+    chosen = np.linspace(0, data.examples - 1, min(examples, data.examples)).astype(int)
+    sample = jax.tree.map(np.asarray, data).rows(chosen)
+    evaluator = Evaluator(sample, {"accuracy": METRICS["accuracy"]})
     predict = jax.jit(evaluated(network).predict)
     whole = unpacked(variables)
 
     def accuracy(params: Any) -> float:
-        return evaluator.accuracy(evaluator.logits(predict, {**whole, "params": params}))
+        return evaluator.measure(predict, {**whole, "params": params})["accuracy"]
 
     def without(name: str, kernel: np.ndarray, order: np.ndarray, sparsity: float) -> Any:
         sparse = kernel.copy()

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Float
-from optax.losses import kl_divergence_with_log_targets
 
 from morph.compress.bias_correction import bias_corrected
 from morph.compress.fixed_point import CRITERIA, equalized
 from morph.compress.plan import FixedPointPlan, WordLength, fixed_point_plan
+from morph.training.losses import LabelLoss, soft_labels
 from regularizers.channels.graph import ChannelGraph
 
 
@@ -34,21 +33,23 @@ def closest(
     predict: Callable[[Any, Any], Any],
     graph: ChannelGraph,
     variables: Any,
-    x: Float[Array, "N ..."],
+    x: Any,
     *,
     word_length: WordLength = 8,
+    distance: LabelLoss = soft_labels,
 ) -> Closest:
     """Of all criteria of dynamic precision, equalized and not, biases corrected: the closest.
 
-    That is the least Kullback-Leibler divergence of its class probabilities from the float
-    network's, on the calibration set. No labels are needed.
+    That is, of logits, the least Kullback-Leibler divergence of its class probabilities from the
+    float network's, on the calibration set. No labels are needed.
 
     Args:
-        predict: `(variables, x) -> logits`, in evaluation mode.
+        predict: `(variables, x) -> outputs`, in evaluation mode.
         graph: of it, traced with `x`.
         variables: float.
-        x: the calibration set.
+        x: the calibration set, [N, ...], or a tree of such arrays.
         word_length: see `fixed_point_plan`.
+        distance: `(outputs, exact outputs) -> scalar`.
 
     Raises:
         ValueError: as `fixed_point_plan` does.
@@ -57,18 +58,18 @@ def closest(
         >>> plan, own, _ = closest(model.apply, graph, variables, x)     # doctest: +SKIP
         >>> logits = jax.jit(plan.simulated(model.apply))(own, images)   # doctest: +SKIP
     """
-    exact = jax.nn.log_softmax(predict(variables, x))
+    exact = predict(variables, x)
     equal = equalized(graph, variables)
+    calibration = jax.tree.leaves(x)
     same = all(map(operator.is_, jax.tree.leaves(equal), jax.tree.leaves(variables)))
     best: tuple[float, Closest] | None = None
     for start in (variables,) if same else (variables, equal):
         for criterion in CRITERIA:
             plan = fixed_point_plan(
-                graph, start, (x,), word_length=word_length, criterion=criterion
+                graph, start, calibration, word_length=word_length, criterion=criterion
             )
-            own = bias_corrected(graph, plan, start, (x,))
-            found = jax.nn.log_softmax(plan.simulated(predict)(own, x))
-            away = float(kl_divergence_with_log_targets(found, exact).mean())
+            own = bias_corrected(graph, plan, start, calibration)
+            away = float(distance(plan.simulated(predict)(own, x), exact))
             if best is None or away < best[0]:
                 best = away, Closest(plan, own, start is not variables)
     assert best is not None

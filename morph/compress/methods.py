@@ -22,8 +22,10 @@ from morph.compress.training import evaluated, train
 from morph.errors import ConfigError
 from morph.kernels.compressed import Pruned, is_compressed
 from morph.network import Network, Variables
-from morph.training.data import Batch
+from morph.training.data import Batch, Pipeline, first_of
+from morph.training.losses import responses, soft_labels
 from morph.training.optimizers import make_optimizer, rate_schedule
+from morph.training.task import Task
 from regularizers.channels.calls import joined_path
 from regularizers.channels.trace import trace_channels
 from regularizers.patterns import matching, parse
@@ -39,7 +41,7 @@ class Stage:
     Attributes:
         name: what was done to it.
         variables: its variables, with compressed values.
-        predict: `(variables, x) -> logits`.
+        predict: `(variables, x) -> outputs`.
         facts: what else is worth telling, as JSON.
     """
 
@@ -49,25 +51,48 @@ class Stage:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-Method: TypeAlias = Callable[[Network, Variables, Batch, CompressConfig], Iterator[Stage]]
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What compressed networks are trained on, and what for.
+
+    Attributes:
+        data: the training set, whole, or a pipeline of batches.
+        task: what is minimised; cross-entropy if it names no loss.
+    """
+
+    data: Batch | Pipeline
+    task: Task = field(default_factory=Task)
+
+    def sample(self, examples: int) -> Any:
+        """The inputs of the first examples, of one batch at most where they come in batches."""
+        return first_of(self.data, "training pipeline").rows(slice(0, examples)).x
+
+
+Method: TypeAlias = Callable[[Network, Variables, Lesson, CompressConfig], Iterator[Stage]]
 
 
 def compressed(
-    network: Network, variables: Variables, data: Batch, config: CompressConfig
+    network: Network,
+    variables: Variables,
+    data: Batch | Pipeline,
+    config: CompressConfig,
+    task: Task | None = None,
 ) -> Iterator[Stage]:
     """The stages of the method that a configuration names; the last one's variables can be packed.
 
     Args:
         network: of the variables, at their widths.
         variables: trained; kernels may be factorized.
-        data: the training set.
+        data: the training set, whole, or a pipeline of batches.
         config: the method and its settings.
+        task: what is minimised; cross-entropy if it names no loss.
 
     Raises:
         ConfigError: if settings do not fit the network. TrainingDivergedError.
     """
     try:
-        yield from METHODS[config.compress](network, variables, data, config)
+        lesson = Lesson(data=data, task=task or Task())
+        yield from METHODS[config.compress](network, variables, lesson, config)
     except ValueError as error:
         raise ConfigError(f"--compress={config.compress}: {error}") from error
 
@@ -75,7 +100,7 @@ def compressed(
 def _trained(
     network: Network,
     variables: Variables,
-    data: Batch,
+    lesson: Lesson,
     config: CompressConfig,
     share: float,
     wrap: Callable[[Any, int], Any] = lambda optimizer, steps: optimizer,
@@ -90,18 +115,19 @@ def _trained(
     return train(
         network,
         variables,
-        data,
+        lesson.data,
         wrap(optimizer, steps),
         steps=steps,
         batch_size=config.compress_batch_size,
         seed=config.compress_seed,
+        task=lesson.task,
     )
 
 
 def _pruned(
     network: Network,
     variables: Variables,
-    data: Batch,
+    lesson: Lesson,
     config: CompressConfig,
     share: float = 1.0,
 ) -> Iterator[Stage]:
@@ -113,20 +139,20 @@ def _pruned(
         schedule = gradual(config.sparsity, start=0, end=half, every=every)
         return pruned(optimizer, schedule, config.distribution)
 
-    variables, state = _trained(network, variables, data, config, share, wrap)
+    variables, state = _trained(network, variables, lesson, config, share, wrap)
     variables = {**variables, "params": finished(variables["params"], state)}
     yield Stage(name="pruned", variables=variables, predict=evaluated(network).predict)
 
 
 def _deep(
-    network: Network, variables: Variables, data: Batch, config: CompressConfig
+    network: Network, variables: Variables, lesson: Lesson, config: CompressConfig
 ) -> Iterator[Stage]:
     """Deep Compression: prune, share weights, retrain what is shared (Han et al. 2016)."""
     clusters = None
     if not config.clusters.isdecimal():
         clusters = parse(config.clusters, "clusters", int)
         matching(list(clusters), paths_of(variables["params"]), "clusters")
-    (stage,) = _pruned(network, variables, data, config, 0.7)
+    (stage,) = _pruned(network, variables, lesson, config, 0.7)
     yield stage
     params = stage.variables["params"]
     if clusters is None:
@@ -134,7 +160,7 @@ def _deep(
     params = shared(params, clusters, method=config.clustering)
     variables = {**stage.variables, "params": params}
     yield Stage(name="shared", variables=variables, predict=stage.predict)
-    variables, _ = _trained(network, variables, data, config, 0.3)
+    variables, _ = _trained(network, variables, lesson, config, 0.3)
     yield Stage(name="shared, retrained", variables=variables, predict=stage.predict)
 
 
@@ -147,7 +173,7 @@ def _kernels(params: Any) -> list[str]:
 
 
 def _fixed(
-    network: Network, variables: Variables, data: Batch, config: CompressConfig
+    network: Network, variables: Variables, lesson: Lesson, config: CompressConfig
 ) -> Iterator[Stage]:
     """Dynamic fixed point (Qiu et al. 2016), and training with the rounding in place.
 
@@ -155,10 +181,16 @@ def _fixed(
     norms' statistics as they are.
     """
     network = evaluated(network)
-    sample = data.x[:CALIBRATION]
+    sample = lesson.sample(CALIBRATION)
     graph = trace_channels(network.predict, variables, sample)
+    task = lesson.task
     plan, own, equal = closest(
-        network.predict, graph, variables, sample, word_length=config.word_length
+        network.predict,
+        graph,
+        variables,
+        sample,
+        word_length=config.word_length,
+        distance=task.distill or (soft_labels if task.loss is None else responses),
     )
     predict, facts = plan.simulated(network.predict), {"fixed_point": plan.to_json()}
     values = plan.apply(own)
@@ -174,22 +206,22 @@ def _fixed(
         predict=network.predict,
         forward=plan.simulated(forward, exact=False),
     )
-    values, _ = _trained(rounding, values, data, config, 1.0)
+    values, _ = _trained(rounding, values, lesson, config, 1.0)
     yield Stage(
         name="fixed point, retrained", variables=_frozen(values), predict=predict, facts=facts
     )
 
 
 def _ternary(
-    network: Network, variables: Variables, data: Batch, config: CompressConfig
+    network: Network, variables: Variables, lesson: Lesson, config: CompressConfig
 ) -> Iterator[Stage]:
     """Trained ternary quantization (Zhu et al. 2017), from the trained weights."""
     predict = evaluated(network).predict
-    graph = trace_channels(predict, variables, data.x[:1])
+    graph = trace_channels(predict, variables, lesson.sample(1))
     keep = [name for name in config.keep.split(",") if name]
     values = ternarized(graph, variables, keep=keep, threshold=config.threshold)
     yield Stage(name="ternary", variables=_frozen(values), predict=predict)
-    values, _ = _trained(network, values, data, config, 1.0)
+    values, _ = _trained(network, values, lesson, config, 1.0)
     yield Stage(name="ternary, retrained", variables=_frozen(values), predict=predict)
 
 

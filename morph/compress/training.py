@@ -9,16 +9,16 @@ import optax
 from morph.kernels.compressed import joined, partition, unpacked
 from morph.kernels.tensorized import tensorized
 from morph.network import Network, Variables
-from morph.training.augment import Augmentation
-from morph.training.data import Batch
+from morph.training.data import Batch, Pipeline, first_of
 from morph.training.evaluate import Evaluator
 from morph.training.loop import Course, Loop
-from morph.training.losses import Loss, cross_entropy
+from morph.training.metrics import METRICS
 from morph.training.step import (
     TrainState,
     loops_well,
     make_step,
 )
+from morph.training.task import CROSS_ENTROPY, Task
 from regularizers.channels.trace import trace_channels
 
 FIXED = "compressed"  # the collection of masks and codes while a network trains
@@ -37,27 +37,25 @@ def evaluated(network: Network) -> Network:
 def train(
     network: Network,
     variables: Variables,
-    data: Batch,
+    data: Batch | Pipeline,
     optimizer: optax.GradientTransformation,
     *,
     steps: int,
     batch_size: int = 128,
     seed: int = 0,
-    loss: Loss = cross_entropy,
-    augment: Augmentation | None = None,
+    task: Task | None = None,
 ) -> tuple[Variables, optax.OptState]:
     """Trains what the values of compressed kernels train, and all other parameters.
 
     Args:
         network: a network; of variables without compressed kernels, too.
         variables: to start with; they stay as they are.
-        data: the training set, whole.
+        data: the training set, whole, or a pipeline of batches.
         optimizer: of the floating-point arrays of `params`; codes and masks are None there.
         steps: how many.
         batch_size: examples per step; every epoch in another order.
         seed: of the order and of the network's randomness.
-        loss: `(logits, y) -> scalar`.
-        augment: `(key, x) -> x`.
+        task: what is minimised (cross-entropy if it names no loss), and changes to batches.
 
     Returns:
         The trained variables, and the optimizer's state.
@@ -79,9 +77,15 @@ def train(
     )
     start = {**variables, "params": trained, FIXED: fixed}
     state = TrainState.of(own, jax.tree.map(jnp.copy, start), optimizer)
-    graph = trace_channels(network.predict, unpacked(variables), data.x[:1])
+    task = task or Task()
+    x = first_of(data, "training pipeline").rows(slice(0, 1)).x
+    graph = trace_channels(network.predict, unpacked(variables), x)
     loop = Loop(
-        step=make_step(loss, augment=augment, looped=loops_well(graph)),
+        step=make_step(
+            task.loss or CROSS_ENTROPY,
+            augment=task.augment,
+            looped=loops_well(graph),
+        ),
         data=data,
         batch_size=batch_size,
         every=CHUNK,
@@ -93,6 +97,5 @@ def train(
 
 def accuracy_of(network: Network, variables: Variables, data: Batch) -> float:
     """The share of examples that a network of such variables classifies right."""
-    evaluator = Evaluator(data)
-    predict = jax.jit(evaluated(network).predict)
-    return evaluator.accuracy(evaluator.logits(predict, variables))
+    evaluator = Evaluator(data, {"accuracy": METRICS["accuracy"]})
+    return evaluator.measure(jax.jit(evaluated(network).predict), variables)["accuracy"]

@@ -1,63 +1,26 @@
-"""Checkpoints of a run: arrays and progress together, through Orbax; and stopping for one."""
+"""Checkpoints of a run: when one is due, how they are kept, and which one counts."""
 
 from __future__ import annotations
 
-import json
 import logging
+import shutil
 import time
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
+from morph.cycle.saved import SUFFIX, Saved, TornError, named, parts_of, read
 from morph.errors import TrainingDivergedError, WorkdirError
-from morph.files import write_text
+from morph.files import write_parts
 from morph.training.mesh import from_first
-from regularizers.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-# Process 0 reads and writes by itself; Orbax would have all processes take part.
-_ALONE = ocp.options.MultiprocessingOptions(
-    primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Saved:
-    """A checkpoint that was read and found whole.
-
-    Attributes:
-        number: its number; higher ones are newer.
-        arrays: by the path of their leaf.
-        progress: what was known besides, plain JSON.
-    """
-
-    number: int
-    arrays: dict[str, np.ndarray]
-    progress: dict[str, Any]
-
-    def into(self, like: Any) -> Any:
-        """The arrays in the structure of `like` (arrays or abstract ones).
-
-        Raises:
-            WorkdirError: if the checkpoint has other arrays.
-        """
-        wanted = {name: np.shape(leaf) for name, leaf in _named(like)}
-        found = {name: array.shape for name, array in self.arrays.items()}
-        if odd := sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name)):
-            raise WorkdirError(
-                f"checkpoint {self.number} is of another network or optimizer: {odd[0]} has shape "
-                f"{found.get(odd[0])} there, {wanted.get(odd[0])} asked for ({len(odd)} differ)"
-            )
-        return jax.tree.unflatten(jax.tree.structure(like), [self.arrays[name] for name in wanted])
 
 
 @dataclass(kw_only=True)
@@ -88,18 +51,22 @@ class Interval:
 class Checkpoints:
     """The checkpoints of one working directory; the newest whole one counts.
 
-    Only process 0 reads and writes; the others get what it read, and hear of what went wrong.
+    Only process 0 reads and writes; the others get what it read, and hear of what went wrong. What
+    was not read whole is never deleted: neither a torn one, nor one that cannot be read.
 
     Args:
         workdir: where the run keeps its files.
-        keep: how many checkpoints stay.
+        keep: how many whole checkpoints stay.
     """
 
     def __init__(self, workdir: Path, keep: int = 2) -> None:
         self._directory = (workdir / "checkpoints").absolute()
-        self._seals = self._directory.with_suffix(".json")
         self._keep = keep
-        self._manager: Any = None  # of process 0
+        self._last = 0  # number
+        self._whole: list[int] = []  # that this process wrote or read
+        self._torn: set[int] = set()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
         from_first(self._open)
 
     def save(self, arrays: Any, progress: Mapping[str, Any]) -> None:
@@ -118,131 +85,109 @@ class Checkpoints:
         from_first(self._wait)
 
     def newest(self) -> Saved | None:
-        """The newest whole checkpoint, or None; a warning tells of every torn one."""
+        """The newest whole checkpoint; None if there are none at all.
+
+        A warning tells of every one that is proven to be torn. Whatever else keeps one from being
+        read is an error, and nothing is touched: it may be the newest still.
+
+        Raises:
+            WorkdirError: if one cannot be read, or all are torn.
+        """
         saved: Saved | None = from_first(self._newest)
         return saved
 
     def close(self) -> None:
-        """Ends the threads that write; `wait` tells what went wrong."""
-        if self._manager is not None:
-            with suppress(WorkdirError):
-                self._wait()
-            self._manager.close()
+        """Ends the thread that writes; `wait` tells what went wrong."""
+        with suppress(WorkdirError):
+            self._wait()
+        self._writer.shutdown()
 
     def _open(self) -> None:
-        self._directory.mkdir(exist_ok=True)
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep,
-            create=False,
-            enable_async_checkpointing=True,
-            multiprocessing_options=_ALONE,
-        )
-        self._manager = ocp.CheckpointManager(
-            self._directory, options=options, item_names=("arrays", "facts")
-        )
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorkdirError(f"cannot keep checkpoints in {self._directory}: {error}") from error
+        self._last = max(_found(self._directory), default=0)
 
     def _save(self, arrays: Any, progress: Mapping[str, Any]) -> None:
-        copies = {name: np.array(leaf) for name, leaf in _named(arrays)}
-        empty = {name: [a.shape, a.dtype.name] for name, a in copies.items() if not a.size}
-        copies = {name: a for name, a in copies.items() if a.size}  # Orbax takes no empty ones
-        crc32 = _crc32(copies, progress)
-        facts = {"progress": dict(progress), "crc32": crc32, "empty": empty}
-        args = ocp.args.Composite(
-            arrays=ocp.args.StandardSave(copies), facts=ocp.args.JsonSave(facts)
-        )
-        _check_finite(copies)
+        copies = {name: np.array(leaf) for name, leaf in named(arrays)}
+        self._check_finite(copies)
         self._wait()
-        with self._telling():
-            self._manager.save((self._manager.latest_step() or 0) + 1, args=args, force=True)
+        self._last += 1
+        self._writing = self._writer.submit(self._write, self._last, copies, dict(progress))
+
+    def _write(
+        self, number: int, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]
+    ) -> None:
+        write_parts(self._directory / f"{number}{SUFFIX}", parts_of(number, arrays, progress))
+        self._whole.append(number)
+        if len(self._whole) < self._keep:
+            return
+        for old, path in _found(self._directory).items():
+            if old < self._whole[-self._keep] and old not in self._torn:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _wait(self) -> None:
-        with self._telling():
-            self._manager.wait_until_finished()
-            self._seal()
-
-    def _seal(self) -> None:
-        """Notes what the files of every checkpoint hold, so that a torn one need not be tried.
-
-        Where one read of several fails, Orbax leaves the others to end in a loop that is closed.
-        """
-        known, steps = self._sealed(), self._manager.all_steps()
-        if set(map(str, steps)) != set(known):
-            seals = {str(n): known.get(str(n)) or _seal_of(self._directory / str(n)) for n in steps}
-            write_text(self._seals, json.dumps(seals))
-
-    def _sealed(self) -> dict[str, Any]:
+        writing, self._writing = self._writing, None
         try:
-            return dict(json.loads(self._seals.read_text()))
-        except (OSError, ValueError):
-            return {}
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Says where and what to do, once, if writing fails."""
-        try:
-            yield
-        except (OSError, ValueError, RuntimeError) as error:  # Orbax raises any of them
+            if writing is not None:
+                writing.result()
+        except OSError as error:
             raise WorkdirError(
-                f"cannot write a checkpoint in {self._directory}: {_first_line(error)}. The last "
-                "complete one is kept: make room, and repeat the command to resume from it."
+                f"cannot write a checkpoint in {self._directory}: {_first_line(error)}. "
+                f"{self._kept()}: make room, and repeat the command to "
+                + ("resume from it." if self._whole else "begin again.")
             ) from error
 
+    def _kept(self) -> str:
+        """What is left where the next one cannot be written."""
+        if self._whole:
+            return f"Checkpoint {self._whole[-1]}, the last complete one, is kept"
+        return "There is none before it"
+
     def _newest(self) -> Saved | None:
-        for number in sorted(self._manager.all_steps(), reverse=True):
+        found = _found(self._directory)
+        for number, path in sorted(found.items(), reverse=True):
             try:
-                return self._read(number)
-            except Exception as error:  # whatever a torn file makes of Orbax
-                logger.warning(
-                    "checkpoint %d in %s is torn (%s); taking the one before, or the beginning",
-                    number,
-                    self._directory,
-                    _first_line(error),
-                )
+                saved = read(path)
+            except TornError as error:
+                self._torn.add(number)
+                logger.warning("checkpoint %d in %s is torn (%s)", number, self._directory, error)
+            except (OSError, WorkdirError, MemoryError) as error:
+                raise WorkdirError(
+                    f"cannot read checkpoint {number} in {self._directory}: {_first_line(error)}. "
+                    "Nothing was touched: repeat the command once it can be read, or move "
+                    f"{path.name} away to resume from the one before."
+                ) from error
+            else:
+                self._whole = [number]
+                return saved
+        if found:
+            raise WorkdirError(
+                f"all checkpoints in {self._directory} are torn ({', '.join(map(str, found))}); "
+                "nothing was touched. Put a copy back that is whole, or choose another --workdir "
+                "to begin again."
+            )
         return None
 
-    def _read(self, number: int) -> Saved:
-        seal = self._sealed().get(str(number))  # none if the run died before it was sealed
-        if seal is not None and seal != _seal_of(self._directory / str(number)):
-            raise InputError("its files are not what was written")
-        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(), facts=ocp.args.JsonRestore())
-        found = self._manager.restore(number, args=args)
-        facts = found["facts"]
-        arrays = {name: np.asarray(array) for name, array in found["arrays"].items()}
-        if _crc32(arrays, facts["progress"]) != facts["crc32"]:
-            raise InputError("its content is not what was written")
-        empty = {name: np.zeros(*shape_dtype) for name, shape_dtype in facts["empty"].items()}
-        return Saved(number=number, arrays=arrays | empty, progress=facts["progress"])
+    def _check_finite(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, array in arrays.items():
+            inexact = jnp.issubdtype(array.dtype, jnp.inexact)
+            if name.startswith("params") and inexact and not np.isfinite(array).all():
+                raise TrainingDivergedError(
+                    f"{name} is not finite any more. {self._kept()}. Try a smaller learning rate, "
+                    "a longer warm-up, or gradient clipping."
+                )
 
 
-def _named(tree: Any) -> list[tuple[str, Any]]:
-    """The leaves of a tree with the names that they have in a checkpoint."""
-    leaves = jax.tree.leaves_with_path(tree)
-    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
+def _found(directory: Path) -> dict[int, Path]:
+    """All checkpoints by number; those of versions before are folders."""
+    try:
+        paths = [path for path in directory.iterdir() if path.suffix == SUFFIX or path.is_dir()]
+    except OSError as error:
+        raise WorkdirError(f"cannot list the checkpoints in {directory}: {error}") from error
+    return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
 
-def _seal_of(directory: Path) -> dict[str, int]:
-    """A checksum of every file below a directory."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {str(path.relative_to(directory)): zlib.crc32(path.read_bytes()) for path in files}
-
-
-def _crc32(arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> int:
-    crc = zlib.crc32(json.dumps(progress, sort_keys=True).encode())
-    for name in sorted(arrays):
-        crc = zlib.crc32(name.encode(), crc)
-        crc = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, crc)
-    return crc
-
-
-def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
-    for name, array in arrays.items():
-        inexact = jnp.issubdtype(array.dtype, jnp.inexact)
-        if name.startswith("params") and inexact and not np.isfinite(array).all():
-            raise TrainingDivergedError(
-                f"{name} is not finite any more; the checkpoint before it is kept. Try a smaller "
-                "learning rate, a longer warm-up, or gradient clipping."
-            )
-
-
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]

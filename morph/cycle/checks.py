@@ -9,7 +9,8 @@ from morph.cycle.shrinking import make_floors, make_regularizer
 from morph.errors import BudgetError, ConfigError
 from morph.settings import check_settings, names_of
 from morph.tensorize.layers import kernels_of
-from morph.training.losses import METRICS
+from morph.training.losses import SMOOTHED
+from morph.training.metrics import METRICS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
@@ -26,10 +27,10 @@ def check_training(config: CycleConfig) -> None:
     check_settings(config)
     if not names_of(config.metrics):
         raise ConfigError(f"metrics: at least one of {', '.join(METRICS)}, found none")
-    if config.label_smoothing and config.loss != "cross_entropy":
+    if config.label_smoothing and config.loss not in SMOOTHED:
         raise ConfigError(
-            f"label_smoothing is {config.label_smoothing}, but only the loss cross_entropy has "
-            f"labels to smooth; found {config.loss}"
+            f"label_smoothing is {config.label_smoothing}, but only the losses "
+            f"{' and '.join(SMOOTHED)} have labels to smooth; found {config.loss}"
         )
     warm = config.expand == "warm" or config.expand_budget is None
     if config.final == "finetune" and not warm:
@@ -54,13 +55,23 @@ def check_training(config: CycleConfig) -> None:
         )
 
 
-def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
+def check_config(
+    config: CycleConfig, cost: Cost, graph: ChannelGraph, *, started: bool = False
+) -> None:
     """Raises if a run of `config` makes no sense or cannot meet its budget.
+
+    Args:
+        config: how to learn.
+        cost: of the seed network.
+        graph: likewise.
+        started: from given weights: the seed is not trained.
 
     Raises:
         ConfigError: naming the setting. BudgetError: if a budget is out of reach.
     """
-    steps = {"seed_steps": config.seed_steps, "retrain_steps": config.retrain_steps}
+    steps = {"retrain_steps": config.retrain_steps}
+    if not started:
+        steps["seed_steps"] = config.seed_steps
     if config.tensorize:
         steps["tensorize_steps"] = config.tensorize_steps
     for name, value in {**steps, "shrink_steps": config.shrink_steps}.items():

@@ -12,7 +12,8 @@ from morph.settings import documented, setting
 from morph.tensorize.plan import AUTO, DENSE
 from morph.training.augment import AUGMENTATIONS
 from morph.training.gated import MODES
-from morph.training.losses import LOSSES, METRICS
+from morph.training.losses import LOSSES, TAUGHT
+from morph.training.metrics import METRICS
 from morph.training.optimizers import OPTIMIZERS, make_optimizer
 from morph.training.step import PRECISIONS
 from regularizers.channels.graph import ChannelGraph
@@ -108,8 +109,8 @@ class CycleConfig:
     )
     metrics: str = setting(
         "accuracy",
-        help=f"Measured on the test set, the larger the better: some of {', '.join(METRICS)}, "
-        "separated by commas.",
+        help=f"Measured on the test set: some of {', '.join(METRICS)}, separated by commas; "
+        "--patience goes by the first.",
         each=METRICS,
     )
     optimizer: str = setting(
@@ -155,9 +156,15 @@ class CycleConfig:
     )
     distill: float = setting(
         0.0,
-        help="The weight of the trained seed's logits in the loss of shrinking and retraining; "
+        help="The weight of the trained seed's outputs in the loss of shrinking and retraining; "
         "the baseline has no teacher.",
         range="[0, 1]",
+    )
+    distill_by: str = setting(
+        "logits",
+        help="What of the seed's outputs --distill learns from: logits, softened; responses, by "
+        "their squares; or embeddings, by their angles.",
+        choices=TAUGHT,
     )
     distill_temperature: float = setting(
         2.0, help="That softens the logits of --distill.", range="(0, inf)"

@@ -37,6 +37,7 @@ class Context:
         loop: trains.
         mesh: the devices that share every batch.
         listener: hears how it goes.
+        start: the seed network's given variables; None if it is trained.
     """
 
     recipe: Recipe
@@ -47,6 +48,7 @@ class Context:
     loop: Loop
     mesh: Mesh
     listener: Listener
+    start: Variables | None = None
 
     @property
     def config(self) -> CycleConfig:

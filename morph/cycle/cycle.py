@@ -8,8 +8,10 @@ all of them is one frozen `Context`.
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -18,6 +20,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -25,32 +29,32 @@ from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
-from morph.cycle.checkpoint import Checkpoints, Interval, Saved
+from morph.cycle.checkpoint import Checkpoints, Interval
 from morph.cycle.checks import check_config
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import Context, expand_budget_of, key_of
 from morph.cycle.expand import Expand
+from morph.cycle.given import Start, fingerprint, fitted, read_start
 from morph.cycle.listener import Listener, Silence
-from morph.cycle.measure import Measure
+from morph.cycle.measure import NAMES, Measure
 from morph.cycle.patience import best_of
 from morph.cycle.phase import Phase, arrays_of
 from morph.cycle.progress import Carried, Outcome, carried_from_json, progress_json
 from morph.cycle.recipe import Recipe
 from morph.cycle.retrain import Retrain, save_final
+from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch, stretches_of
 from morph.cycle.seed import Seed
 from morph.cycle.shrink import Shrink
 from morph.cycle.store import Store
 from morph.cycle.tensorize import Factorize, Tensorize
 from morph.cycle.uniform import Uniform
-from morph.cycle.workdir import claim_workdir, locked, stop_on_signals
+from morph.cycle.workdir import claim_workdir, locked, stop_on_signals, switches
 from morph.errors import Interrupted
 from morph.network import Network, Variables
-from morph.training.augment import Augmentation
-from morph.training.data import Batch, Pipeline
+from morph.training.data import Batch, Pipeline, first_of, on_device
 from morph.training.evaluate import Evaluator
 from morph.training.loop import Loop
-from morph.training.losses import Loss, Metric
 from morph.training.mesh import (
     any_of,
     check_divisible,
@@ -60,7 +64,11 @@ from morph.training.mesh import (
     local,
     replicated,
 )
+from morph.training.peers import check_alike, lost_peers
+from morph.training.task import Task
 from regularizers.costs.cost import Cost
+
+logger = logging.getLogger(__name__)
 
 PHASES: Mapping[str, Callable[[Stretch], Phase]] = {
     "uniform": Uniform,
@@ -102,6 +110,21 @@ class Result:
     network: Network
     outcomes: tuple[Outcome, ...]
 
+    @property
+    def against_seed(self) -> dict[str, float]:
+        """What the network of `architecture` is, and costs, against the seed, trained or given.
+
+        `cost`, `flops` and `parameters` are ratios to the seed's; metrics are differences.
+        """
+        seed = next(one for one in self.outcomes if one.name == NAMES["seed"])
+        widths = self.architecture.widths
+        last = [one for one in self.outcomes if one.widths == widths][-1]
+        ratios = {
+            name: getattr(last, name) / getattr(seed, name)
+            for name in ("cost", "flops", "parameters")
+        }
+        return ratios | {name: last.metrics[name] - value for name, value in seed.metrics.items()}
+
 
 @dataclass(kw_only=True)
 class Cycle:
@@ -110,18 +133,18 @@ class Cycle:
     Attributes:
         network: the seed network.
         train: training examples, whole, which are kept on the device; or a pipeline of batches.
-        test: test examples, whole.
+        test: test examples: whole, or what gives their batches each time that it is iterated
+            over; one batch at a time is on the devices.
         config: how to learn.
         workdir: where everything goes; the same one resumes.
         identity: plain JSON that tells this run from others (network, data); it is kept in the
             report, and a working directory of another identity is refused.
-        loss: `(logits, y) -> scalar`; the one that `config` names if None. Functions that are given
-            here instead of by name should be told apart in `identity`.
-        metrics: `{name: (logits, y) -> scalar}` of whole sets, the larger the better; those that
-            `config` names if None. The first is what `config.patience` goes by.
+        start: weights that the seed network has already: variables, or where they are (see
+            `morph.cycle.given.read_start`). It is measured, and not trained; `config.seed_steps`
+            has no use.
+        task: what is minimised and measured, in place of what `config` names. Functions that are
+            given here instead of by name should be told apart in `identity`.
         optimizer: `(learning rate by the step of a phase, config) -> optax transformation`.
-        augment: `(key, x) -> x` on a training batch, compiled into the step; those that `config`
-            names if None.
         listener: hears how it goes.
         look_every: steps between two looks of the budget controller.
         mesh: the devices that share every batch; all of all processes if None.
@@ -131,16 +154,15 @@ class Cycle:
 
     network: Network
     train: Batch | Pipeline
-    test: Batch
+    test: Batch | Iterable[Batch]
     config: CycleConfig
     workdir: Path
     identity: Mapping[str, Any] = field(default_factory=dict)
-    loss: Loss | None = None
-    metrics: Mapping[str, Metric] | None = None
+    start: Start | None = None
+    task: Task = field(default_factory=Task)
     optimizer: Callable[[optax.Schedule, CycleConfig], optax.GradientTransformation] = (
         configured_optimizer
     )
-    augment: Augmentation | None = None
     listener: Listener = field(default_factory=Silence)
     look_every: int = 10
     mesh: Mesh | None = None
@@ -157,35 +179,52 @@ class Cycle:
 
         Raises:
             BudgetError: before any training, if a budget cannot be met.
-            MeshError: if a batch cannot be cut evenly over the devices.
+            MeshError: if a batch cannot be cut evenly over the devices, the processes were not
+                started alike, or one of them is gone.
+            StartError: if the weights to start from cannot be read or do not fit.
             WorkdirError: if the working directory belongs to another run, is used by one, or cannot
                 be written; the last checkpoint stays.
             TrainingDivergedError: if the loss is not finite; the last checkpoint stays.
             Interrupted: after SIGINT or SIGTERM; a checkpoint is left.
         """
-        if is_first():
-            return self._run()
-        with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
-            return replace(self, workdir=Path(scratch), listener=Silence())._run()
+        if self.start is not None and self.config.seed_steps:
+            return replace(self, config=replace(self.config, seed_steps=0)).run()
+        with lost_peers():
+            check_alike(self._alike)
+            if is_first():
+                return self._run()
+            with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
+                return replace(self, workdir=Path(scratch), listener=Silence())._run()
+
+    def _alike(self) -> dict[str, Any]:
+        """What must be the same in all processes of a run."""
+        sets = {"train": self.train, "test": self.test}
+        return {
+            **self.identity,
+            **asdict(self.config),
+            **switches(),
+            **{module.__name__: module.__version__ for module in (jax, jaxlib, np, optax)},
+            **{name: _crc32(one) for name, one in sets.items() if isinstance(one, Batch)},
+            "look_every": self.look_every,
+        }
 
     def _run(self) -> Result:
-        recipe = Recipe(
-            config=self.config,
-            loss=self.loss,
-            metrics=self.metrics,
-            optimizer=self.optimizer,
-            augment=self.augment,
-        )
+        recipe = Recipe(config=self.config, task=self.task, optimizer=self.optimizer)
         recipe.check(self.network, self.train, self.test)
         key = key_of(self.config.seed, 0)
-        traces = Traces.of_seed(self.network, key, jnp.asarray(self.test.x[:1]))
+        example = on_device(first_of(self.test, "test set").rows(slice(0, 1)))
+        traces = Traces.of_seed(self.network, key, example.x)
         cost = target_cost(self.config, traces.graph)
-        check_config(self.config, cost, traces.graph)
+        start = None if self.start is None else fitted(read_start(self.start), traces.variables)
+        check_config(self.config, cost, traces.graph, started=start is not None)
+        identity = dict(self.identity)
+        if start is not None:
+            identity["start_fingerprint"] = fingerprint(start)
         mesh = data_mesh() if self.mesh is None else self.mesh
         if isinstance(self.train, Batch):
             check_divisible(self.config.batch_size, mesh)
         with ExitStack() as held:
-            resumed = from_first(partial(self._claim, held))
+            resumed = from_first(partial(self._claim, held, identity))
             prices = Prices(traces=traces, target=partial(target_cost, self.config))
             run = Context(
                 recipe=recipe,
@@ -193,10 +232,14 @@ class Cycle:
                 cost=cost,
                 measure=Measure(
                     prices=prices,
-                    evaluator=Evaluator(replicated(self.test, mesh)),
-                    metrics=recipe.measured,
+                    evaluator=Evaluator(
+                        self.test,
+                        recipe.metrics,
+                        put=partial(replicated, mesh=mesh),
+                        decide=recipe.decide,
+                    ),
                 ),
-                store=Store(workdir=self.workdir, prices=prices, facts=self._facts(cost)),
+                store=Store(workdir=self.workdir, prices=prices, facts=self._facts(cost, identity)),
                 loop=Loop(
                     step=recipe.step(traces),
                     data=self.train,
@@ -206,19 +249,23 @@ class Cycle:
                 ),
                 mesh=mesh,
                 listener=self.listener,
+                start=start,
             )
             run.listener.seed(traces.graph.widths)
             checkpoints = Checkpoints(self.workdir)
             held.callback(checkpoints.close)
-            return self._walk(run, checkpoints, checkpoints.newest() if resumed else None)
+            saved = checkpoints.newest() if resumed else None
+            if resumed and saved is None:
+                logger.warning("%s holds no checkpoint: the run begins again", self.workdir)
+            return self._walk(run, checkpoints, saved)
 
-    def _claim(self, held: ExitStack) -> bool:
+    def _claim(self, held: ExitStack, identity: Mapping[str, Any]) -> bool:
         """Takes the working directory for this run; True if it is resumed."""
         held.enter_context(locked(self.workdir))
-        config = {**self.identity, **asdict(self.config)}
+        config = {**identity, **asdict(self.config)}
         return claim_workdir(self.workdir, config, asdict(CycleConfig()))
 
-    def _facts(self, cost: Cost) -> dict[str, Any]:
+    def _facts(self, cost: Cost, identity: Mapping[str, Any]) -> dict[str, Any]:
         """What every report tells."""
         return {
             "target": cost.name,
@@ -229,7 +276,7 @@ class Cycle:
             "expand_budget": expand_budget_of(self.config, cost),
             "config": asdict(self.config),
             "outcomes": [],
-            **self.identity,
+            **identity,
         }
 
     def _walk(self, run: Context, checkpoints: Checkpoints, saved: Saved | None) -> Result:
@@ -250,7 +297,7 @@ class Cycle:
                 for step in phase.train(run, work, start):
                     stop, due = any_of(stopped(), is_first() and interval.due(step))
                     if (stop or due) and step > interval.last_step:
-                        progress = progress_json(number, step, work.strength, carried)
+                        progress = progress_json(number, step, carried)
                         run.store.checkpoint(checkpoints, arrays_of(work.state), progress)
                         interval.begin(step)
                     if stop:
@@ -262,11 +309,19 @@ class Cycle:
                 carried, variables = phase.finish(run, work, carried)
                 start = 0
                 if following is None or following.stretch.steps:
-                    progress = progress_json(number + 1, 0, 0.0, carried)
+                    progress = progress_json(number + 1, 0, carried)
                     run.store.checkpoint(checkpoints, variables, progress)
         assert variables is not None  # there is always a seed phase
         checkpoints.wait()
         return _result(run, carried, local(variables))
+
+
+def _crc32(batch: Batch) -> int:
+    crc32 = 0
+    for leaf in jax.tree.leaves(batch):
+        array = np.ascontiguousarray(leaf)
+        crc32 = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc32)
+    return crc32
 
 
 def _begin(run: Context, saved: Saved | None) -> tuple[Carried, Variables | None, int, int]:

@@ -6,14 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from morph.architecture.architecture import Architecture
 from morph.budget.prices import Prices
 from morph.cycle.progress import Outcome
 from morph.network import Variables
 from morph.training.evaluate import Evaluator
-from morph.training.losses import Metric
 
 # Of networks that end no cycle.
 NAMES = {"seed": "seed", "uniform": "uniform", "tensorize": "tensorized and fine-tuned"}
@@ -26,21 +23,17 @@ class Measure:
 
     Attributes:
         prices: of the seed network's architectures.
-        evaluator: holds the test set.
-        metrics: of whole sets.
+        evaluator: holds the test set, and the metrics.
     """
 
     prices: Prices
     evaluator: Evaluator
-    metrics: Mapping[str, Metric]
 
-    def logits(self, predict: Callable[[Variables, Any], Any], variables: Variables) -> np.ndarray:
-        """Of the whole test set; see `Evaluator.logits`."""
-        return self.evaluator.logits(predict, variables)
-
-    def of(self, logits: np.ndarray) -> dict[str, float]:
-        """Every metric of a network's logits."""
-        return self.evaluator.metrics(logits, self.metrics)
+    def of(
+        self, predict: Callable[[Variables, Any], Any], variables: Variables
+    ) -> dict[str, float]:
+        """Every metric of a network."""
+        return self.evaluator.measure(predict, variables)
 
     def outcome(
         self, name: str, architecture: Architecture, metrics: Mapping[str, float], steps: int
@@ -67,9 +60,11 @@ class Measure:
         )
 
     def firsts(self, outcomes: Sequence[Outcome]) -> list[float]:
-        """The first metric of every cycle's last network."""
-        first, others = next(iter(self.metrics)), (*NAMES.values(), SHRUNK, TENSORIZED)
-        return [o.metrics[first] for o in outcomes if not o.name.startswith(others)]
+        """The first metric of every cycle's last network, the larger the better."""
+        others = (*NAMES.values(), SHRUNK, TENSORIZED)
+        first, metric = next(iter(self.evaluator.metrics.items()))
+        sign = -1.0 if metric.lower else 1.0
+        return [sign * o.metrics[first] for o in outcomes if not o.name.startswith(others)]
 
 
 def named(name: str, cycle: int) -> str:

@@ -57,14 +57,12 @@ class Pulling:
     Attributes:
         regularizer: measures strengths and costs.
         reference: the variables whose mean strengths are the unit.
-        strengths: of one run's parameters.
         strengths_of_all: of stacked parameters.
         tx: the proximal optimizer.
     """
 
     regularizer: NetworkRegularizer
     reference: Variables
-    strengths: Callable[[Any], Any]
     strengths_of_all: Callable[[Any], Any]
     tx: optax.GradientTransformation
 
@@ -79,7 +77,6 @@ class Pulling:
         return cls(
             regularizer=regularizer,
             reference=reference,
-            strengths=jax.jit(regularizer.strengths),
             strengths_of_all=jax.jit(jax.vmap(regularizer.strengths)),
             tx=proximal(optimizer, regularizer, strength=0.0),
         )
@@ -98,7 +95,7 @@ def seen(look: Look) -> Record:
     return {
         "cost_ratio": look.cost_ratio,
         "target_ratio": look.target_ratio,
-        "strength": 0.0 if look.settled else look.strength,
+        "strength": look.strength,
     }
 
 

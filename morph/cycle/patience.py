@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from morph.files import together
+
 BEST = "best"  # the folder in a working directory
 KEPT = ("shrunk.json", "shrunk_variables", "architecture.json", "variables")
 
@@ -22,10 +24,7 @@ def is_over(values: Sequence[float], patience: int) -> bool:
 
 def copy_kept(source: Path, target: Path) -> None:
     """Copies what a working directory holds of one cycle; replaces what is there."""
-    target.mkdir(exist_ok=True)
-    for name in KEPT:
-        if (source / name).is_dir():
-            shutil.rmtree(target / name, ignore_errors=True)
-            shutil.copytree(source / name, target / name)
-        else:
-            shutil.copy2(source / name, target / name)
+    with together(target) as aside:
+        for name in KEPT:
+            copy = shutil.copytree if (source / name).is_dir() else shutil.copy2
+            copy(source / name, aside / name)

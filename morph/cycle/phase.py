@@ -10,10 +10,10 @@ import jax
 import optax
 
 from morph.architecture.architecture import Architecture
-from morph.cycle.checkpoint import Saved
 from morph.cycle.context import Context
 from morph.cycle.measure import named
 from morph.cycle.progress import Carried
+from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch
 from morph.cycle.shrinking import Shrinking
 from morph.network import Network, Variables
@@ -39,15 +39,8 @@ class Work:
     predict: Callable[[Variables, Any], Any]
     shrinking: Shrinking | None = None
 
-    @property
-    def strength(self) -> float:
-        """With which channels are pulled."""
-        return self.shrinking.strength if self.shrinking else 0.0
-
     def restore(self, saved: Saved) -> None:
         """Goes on from a checkpoint."""
-        if self.shrinking is not None:
-            self.shrinking.strength = saved.progress["strength"]
         self.state = self.state.replace(**saved.into(arrays_of(self.state)))
 
 
@@ -138,10 +131,10 @@ def trained(
     yield start
     for done in run.loop.run(work.state, course, look):
         work.state = done.state
-        metrics: dict[str, Any] = {"loss": float(done.loss), **(done.seen or {})}
+        terms = {f"loss_{name}": float(value) for name, value in done.terms.items()}
+        metrics: dict[str, Any] = {"loss": float(done.loss), **terms, **(done.seen or {})}
         if done.step % test_every == 0 or done.step == steps:
-            logits = run.measure.logits(work.predict, work.state.learned)
-            found = run.measure.of(logits)
+            found = run.measure.of(work.predict, work.state.learned)
             metrics |= {f"test_{name}": value for name, value in found.items()}
         run.listener.update(done.step, **metrics)
         told = {"phase": stretch.name, "phase_index": number, "step": done.step}
@@ -155,7 +148,7 @@ def measured(
     """With the outcome of a phase's last network; and its variables."""
     variables = work.state.learned
     steps = steps_seen(stretch, carried)
-    metrics = run.measure.of(run.measure.logits(work.predict, variables))
+    metrics = run.measure.of(work.predict, variables)
     outcome = run.measure.outcome(named(name, stretch.cycle), work.architecture, metrics, steps)
     return replace(carried, outcomes=(*carried.outcomes, outcome), steps=steps), variables
 

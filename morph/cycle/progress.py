@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from morph.architecture.architecture import Architecture
+from morph.errors import WorkdirError
 from morph.files import write_text
+from regularizers import json_files
+from regularizers.json_files import JsonError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +22,10 @@ class Outcome:
         name: `seed`, `shrunk`, `expanded and retrained`, `uniform`.
         accuracy: on the test set; None if it was not asked for.
         steps: training steps that its weights have seen.
-        logit_difference: for a shrunk network the largest difference between its logits and the
-            dense network's on the test set, over the largest logit.
-        same_predictions: whether both predict the same class for every example.
+        logit_difference: for a shrunk network the largest difference between its outputs (logits,
+            if it gives them) and the dense network's on the test set, over the largest.
+        same_predictions: whether both predict the same class for every example; None where
+            outputs are no classes.
         metrics: all that were asked for, on the test set.
     """
 
@@ -37,6 +40,23 @@ class Outcome:
     logit_difference: float | None = None
     same_predictions: bool | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Outcome:
+        """The outcome that JSON tells of; what a version before did not tell is as by default.
+
+        Raises:
+            WorkdirError: if it has what only a newer version knows, or lacks what every one tells.
+        """
+        if unknown := sorted({*told} - {one.name for one in fields(cls)}):
+            raise WorkdirError(
+                f"this version does not know the {', '.join(unknown)} of a network's outcome; a "
+                "newer one wrote it: install that, or choose another --workdir"
+            )
+        try:
+            return cls(**told)
+        except TypeError as error:
+            raise WorkdirError(f"a network's outcome is not whole: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +76,11 @@ class Carried:
     converged: bool = False
 
 
-def progress_json(phase: int, step: int, strength: float, carried: Carried) -> dict[str, Any]:
+def progress_json(phase: int, step: int, carried: Carried) -> dict[str, Any]:
     """Where a run is, as plain JSON data."""
     return {
         "phase": phase,
         "step": step,
-        "strength": strength,
         "carried": {
             "architecture": carried.architecture.to_json(),
             "outcomes": [asdict(outcome) for outcome in carried.outcomes],
@@ -75,23 +94,38 @@ def carried_from_json(data: Mapping[str, Any]) -> Carried:
     """What `progress_json` wrote under `carried`."""
     return Carried(
         architecture=Architecture.from_json(data["architecture"]),
-        outcomes=tuple(Outcome(**outcome) for outcome in data["outcomes"]),
+        outcomes=tuple(map(Outcome.of, data["outcomes"])),
         steps=data["steps"],
         converged=data["converged"],
     )
 
 
 def drop_records(path: Path, phase: int, step: int) -> None:
-    """Forgets the records that a resumed run will write again."""
-    if not path.exists():
-        return
-    lines = path.read_text().splitlines()
-    kept = []
-    for line in lines:
+    """Forgets the records that a resumed run will write again, and what broke off among them.
+
+    Raises:
+        WorkdirError: if a line before those is no record; nothing is touched.
+    """
+    kept: list[str] = []
+    broken = 0  # the number of a line
+    try:
+        text = path.read_text(errors="replace") if path.exists() else ""
+    except OSError as error:
+        raise WorkdirError(f"cannot read {path}: {error}; nothing was touched") from error
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # cut off when the run died
-        if (record["phase_index"], record["step"]) <= (phase, step):
-            kept.append(line)
-    write_text(path, "".join(line + "\n" for line in kept))
+            record = json_files.parse_object(line)
+            later = (record["phase_index"], record["step"]) > (phase, step)
+        except (JsonError, KeyError, TypeError):
+            broken = broken or number
+            continue
+        if later:
+            continue
+        if broken:
+            raise WorkdirError(
+                f"line {broken} of {path} is no record, but one that counts follows; take it out, "
+                "and repeat the command"
+            )
+        kept.append(line)
+    if (whole := "".join(line + "\n" for line in kept)) != text:
+        write_text(path, whole)

@@ -1,11 +1,14 @@
-"""What a configuration makes: the loss, the step, the state, the optimizer, what is measured."""
+"""What a configuration makes: the task, the step, the state, the optimizer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -16,11 +19,19 @@ from morph.cycle.schedule import rate_of
 from morph.errors import DataError
 from morph.network import Network, Variables
 from morph.settings import names_of
-from morph.training.augment import Augmentation, augmented
-from morph.training.checks import check_data, check_labels
+from morph.training.augment import augmented
+from morph.training.checks import (
+    check_data,
+    check_labels,
+    check_loss,
+    check_metrics,
+    outputs_of,
+)
 from morph.training.data import Batch, Pipeline
-from morph.training.losses import METRICS, Loss, Metric, Teacher, loss_named
+from morph.training.losses import SMOOTHED, TAUGHT, Teacher, loss_named, soft_labels
+from morph.training.metrics import METRICS, Metric, metric_of
 from morph.training.step import Step, TrainState, loops_well, make_step
+from morph.training.task import Loss, Task, classes_of, inputs_augmented, labels_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,59 +40,115 @@ class Recipe:
 
     Attributes:
         config: names everything.
-        loss: `(logits, y) -> scalar`, in place of the one that is named.
-        metrics: `{name: (logits, y) -> scalar}`, likewise; the larger the better.
+        task: in place of what is named.
         optimizer: `(learning rate by the step of a phase, config) -> optax transformation`.
-        augment: `(key, x) -> x`, in place of those that are named.
     """
 
     config: CycleConfig
-    loss: Loss | None = None
-    metrics: Mapping[str, Metric] | None = None
+    task: Task = field(default_factory=Task)
     optimizer: Callable[[optax.Schedule, CycleConfig], optax.GradientTransformation] = (
         configured_optimizer
     )
-    augment: Augmentation | None = None
 
-    def check(self, network: Network, train: Batch | Pipeline, test: Batch) -> None:
-        """Raises if the settings or the data make no sense.
+    def check(
+        self, network: Network, train: Batch | Pipeline, test: Batch | Iterable[Batch]
+    ) -> None:
+        """Raises if the settings or the data make no sense, or do not fit each other.
 
         Raises:
             ConfigError: naming the setting. DataError: naming the set.
         """
         c = self.config
         check_training(c)
-        check_data(train, test, c.batch_size)
-        x = jax.ShapeDtypeStruct((1, *np.shape(test.x)[1:]), test.x.dtype)
-        variables = jax.eval_shape(network.init, jax.random.key(0), x)
-        outputs = jax.eval_shape(network.predict, variables, x).shape[1:]
-        if names_of(c.augment) and len(x.shape) != 4:
-            raise DataError(
-                f"augment is {c.augment!r}, which needs images [n, height, width, "
-                f"channels]; inputs have shape {x.shape[1:]}"
+        seen = check_data(train, test, c.batch_size)
+        here = seen[0].rows(slice(0, c.batch_size))
+        _check_inputs(c, here)
+        predicted, outputs = outputs_of(network, here)
+        self._check_labels(outputs, seen)
+        if self.loss is not None:
+            name = (
+                c.loss if self.task.loss is None else getattr(self.task.loss, "__name__", "given")
             )
-        if self.loss is None:  # only then is it known what it takes
-            sets = {"test": test.y}
-            if isinstance(train, Batch):
-                sets["training"] = train.y
-            for name, y in sets.items():
-                check_labels(name, y, outputs, classes=c.loss == "cross_entropy")
+            check_loss(name, self.loss, outputs, here)
+        if c.distill:
+            if self.task.distill is None and c.distill_by != "responses":
+                _check_one_array(f"distill_by is {c.distill_by!r}, which", outputs, "distill")
+            taught = self.task.distill or TAUGHT[c.distill_by]
+            name = f"of distillation by {c.distill_by}"
+            check_loss(name, lambda own, batch: taught(own, own), outputs, here)
+        check_metrics(self.metrics, predicted, here)
+
+    def _check_labels(self, outputs: Any, seen: tuple[Batch, Batch]) -> None:
+        """Of a loss that is named it is known what labels it takes."""
+        name = self.config.loss
+        if self.task.loss is not None or self.loss is None:
+            return
+        for what, batch in zip(("training", "test"), seen, strict=True):
+            if batch.y is None:
+                raise DataError(
+                    f"the loss {name} compares outputs with labels, but the {what} set has none: "
+                    "y is None. Give labels; a loss that wants none: Task(loss=...), --loss; or "
+                    "given weights, to learn from them alone: --start, --distill=1"
+                )
+            for tree in (outputs, batch.y):
+                _check_one_array(f"the loss {name}", tree, "loss")
+            if name == "cross_entropy":
+                check_labels(what, batch.y, outputs.shape[1:], classes=True)
+            elif name != "masked_cross_entropy":
+                check_labels(what, batch.y, outputs.shape[1:], classes=False)
+
+    @cached_property
+    def loss(self) -> Loss | None:
+        """What is minimised; None if all is learned from the teacher."""
+        c = self.config
+        if self.task.loss is not None:
+            return self.task.loss
+        if c.distill == 1.0 and not c.seed_steps and not c.baseline:
+            return None  # every phase has a teacher
+        return labels_loss(loss_named(c.loss, c.label_smoothing))
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """What is measured of every network; patience goes by the first."""
+        if self.task.metrics is None:
+            return {name: METRICS[name] for name in names_of(self.config.metrics)}
+        return {name: metric_of(metric) for name, metric in self.task.metrics.items()}
+
+    @property
+    def decide(self) -> Callable[[Any], Any] | None:
+        """What outputs say: the largest logit's class, where the loss takes classes."""
+        if self.task.decide is not None or self.task.loss is not None:
+            return self.task.decide
+        return classes_of if self.config.loss in SMOOTHED else None
+
+    @property
+    def augment(self) -> Callable[[Any, Batch], Batch] | None:
+        """Changes to training batches."""
+        if self.task.augment is not None:
+            return self.task.augment
+        names = names_of(self.config.augment)
+        return inputs_augmented(augmented(names)) if names else None
+
+    def teacher(self, traces: Traces) -> Teacher | None:
+        """Who teaches, if somebody does: the trained seed."""
+        c = self.config
+        if not c.distill:
+            return None
+        loss = self.task.distill or TAUGHT[c.distill_by]
+        if loss is soft_labels:
+            loss = partial(soft_labels, temperature=c.distill_temperature)
+        return Teacher(predict=traces.network.predict, weight=c.distill, loss=loss)
 
     def step(self, traces: Traces) -> Step:
         """The compiled step of the seed network and of all that become of it."""
-        c, names = self.config, names_of(self.config.augment)
         return make_step(
-            self.loss or loss_named(c.loss, c.label_smoothing),
+            self.loss,
             looped=loops_well(traces.graph),
-            augment=self.augment or (augmented(names) if names else None),
-            mixup_alpha=c.mixup,
-            precision=c.precision,
-            ema_decay=c.ema_decay,
-            teacher=Teacher(
-                predict=traces.network.predict, weight=c.distill, temperature=c.distill_temperature
-            )
-            if c.distill
-            else None,
+            augment=self.augment,
+            mixup_alpha=self.config.mixup,
+            precision=self.config.precision,
+            ema_decay=self.config.ema_decay,
+            teacher=self.teacher(traces),
         )
 
     def transformation(self, number: int) -> optax.GradientTransformation:
@@ -99,8 +166,28 @@ class Recipe:
         averages = self.config.ema_decay > 0.0
         return TrainState.of(network, variables, tx, averages=averages, teacher=teacher)
 
-    @property
-    def measured(self) -> Mapping[str, Metric]:
-        """What is measured of every network; patience goes by the first."""
-        named = {name: METRICS[name] for name in names_of(self.config.metrics)}
-        return named if self.metrics is None else self.metrics
+
+def _check_one_array(what: str, tree: Any, argument: str) -> None:
+    """Raises if there are several arrays where a function by name takes one."""
+    if not jax.tree_util.all_leaves([tree]):
+        raise DataError(
+            f"{what} takes one array of outputs and one of what they should be, found "
+            f"{jax.tree.map(np.shape, tree)}; give a function of your own: Task({argument}=...)"
+        )
+
+
+def _check_inputs(config: CycleConfig, batch: Batch) -> None:
+    """Raises if inputs cannot be changed as settings say."""
+    leaves = jax.tree.leaves(batch.x)
+    if names_of(config.augment) and (len(leaves) > 1 or np.ndim(leaves[0]) != 4):
+        shapes = " and ".join(str(np.shape(leaf)[1:]) for leaf in leaves)
+        raise DataError(
+            f"augment is {config.augment!r}, which needs images [n, height, width, "
+            f"channels]; inputs have shape {shapes}"
+        )
+    for leaf in leaves if config.mixup else ():
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise DataError(
+                f"mixup is {config.mixup}, which blends inputs; {leaf.dtype} cannot be blended: "
+                "set mixup=0"
+            )

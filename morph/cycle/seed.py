@@ -1,4 +1,4 @@
-"""The seed network is trained."""
+"""The seed network is trained, or given."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ class Seed:
     stretch: Stretch
 
     def prepare(self, run: Context, carried: Carried, variables: Variables | None) -> Work:
-        """From what there is, or freshly drawn."""
+        """From what is given, or is there, or freshly drawn."""
+        variables = variables if run.start is None else run.start
         return started(run, self.stretch, carried.architecture, variables)
 
     def train(self, run: Context, work: Work, start: int) -> Iterator[int]:
-        """See `phase.trained`."""
+        """See `phase.trained`; what is given is not trained."""
+        if not self.stretch.steps:
+            return iter(())
         return trained(run, self.stretch, work, start)
 
     def finish(self, run: Context, work: Work, carried: Carried) -> tuple[Carried, Variables]:

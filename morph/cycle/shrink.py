@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import numpy as np
 
 from morph.cycle.context import Context
 from morph.cycle.measure import SHRUNK, named
@@ -34,20 +33,21 @@ class Shrink:
         assert variables is not None  # the seed comes first
         c, architecture = run.config, carried.architecture
         network, graph = run.network(architecture), run.traces.of(architecture)
-        shrinking = begin(c, graph, variables, run.budget, self.stretch.steps)
+        shrinking = begin(c, graph, run.budget, self.stretch.steps, run.loop.every)
         tx = run.recipe.transformation(self.stretch.number)
-        tx = proximal(tx, shrinking.regularizer, shrinking.strength)
+        tx = proximal(tx, shrinking.regularizer, strength=0.0)
         if gated := gated_groups(shrinking.regularizer.groups):
             until = shrinking.controller.schedule.end
             network = gated_network(network, graph, gated, steps=until, mode=c.gate_mode)
             variables = with_gates(variables, graph, gated)
         state = run.recipe.state(network, variables, tx, teacher_of(run))
-        strengths = shrinking.measure(state.params)
-        look = shrinking.controller.look(0, strengths, shrinking.strength)
+        look = shrinking.controller.look(0, shrinking.measure(state.params))
         return Work(
             architecture=architecture,
             network=network,
-            state=shrinking.obey(state, look),  # protects from the first step on
+            state=state.replace(
+                opt_state=look.obeyed(state.opt_state)
+            ),  # protects from the first step on
             predict=jax.jit(network.predict),
             shrinking=shrinking,
         )
@@ -76,13 +76,14 @@ class Shrink:
             run.budget,
         )
         shrunk = work.architecture.then(trim.step)
-        dense = run.measure.logits(predict, trim.masked)
-        logits = run.measure.logits(jax.jit(run.network(shrunk).predict), trim.small)
+        metrics, apart = run.measure.evaluator.compare(
+            (predict, trim.masked), (jax.jit(run.network(shrunk).predict), trim.small)
+        )
         steps, name = steps_seen(self.stretch, carried), named(SHRUNK, self.stretch.cycle)
         outcome = replace(
-            run.measure.outcome(name, shrunk, run.measure.of(logits), steps),
-            logit_difference=float(np.abs(logits - dense).max() / np.abs(dense).max()),
-            same_predictions=bool((logits.argmax(-1) == dense.argmax(-1)).all()),
+            run.measure.outcome(name, shrunk, metrics, steps),
+            logit_difference=apart.difference,
+            same_predictions=apart.same,
         )
         outcomes = (*carried.outcomes, outcome)
         run.store.shrunk(shrunk, trim.small, outcomes)
@@ -96,13 +97,13 @@ def _looking(run: Context, shrinking: Shrinking) -> Look:
     def look(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
         strengths = shrinking.measure(state.params)
         saliency = jax.device_get(state.opt_state.saliency)
-        seen = shrinking.controller.look(step, strengths, shrinking.strength, saliency)
+        seen = shrinking.controller.look(step, strengths, saliency)
         alive = {name: int((s > 0).sum()) for name, s in strengths.items()}
         run.listener.update(step, widths=alive)
-        return shrinking.obey(state, seen), {
+        return state.replace(opt_state=seen.obeyed(state.opt_state)), {
             "cost_ratio": seen.cost_ratio * scale,
             "target_ratio": seen.target_ratio * scale,
-            "strength": 0.0 if seen.settled else seen.strength,
+            "strength": seen.strength,
         }
 
     return look

@@ -12,63 +12,50 @@ import numpy as np
 from morph.architecture.architecture import Architecture, names_in
 from morph.architecture.shrink import shrink
 from morph.budget.amounts import floors_of
-from morph.budget.controller import Controller, Look, Schedule
+from morph.budget.controller import Controller, Schedule
 from morph.budget.traces import Traces
 from morph.budget.trim import strongest_within
 from morph.cycle.config import CycleConfig, target_cost
 from morph.network import Variables
-from morph.training.gated import with_gates
-from morph.training.step import TrainState
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.naming import matched
 from regularizers.costs.cost import Cost
-from regularizers.objective.gating import gated_groups
 from regularizers.objective.plan import FRESH
 from regularizers.objective.regularizer import NetworkRegularizer
 from regularizers.patterns import parse
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Shrinking:
-    """What a shrink phase has besides: who measures, who decides, and the strength in force.
+    """What a shrink phase has besides: who measures, and who decides.
 
     Attributes:
         graph: of the network at the phase's start.
         regularizer: pulls on its channels and blocks.
         measure: from params to strengths; compiled once.
-        controller: moves the strength.
-        strength: in force.
+        controller: decides what goes.
     """
 
     graph: ChannelGraph
     regularizer: NetworkRegularizer
     measure: Callable[[Any], dict[str, np.ndarray]]
     controller: Controller
-    strength: float
-
-    def obey(self, state: TrainState, look: Look) -> TrainState:
-        """The state with what the controller decided, which is in force from now on."""
-        self.strength = look.strength
-        return state.replace(opt_state=look.obeyed(state.opt_state))
 
 
 def begin(
-    config: CycleConfig, graph: ChannelGraph, variables: Variables, budget: float, steps: int
+    config: CycleConfig, graph: ChannelGraph, budget: float, steps: int, every: int
 ) -> Shrinking:
     """The regularizer and the budget controller of a shrink phase.
 
     Args:
         config: how to learn.
         graph: of the network to shrink.
-        variables: its weights.
         budget: to shrink to, in the unit of the target's cost.
         steps: of the phase.
+        every: steps between two looks.
     """
     regularizer = make_regularizer(config, graph, target_cost(config, graph), left=True)
-    controller = make_controller(config, regularizer, budget, steps, left=True)
     compiled = jax.jit(regularizer.strengths)
-    if gated := gated_groups(regularizer.groups):
-        variables = with_gates(variables, graph, gated)
 
     def measure(params: Any) -> dict[str, np.ndarray]:
         return jax.device_get(compiled(params))
@@ -77,8 +64,7 @@ def begin(
         graph=graph,
         regularizer=regularizer,
         measure=measure,
-        controller=controller,
-        strength=controller.initial_strength(measure(variables["params"])),
+        controller=make_controller(config, regularizer, budget, steps, every, left=True),
     )
 
 
@@ -87,16 +73,18 @@ def make_controller(
     regularizer: NetworkRegularizer,
     budget: float,
     steps: int,
+    every: int,
     *,
     left: bool = False,
 ) -> Controller:
-    """What moves the strength.
+    """What decides which channels go.
 
     Args:
-        config: says how.
-        regularizer: what it moves the strength of.
+        config: how to learn.
+        regularizer: of the network to shrink.
         budget: in the unit of the cost.
         steps: of the phase.
+        every: steps between two looks.
         left: as of `make_regularizer`.
     """
     return Controller(
@@ -106,6 +94,7 @@ def make_controller(
             start=steps // 20,
             end=int(steps * (1.0 - config.settle)),
         ),
+        every=every,
         min_width=make_floors(config, regularizer.graph, left=left),
         round_to=config.round_to,
     )

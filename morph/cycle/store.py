@@ -17,10 +17,12 @@ from morph.budget.prices import Prices
 from morph.cycle.checkpoint import Checkpoints
 from morph.cycle.patience import BEST, copy_kept
 from morph.cycle.progress import Outcome, drop_records
+from morph.cycle.stamp import stamped
 from morph.cycle.workdir import load_variables, save_variables
-from morph.files import sync
+from morph.files import sync, together
 from morph.network import Variables
 from morph.training.mesh import from_first, local
+from regularizers.json_files import finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,10 @@ class Store:
         self, architecture: Architecture, variables: Variables, outcomes: Sequence[Outcome]
     ) -> None:
         """Writes a network as it was shrunk."""
-        self._reported(architecture, outcomes).save(self.workdir / "shrunk.json")
-        save_variables(self.workdir / "shrunk_variables", variables)
+        reported = stamped(self._reported(architecture, outcomes), variables)
+        with together(self.workdir) as aside:
+            reported.save(aside / "shrunk.json")
+            save_variables(aside / "shrunk_variables", variables)
 
     def final(
         self,
@@ -53,9 +57,11 @@ class Store:
         **more: Any,
     ) -> Architecture:
         """Writes what a run, or one of its cycles, ends with; the architecture with its report."""
-        reported = self._reported(architecture, outcomes, **more)
-        reported.save(self.workdir / "architecture.json")
-        save_variables(self.workdir / "variables", local(variables))
+        variables = local(variables)
+        reported = stamped(self._reported(architecture, outcomes, **more), variables)
+        with together(self.workdir) as aside:
+            reported.save(aside / "architecture.json")
+            save_variables(aside / "variables", variables)
         return reported
 
     def teacher(self, variables: Variables) -> None:
@@ -85,7 +91,7 @@ class Store:
     def record(self, record: Mapping[str, Any]) -> None:
         """Writes a line of metrics."""
         with self._records.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(finite(record)) + "\n")
 
     def drop_records(self, number: int, step: int) -> None:
         """Forgets the records that a resumed run will write again."""

@@ -11,7 +11,7 @@ Every run is what it would be alone; only the rounding of sums depends on its co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -29,6 +29,7 @@ from morph.budget.traces import Traces
 from morph.cycle.checks import check_config
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import key_of
+from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import Measure
 from morph.cycle.members import (
@@ -50,12 +51,11 @@ from morph.cycle.watch import Watch
 from morph.errors import ConfigError
 from morph.network import Network, Variables
 from morph.resize.initialize import COMPILE_QUICKLY, infer_laws
-from morph.training.augment import Augmentation
-from morph.training.data import Batch
+from morph.training.data import Batch, on_device
 from morph.training.evaluate import Evaluator
 from morph.training.loop import Course, Loop
-from morph.training.losses import Loss, Metric
 from morph.training.step import Step, TrainState, loops_well
+from morph.training.task import Task
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.objective.proximal import proximal
@@ -72,10 +72,10 @@ class Sweep:
     Attributes:
         network: the seed network.
         train: training examples, whole; they are kept on the device.
-        test: test examples, whole.
+        test: test examples, as of a `Cycle`.
         config: how every run learns, but for its `budget` and `seed`; what a sweep has no use for
             is refused.
-        loss, metrics, optimizer, augment: as of a `Cycle`.
+        start, task, optimizer: as of a `Cycle`.
         listener: hears how it goes: losses are means over the runs.
         look_every: steps between two looks.
 
@@ -93,20 +93,21 @@ class Sweep:
 
     network: Network
     train: Batch
-    test: Batch
+    test: Batch | Iterable[Batch]
     config: CycleConfig
-    loss: Loss | None = None
-    metrics: Mapping[str, Metric] | None = None
+    start: Start | None = None
+    task: Task = field(default_factory=Task)
     optimizer: Callable[[optax.Schedule, CycleConfig], optax.GradientTransformation] = (
         configured_optimizer
     )
-    augment: Augmentation | None = None
     listener: Listener = field(default_factory=Silence)
     look_every: int = 10
 
     def __post_init__(self) -> None:
         """Refuses what it would have to ignore."""
         check_unused(self.config, UNUSED_BY_SWEEP)
+        if self.start is not None:
+            object.__setattr__(self, "config", replace(self.config, seed_steps=0))
         if "gates" in self.config.penalty:
             raise ConfigError(
                 f"penalty is {self.config.penalty!r}, but runs side by side hold channels at zero "
@@ -122,10 +123,12 @@ class Sweep:
         self.recipe.check(self.network, self.train, self.test)
         for budget in budgets:
             own = replace(self.config, budget=budget, expand_budget=budget)
-            check_config(own, self.cost, self.graph)
+            check_config(own, self.cost, self.graph, started=self.start is not None)
 
     def train_seeds(self, seeds: Sequence[int]) -> list[Trained]:
-        """The seed network, once for every random seed."""
+        """The seed network, once for every random seed; given weights are all the same."""
+        if self.start is not None:
+            return [self.tested(self.whole, self._given)] * len(seeds)
         variables = [self._drawn(seed, SEED) for seed in seeds]
         states = stacked([self._state(v, self._seed_tx) for v in variables])
         states, records = self._run(states, SEED, seeds, self.config.seed_steps)
@@ -158,13 +161,10 @@ class Sweep:
         c = self.config
         budgets = [member.budget * self.cost() for member in members]
         controllers = [
-            make_controller(c, pulling.regularizer, budget, c.shrink_steps) for budget in budgets
+            make_controller(c, pulling.regularizer, budget, c.shrink_steps, self.look_every)
+            for budget in budgets
         ]
-        first = {
-            seed: jax.device_get(pulling.strengths(variables["params"]))
-            for seed, variables in trained.items()
-        }
-        watch = Watch.of(controllers, pulling, [first[member.seed] for member in members])
+        watch = Watch(controllers=controllers, pulling=pulling)
         states = stacked([self._state(trained[member.seed], pulling.tx) for member in members])
         states, _ = watch.look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]
@@ -300,6 +300,7 @@ class Sweep:
             states = done.state
             for i, loss in enumerate(done.loss.tolist()):
                 told = {"phase": name, "phase_index": stage, "step": done.step, "loss": loss}
+                told |= {f"loss_{term}": float(each[i]) for term, each in done.terms.items()}
                 records[i].append(told | (seen(done.seen[i]) if done.seen else {}))
             self.listener.update(done.step, loss=float(done.loss.mean()))
         return states, records
@@ -322,7 +323,7 @@ class Sweep:
         )
 
     def _metrics(self, predict: Callable[..., Any], variables: Variables) -> dict[str, float]:
-        return self._measure.of(self._measure.logits(predict, variables))
+        return self._measure.of(predict, variables)
 
     def _fresh(self, architecture: Architecture, seed: int) -> Variables:
         """The seed's own draw, scaled to what it would be at the architecture's widths."""
@@ -339,19 +340,13 @@ class Sweep:
     @cached_property
     def recipe(self) -> Recipe:
         """How networks are trained."""
-        return Recipe(
-            config=self.config,
-            loss=self.loss,
-            metrics=self.metrics,
-            optimizer=self.optimizer,
-            augment=self.augment,
-        )
+        return Recipe(config=self.config, task=self.task, optimizer=self.optimizer)
 
     @cached_property
     def traces(self) -> Traces:
         """The seed network, and the channel graph of all that become of it."""
-        x = jnp.asarray(self.train.x[:1])
-        return Traces.of_seed(self.network, key_of(0, SEED), x)
+        example = on_device(self.train.rows(slice(0, 1)))
+        return Traces.of_seed(self.network, key_of(0, SEED), example.x)
 
     @property
     def graph(self) -> ChannelGraph:
@@ -369,6 +364,11 @@ class Sweep:
         return Architecture.of_seed(self.graph)
 
     @cached_property
+    def _given(self) -> Variables:
+        assert self.start is not None
+        return fitted(read_start(self.start), self.traces.variables)
+
+    @cached_property
     def _holding(self) -> NetworkRegularizer:
         """What may be held at zero: every group, whatever pulls on it."""
         return NetworkRegularizer(self.graph, self.cost, "group_lasso", threshold=0.0)
@@ -378,8 +378,7 @@ class Sweep:
         target = partial(target_cost, self.config)
         return Measure(
             prices=Prices(traces=self.traces, target=target),
-            evaluator=Evaluator(Batch(*map(jnp.asarray, self.test))),
-            metrics=self.recipe.measured,
+            evaluator=Evaluator(self.test, self.recipe.metrics),
         )
 
     @cached_property

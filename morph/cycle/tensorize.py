@@ -48,8 +48,8 @@ class Factorize:
             cost=partial(target_cost, c),
         )
         architecture, cores = architecture.tensorized(plan.kernels), plan.factorize(variables)
-        logits = run.measure.logits(jax.jit(run.network(architecture).predict), cores)
-        name, metrics = named(TENSORIZED, self.stretch.cycle), run.measure.of(logits)
+        name = named(TENSORIZED, self.stretch.cycle)
+        metrics = run.measure.of(jax.jit(run.network(architecture).predict), cores)
         outcome = run.measure.outcome(name, architecture, metrics, carried.steps)
         outcomes = (*carried.outcomes, outcome)
         return replace(carried, architecture=architecture, outcomes=outcomes), cores
@@ -63,7 +63,8 @@ class Tensorize:
 
     def prepare(self, run: Context, carried: Carried, variables: Variables | None) -> Work:
         """From its cores."""
-        return started(run, self.stretch, carried.architecture, variables)
+        alone = run.recipe.loss is None  # only a teacher tells what is right
+        return started(run, self.stretch, carried.architecture, variables, taught=alone)
 
     def train(self, run: Context, work: Work, start: int) -> Iterator[int]:
         """See `phase.trained`."""

@@ -20,27 +20,16 @@ class Watch:
     Attributes:
         controllers: one for each run.
         pulling: what all share.
-        force: how strongly each run is pulled on now; every look changes it.
     """
 
     controllers: Sequence[Controller]
     pulling: Pulling
-    force: list[float]
-
-    @classmethod
-    def of(cls, controllers: Sequence[Controller], pulling: Pulling, first: Sequence[Any]) -> Watch:
-        """Before the first step; `first` are the strengths that each run starts with."""
-        pairs = zip(controllers, first, strict=True)
-        force = [controller.initial_strength(strengths) for controller, strengths in pairs]
-        return cls(controllers=controllers, pulling=pulling, force=force)
 
     def look(self, states: TrainState, step: int) -> tuple[TrainState, list[Look]]:
         """The states after what was decided at a step, and what each controller saw."""
         strengths, saliency = self._seen(states)
-        looks = []
-        for i, controller in enumerate(self.controllers):
-            looks.append(controller.look(step, strengths[i], self.force[i], saliency[i]))
-            self.force[i] = looks[i].strength
+        seen = zip(self.controllers, strengths, saliency, strict=True)
+        looks = [controller.look(step, own, minded) for controller, own, minded in seen]
         return states.replace(opt_state=obeyed(states.opt_state, looks)), looks
 
     def saliency(self, states: TrainState) -> list[Any]:

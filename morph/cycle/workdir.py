@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import orbax.checkpoint as ocp
 
-from morph.cycle.checkpoint import _ALONE
+from morph.cycle.orbax_files import read_arrays, write_arrays
 from morph.errors import WorkdirError
-from morph.files import write_text
+from morph.files import replace, write_text
 from morph.network import Variables
 from morph.training.mesh import is_first
 from regularizers import json_files
@@ -32,10 +29,30 @@ except ImportError:  # not a POSIX system: runs there are not kept apart
     fcntl = None  # type: ignore[assignment]
 
 
+# JAX's own switches that change results, and what they are where nothing is said.
+SWITCHES: Mapping[str, Any] = MappingProxyType(
+    {
+        "jax_default_matmul_precision": None,
+        "jax_default_prng_impl": "threefry2x32",
+        "jax_enable_x64": False,
+        "jax_random_seed_offset": 0,
+        "jax_threefry_partitionable": True,
+    }
+)
+_LEFT = ("checkpoints/[0-9]*", "seed-*/*.json")  # what runs and sweeps leave
+
+
+def switches() -> dict[str, Any]:
+    """What JAX's switches are, of those that change results."""
+    return {name: getattr(jax.config, name) for name in SWITCHES}
+
+
 def claim_workdir(
     workdir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> bool:
     """Makes `workdir` belong to a run of `config`; True if it already did.
+
+    JAX's switches that change results belong to it, too, and are written where they are set.
 
     Args:
         workdir: to claim.
@@ -43,24 +60,27 @@ def claim_workdir(
         defaults: of settings that a version before may not have had, and so did not write.
 
     Raises:
-        WorkdirError: if it cannot be written, or holds a run of another configuration; the message
-            lists what differs.
+        WorkdirError: if it cannot be read or written, holds a run of another configuration (the
+            message lists what differs), or one of which nobody knows the configuration any more.
     """
     path = workdir / "config.json"
+    now = switches()
+    asked = {**config, **{name: now[name] for name in now if now[name] != SWITCHES[name]}}
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_text(path, json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
-            return False
         there = json_files.read_object(path)
+    except FileNotFoundError:
+        _begin(path, asked)
+        return False
     except (OSError, JsonError) as error:
         raise WorkdirError(f"cannot use {workdir} as working directory: {error}") from error
-    there = {**{name: value for name, value in defaults.items() if name in config}, **there}
+    known = {name: value for name, value in defaults.items() if name in config}
+    there, asked = {**SWITCHES, **known, **there}, {**SWITCHES, **asked}
     differences = [
         f"{key}: {there.get(key)!r} there, "
-        + (f"{config[key]!r} asked for" if key in config else "nothing that this version knows")
-        for key in sorted({*there, *config})
-        if key not in config or there.get(key) != config[key]
+        + (f"{asked[key]!r} asked for" if key in asked else "nothing that this version knows")
+        for key in sorted({*there, *asked})
+        if key not in asked or there.get(key) != asked[key]
     ]
     if differences:
         raise WorkdirError(
@@ -70,26 +90,43 @@ def claim_workdir(
     return True
 
 
+def _begin(path: Path, config: Mapping[str, Any]) -> None:
+    """Writes whose run it is, unless there is one already that nothing tells of."""
+    workdir = path.parent
+    try:
+        left = [found for pattern in _LEFT for found in sorted(workdir.glob(pattern))]
+        if left:
+            raise WorkdirError(
+                f"{workdir} holds {left[0].relative_to(workdir)}, but no {path.name} that tells "
+                "which run left it; nothing was touched. Put the file back, or choose another "
+                "--workdir."
+            )
+        write_text(path, json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
+    except OSError as error:
+        raise WorkdirError(f"cannot use {workdir} as working directory: {error}") from error
+
+
 def save_variables(path: Path, variables: Variables) -> None:
-    """Writes variables as one Orbax checkpoint; replaces what is there, whole. Process 0 only."""
+    """Writes variables as one Orbax checkpoint; replaces what is there, whole. Process 0 only.
+
+    Raises:
+        WorkdirError: if they cannot be written.
+    """
     if not is_first():
         return
-    draft, before = (path.absolute().with_name(path.name + end) for end in (".part", ".before"))
-    with ocp.StandardCheckpointer(multiprocessing_options=_ALONE) as checkpointer:
-        checkpointer.save(draft, jax.tree.map(np.array, variables), force=True)
-    if path.exists():
-        shutil.rmtree(before, ignore_errors=True)
-        path.rename(before)
-    draft.rename(path)
-    shutil.rmtree(before, ignore_errors=True)
+    draft = path.absolute().with_name(path.name + ".part")
+    write_arrays(draft, variables)
+    replace(draft, path.absolute())
 
 
 def load_variables(path: str | Path, like: Any = None) -> Variables:
-    """Reads what `save_variables` wrote; with `like` (abstract variables) checked against it."""
-    plain = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), like)
-    with ocp.StandardCheckpointer(multiprocessing_options=_ALONE) as checkpointer:
-        variables: Variables = checkpointer.restore(Path(path).absolute(), plain)
-    return jax.tree.map(jnp.asarray, variables)
+    """Reads what `save_variables` wrote; with `like` (abstract variables) checked against it.
+
+    Raises:
+        WorkdirError: if it cannot be read, or does not fit.
+    """
+    variables: Variables = jax.tree.map(jnp.asarray, read_arrays(Path(path), like))
+    return variables
 
 
 @contextmanager
@@ -117,17 +154,22 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, *, make: bool = True) -> Iterator[None]:
     """Keeps `directory` for this process, until the end of the block or of the process.
 
     The lock is the operating system's, on the file `lock` (which says who has it): a process that
     was killed leaves none behind.
 
+    Args:
+        directory: to keep.
+        make: it, if there is none.
+
     Raises:
         WorkdirError: if the directory cannot be made or written, or another process has it.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        if make:
+            directory.mkdir(parents=True, exist_ok=True)
         file = (directory / "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise WorkdirError(f"cannot use {directory} as working directory: {error}") from error

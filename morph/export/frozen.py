@@ -20,6 +20,7 @@ from morph.errors import ExportError
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn, Primitive
 from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.sources import source_line
 
 # Other equations with the same results; None where they do not apply.
 Rewrite: TypeAlias = Callable[..., Any]
@@ -205,7 +206,7 @@ def _step(
     result = rewrite(eqn, *operands) if rewrite else None
     if result is not None:
         return [result]
-    scope, line = "/".join(filter(None, scopes)), jaxprs.source_line(sources)
+    scope, line = "/".join(filter(None, scopes)), source_line(sources)
     where = " ".join(filter(None, (scope, f"[{line}]" * bool(line))))
     shown = tuple(_struct(value) if _is_free(value) else value for value in operands)
     walk.visit(Step(eqn=eqn, operands=shown, where=where))

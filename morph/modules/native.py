@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -11,7 +12,7 @@ import flax.linen as nn
 from flax import nnx
 
 from morph.architecture.architecture import Architecture
-from morph.errors import NativeError
+from morph.errors import NativeError, NativeNumbersWarning
 from morph.modules.linen_layers import LinenSeed
 from morph.modules.nnx_layers import NNXSeed
 from morph.modules.verify import Expectation, Numbers
@@ -47,7 +48,13 @@ class Seed(Protocol):
         """A rebuilt model as a function of its variables."""
 
 
-def native(model: Model, architecture: Architecture, *inputs: Any, **static: Any) -> Model:
+def native(
+    model: Model,
+    architecture: Architecture,
+    *inputs: Any,
+    rescale_means: bool = False,
+    **static: Any,
+) -> Model:
     """The model again, as a module of its own framework, at the widths of an architecture.
 
     For NNX a module of the same class with sliced variables. For Linen a module of a subclass of
@@ -59,9 +66,10 @@ def native(model: Model, architecture: Architecture, *inputs: Any, **static: Any
 
     Verified is that the call runs and that its trace equals that of `morph.compact`'s
     function equation by equation, in shapes and in where slices start. The numbers may differ
-    where code computes them from widths: a mean over a resized axis (LayerNorm, RMSNorm,
-    GroupNorm) divides by the width now, as `morph.compact(..., rescale_means=True)` does, and
-    attention scales by the width of its heads now; `morph.compact` alone keeps the seed's numbers.
+    where code computes them from widths, of which a `NativeNumbersWarning` tells: a mean over a
+    resized axis (LayerNorm, RMSNorm, GroupNorm) divides by the width now, as
+    `morph.compact(..., rescale_means=True)` does, and attention scales by the width of its heads
+    now; `morph.compact` alone keeps the seed's numbers.
 
     Args:
         model: an `nnx.Module` or `flax.linen.Module`; it is not changed.
@@ -69,6 +77,7 @@ def native(model: Model, architecture: Architecture, *inputs: Any, **static: Any
         *inputs: example inputs of that function; arrays or `jax.ShapeDtypeStruct`s. An NNX model
             may go without. Then nothing is called: layers of Flax agree with their variables, but
             code of the user's that fixes a width is only found when it runs.
+        rescale_means: that numbers are those of the widths now is as it should be: no warning.
         **static: keyword arguments of that call, e.g. `train=True`.
 
     Returns:
@@ -97,12 +106,15 @@ def native(model: Model, architecture: Architecture, *inputs: Any, **static: Any
             raise NativeError("a Linen module has layers only in a call: pass example inputs")
         if not called:
             return _uncalled(seed, architecture)
-        return _called(seed, architecture, inputs, static)
+        model, told = _called(seed, architecture, inputs, static)
     except NativeError as error:
         raise NativeError(
             f"{type(model).__name__} cannot run natively at these widths: {error}. "
             "morph.compact(fn, architecture) runs any model."
         ) from error
+    if told and not rescale_means:
+        warnings.warn(f"{type(model).__name__} {told}", NativeNumbersWarning, stacklevel=2)
+    return model
 
 
 def _uncalled(seed: Seed, architecture: Architecture) -> Any:
@@ -116,7 +128,8 @@ def _uncalled(seed: Seed, architecture: Architecture) -> Any:
 
 def _called(
     seed: Seed, architecture: Architecture, inputs: Sequence[Any], static: Mapping[str, Any]
-) -> Any:
+) -> tuple[Any, str]:
+    """The model, and what is to be told of numbers that are not the seed's."""
     expected = Expectation(seed.fn, architecture, seed.variables, inputs, static)
 
     def trial(architecture: Architecture, chosen: Mapping[Slot, Values]) -> tuple[Any, Numbers]:
@@ -129,17 +142,83 @@ def _called(
         model, numbers = trial(architecture, chosen)
     except NativeError as why:
         chosen, model, numbers = _only_fit(trial, architecture, choices, why)
-    # A number that is not the seed's any more must not depend on an attribute that still is.
     pairs = enumerate(zip(expected.numbers, numbers, strict=True))
     moved = [i for i, (was, now) in pairs if was != now]
-    for slot in choices.keys() - chosen.keys() if moved else ():
-        _, others = trial(architecture, {**chosen, slot: _other(choices[slot][0], 2, 0)})
-        if any(others[i] != numbers[i] for i in moved):
-            values = sorted({v for c in choices[slot] for v in c.values()})
-            raise NativeError(
-                f"numbers in it depend on {_names([slot])}, which may be any of {values} now"
-            )
-    return model
+    if moved:
+        left = {slot: choices[slot] for slot in choices.keys() - chosen.keys()}
+        _check_numbers(trial, architecture, chosen, left, [(i, numbers[i]) for i in moved])
+    return model, _told(expected, numbers, moved)
+
+
+def _check_numbers(
+    trial: Callable[..., tuple[Any, Numbers]],
+    architecture: Architecture,
+    chosen: Mapping[Slot, Values],
+    left: Mapping[Slot, Sequence[Values]],
+    moved: Sequence[tuple[int, Any]],
+) -> None:
+    """Raises if a number that is not the seed's any more may have to be another one.
+
+    That is so if it depends on an attribute that stays the seed's, and that might be a width: with
+    twice its value the number is another one, or, where the call does not run then, with those of
+    its other choices that pass.
+    """
+
+    def differ(values: Mapping[Slot, Values]) -> bool | None:
+        """Whether these values make another number; None if the call does not run with them."""
+        try:
+            _, others = trial(architecture, {**chosen, **values})
+        except NativeError:
+            return None
+        return any(others[i] != now for i, now in moved)
+
+    found = {slot: differ({slot: _other(values[0], 2, 0)}) for slot, values in left.items()}
+    free = [slot for slot, differs in found.items() if differs]
+    shaping = [slot for slot, differs in found.items() if differs is None]
+    if math.prod(len(left[slot]) for slot in shaping) > MOST_TRIALS:
+        raise NativeError(f"too many attributes may be widths: {_names(shaping)}")
+    for values in itertools.product(*(left[slot] for slot in shaping)):
+        others = {s: v for s, v in zip(shaping, values, strict=True) if v != left[s][0]}
+        free += list(others) if others and differ(others) else []
+    if free:
+        now = sorted({v for choice in left[free[0]] for v in choice.values()})
+        raise NativeError(
+            f"numbers in it depend on {_names(free[:1])}, which may be any of {now} now"
+        )
+
+
+def _told(expected: Expectation, numbers: Numbers, moved: Sequence[int]) -> str:
+    """The differences between the model's function and that of `morph.compact`."""
+
+    def shown(i: int) -> str:
+        was, now = (
+            ", ".join(f"{n:.6g}" for n in values) for values in (expected.numbers[i], numbers[i])
+        )
+        return f"{expected.scopes[i] or 'the model'} {was} -> {now}"
+
+    # Whole numbers are sizes and positions, which compact computes anew, too.
+    moved = [i for i in moved if any(isinstance(n, float) for n in numbers[i])]
+    means = [shown(i) for i in moved if i in expected.of_means]
+    others = [shown(i) for i in moved if i not in expected.of_means]
+    told = []
+    if means:
+        told.append(
+            "divides means by the widths now, where morph.compact(fn, architecture) keeps the "
+            f"seed's ({_few(means)}): its outputs differ from those of compact, and equal "
+            "morph.compact(fn, architecture, rescale_means=True)"
+        )
+    if others:
+        told.append(
+            f"computes other numbers from the widths now ({_few(others)}), e.g. the scale of "
+            "attention, which morph.compact keeps as they were in the seed"
+        )
+    end = ". If that is meant, say so: morph.native(model, architecture, ..., rescale_means=True)."
+    return "; it ".join(told) + end if told else ""
+
+
+def _few(texts: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(texts))
+    return ", ".join(unique[:3]) + (", ..." if len(unique) > 3 else "")
 
 
 def _only_fit(

@@ -11,7 +11,7 @@ from flax.core import FrozenDict
 
 from morph.architecture.architecture import Architecture
 from morph.modules.widths import Changes, Layers, LayerWidths, Row, attributes_now, by_layer
-from regularizers.nnx import collections_of, leaf_at, nnx_function
+from regularizers.nnx import collections_of, leaves_at, nnx_function
 
 
 def linear(layer: nnx.Linear, widths: LayerWidths) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class NNXSeed:
     def rebuild(self, architecture: Architecture, changes: Changes) -> nnx.Module:
         """The model at the widths of an architecture, with some attributes changed."""
         small = architecture.take(self.variables)
-        leaves = [leaf_at(small, place) for place in collections_of(self._state)[1]]
+        leaves = leaves_at(small, collections_of(self._state)[1])
         state = jax.tree.unflatten(jax.tree.structure(self._state), leaves)
         model = nnx.merge(self._graphdef, self._streams, state, copy=True)
         widths = by_layer(architecture)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,8 +21,10 @@ from morph.resize.compact import fixed_inputs, make_plan
 from morph.resize.sizes import Sizes, thaw
 from regularizers.channels.calls import abstract, bind_call
 from regularizers.channels.inference import Inference
+from regularizers.channels.means import find_means
 from regularizers.primitives import jaxprs
-from regularizers.primitives.step import Body
+from regularizers.primitives.sources import source_line
+from regularizers.primitives.step import Body, Step
 from regularizers.primitives.terms import Atom
 
 # Where code is that is not the user's.
@@ -41,6 +43,8 @@ class Expectation:
 
     Attributes:
         numbers: the literals of the seed's trace.
+        scopes: the layer of each.
+        of_means: which of them means divide by.
     """
 
     def __init__(
@@ -66,6 +70,9 @@ class Expectation:
         body = inference.run(closed, [*terms, *fixed_inputs(inference, rest)])
         self._body = make_plan(architecture, groups, inference, body, "call").body
         self.numbers: Numbers = _compare(body, closed.jaxpr, Sizes.at(as_seed(architecture)))
+        steps, divisors = list(_steps(body)), _divisors(body)
+        self.scopes = [jaxprs.scope(step.eqn) for step in steps]
+        self.of_means = {i for i, step in enumerate(steps) if id(step) in divisors}
 
     def check(self, fn: Callable[..., Any], architecture: Architecture) -> Numbers:
         """Traces `fn` at the widths of `architecture` and compares.
@@ -112,6 +119,30 @@ def _compare(body: Body, jaxpr: jaxprs.Jaxpr, sizes: Sizes) -> Numbers:
     return numbers
 
 
+def _steps(body: Body) -> Iterator[Step]:
+    """All steps in the order of `_compare`'s numbers."""
+    for step in body.steps:
+        for part in step.bodies:
+            yield from _steps(part)
+        yield step
+
+
+def _divisors(body: Body) -> set[int]:
+    """The `id` of every step that divides a mean, or only prepares the number for it."""
+    means, found = find_means(body), set()
+    makers = {v: step for step in _steps(body) for v in step.eqn.outvars}
+    for step in _steps(body):
+        if id(step) not in means:
+            continue
+        maker: Step | None = step
+        v = step.eqn.invars[means[id(step)].operand]
+        while maker is not None:
+            found.add(id(maker))
+            maker = None if isinstance(v, jaxprs.Literal) else makers.get(v)
+            v = maker.eqn.invars[0] if maker is not None and maker.eqn.invars else v
+    return found
+
+
 def _compare_starts(axes: Any, seed: jaxprs.JaxprEqn, eqn: jaxprs.JaxprEqn, sizes: Sizes) -> None:
     """Slices of the right length may still start at the wrong channel."""
     wanted = [sizes.prefix(t, n) for t, n in zip(axes, seed.params["start_indices"], strict=True)]
@@ -121,7 +152,7 @@ def _compare_starts(axes: Any, seed: jaxprs.JaxprEqn, eqn: jaxprs.JaxprEqn, size
 
 
 def _where(eqn: jaxprs.JaxprEqn) -> str:
-    layer, line = jaxprs.scope(eqn), jaxprs.source_line((eqn.source_info,))
+    layer, line = jaxprs.scope(eqn), source_line((eqn.source_info,))
     return " ".join(["in", *([repr(layer)] if layer else []), *([f"[{line}]"] if line else [])])
 
 

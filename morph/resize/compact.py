@@ -23,10 +23,10 @@ from regularizers.channels.exactness import find_inexact
 from regularizers.channels.inference import Inference
 from regularizers.channels.means import find_means
 from regularizers.channels.trace import updated_variable
-from regularizers.channels.zeroed import zeroed_pairs
+from regularizers.channels.zeroed import zeroed_inputs
 from regularizers.errors import InputError
 from regularizers.messages import near
-from regularizers.primitives import jaxprs
+from regularizers.primitives.sources import source_line
 from regularizers.primitives.step import Body
 from regularizers.primitives.terms import Atom, Axes, atoms, find
 
@@ -143,13 +143,15 @@ def _lacking(
         for name in sorted(architecture.resized)
         if isinstance(root := find(groups[name]), Atom) and sizes.only_kept((root,))
     }
-    zeroed = zeroed_pairs(body, found.keys(), produces)
-    exactness = find_inexact(body, found.keys(), zeroed)
+    exactness = find_inexact(body, found.keys(), zeroed_inputs(body, found.keys(), produces))
     if not exactness.reasons:
         return None
-    widths, counted = architecture.widths, architecture.mean_widths
-    counts = {name: counted[name] - widths[name] for name in found.values()}
-    return Lacking(dead=find_dead(body, exactness, len(produces)), counts=counts, sizes=sizes)
+    means = {name: architecture.mean_widths[name] for name in found.values()}
+    return Lacking(
+        dead=find_dead(body, exactness, len(produces)),
+        counted={**architecture.widths, **means},
+        sizes=sizes,
+    )
 
 
 def fixed_inputs(inference: Inference, inputs: Sequence[Any]) -> list[Axes]:
@@ -205,7 +207,7 @@ def check_resized(architecture: Architecture, groups: Mapping[str, Atom], what: 
         if isinstance(root, Atom) and root.pin is None:
             continue
         pin = next((atom.pin for atom in atoms(root) if atom.pin is not None), None)
-        where = jaxprs.source_line(pin.source) if pin else ""
+        where = source_line(pin.source) if pin else ""
         why = (pin.reason if pin else "it is split") + (f" [{where}]" if where else "")
         raise InputError(
             f"cannot resize group {name!r} in this {what}: {why}. Infer the architecture from this "

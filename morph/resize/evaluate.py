@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from morph.resize.emission import emit
-from morph.resize.lacking import Lacking
+from morph.resize.lacking import Frame, Lacking
 from morph.resize.silence import Silence, kept_operand, zeros_of
 from morph.resize.sizes import Sizes
+from regularizers.channels import control
 from regularizers.channels.inference import Inference
 from regularizers.channels.means import Divisor, find_means
 from regularizers.primitives import jaxprs
@@ -68,13 +69,22 @@ class Plan:
         return operands
 
 
-def evaluate(plan: Plan, body: Body, values: Sequence[Any]) -> list[Any]:
+def evaluate(
+    plan: Plan, body: Body, values: Sequence[Any], call: tuple[Step, Frame] | None = None
+) -> list[Any]:
     """The outputs of `body` (a part of the plan) on resized values.
 
     Inputs and outputs that a removed block had are not looked at, whatever stands there.
+
+    Args:
+        plan: how to evaluate it.
+        body: what to evaluate.
+        values: of its inputs.
+        call: the step that calls it in place, and where that stands.
     """
     silence = plan.silence
     env: dict[Var, Any] = dict(zip(body.jaxpr.invars, values, strict=True))
+    frame = call[1].enter(call[0], env) if call else Frame(body=body, env=env)
     for v, const, axes in zip(body.jaxpr.constvars, body.consts, body.const_axes, strict=True):
         env[v] = plan.sizes.slice(const, axes)
 
@@ -89,9 +99,10 @@ def evaluate(plan: Plan, body: Body, values: Sequence[Any]) -> list[Any]:
         if silence is not None and not silence.is_live(body, step):
             continue
         operands = [read(v, axes) for v, axes in zip(step.eqn.invars, step.operands, strict=True)]
-        if step.bodies:
-            call = CALLS.get(step.primitive, in_place)
-            results = call(plan, step, operands)
+        if step.primitive in control.IN_PLACE:
+            results = evaluate(plan, step.bodies[0], operands, (step, frame))
+        elif step.bodies:
+            results = CALLS.get(step.primitive, in_place)(plan, step, operands)
         else:
             zero = [silence is not None and silence.is_zero(body, v) for v in step.eqn.invars]
             kept = kept_operand(step, zero)
@@ -100,7 +111,7 @@ def evaluate(plan: Plan, body: Body, values: Sequence[Any]) -> list[Any]:
             else:
                 results = emit(step, plan.rescaled(step, operands), plan.sizes)
             if step.primitive is p.reduce_sum_p and plan.lacking is not None:
-                results = [sum(plan.lacking.of(body, step, env), start=results[0])]
+                results = [sum(plan.lacking.of(step, frame), start=results[0])]
         env.update(zip(step.eqn.outvars, results, strict=True))
     return [read(v, axes) for v, axes in zip(body.jaxpr.outvars, body.outputs, strict=True)]
 

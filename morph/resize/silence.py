@@ -13,10 +13,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from regularizers.channels.blocks import IN_PLACE, SUMS
-from regularizers.channels.exactness import find_inexact
+from regularizers.channels.exactness import EVERYTHING, NOTHING, find_inexact
 from regularizers.primitives.jaxprs import Literal, Var, dtype_of, shape_of
+from regularizers.primitives.signs import ZERO
 from regularizers.primitives.step import Body, Step
-from regularizers.primitives.zero import EVERYTHING, NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def find_silence(body: Body, gone: Collection[int], dropped: Collection[int]) ->
         dropped: the positions of the outputs that nobody wants.
     """
     zeroed = [EVERYTHING if i in gone else NOTHING for i in range(len(body.inputs))]
-    known = find_inexact(body, (), zeroed).zeros
+    known = find_inexact(body, (), zeroed).signs
     silence = Silence()
     wanted = {
         v for i, v in enumerate(body.jaxpr.outvars) if i not in dropped and isinstance(v, Var)
@@ -60,7 +60,7 @@ def find_silence(body: Body, gone: Collection[int], dropped: Collection[int]) ->
 
 def _walk(body: Body, wanted: set[Var], known: Any, silence: Silence) -> set[Var]:
     """Notes what is live in a body; returns the inputs that are needed."""
-    zeros = frozenset(v for v, zero in known[id(body)].items() if zero is EVERYTHING)
+    zeros = frozenset(v for v, signs in known[id(body)].items() if signs.whole == ZERO)
     silence.zeros[id(body)] = zeros
     needed = wanted - zeros
     for step in reversed(body.steps):

@@ -19,6 +19,7 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn
 from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.sources import source_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,7 @@ def run(
                 use = KernelUse(roles="".join(letters), eqn=eqn, side=side, form=form)
                 watch(paths[variable], use, operands)
             elif reasons is not None:
-                where = jaxprs.source_line([eqn.source_info])
+                where = source_line([eqn.source_info])
                 what = "a grouped convolution" if _has_groups(eqn) else eqn.primitive.name
                 reasons[paths[variable]] = f"used by {what}" + (f" [{where}]" if where else "")
         return jaxprs.rebind(eqn, [dense(now(value)) for value in operands])

@@ -64,13 +64,18 @@ def mixup(key: Any, x: Any, y: Any, alpha: float) -> tuple[Any, Any, Float[Array
 
     Args:
         key: a JAX random key.
-        x: inputs [n, ...].
-        y: labels [n, ...].
+        x: inputs [n, ...], floating-point arrays.
+        y: labels [n, ...], or a tree of them.
         alpha: of the Beta distribution that the share is drawn from.
 
     Returns:
         The blended inputs, the neighbours' labels, and the share of an example itself, with which
         the losses of both labels are to be blended.
     """
-    share = jax.random.beta(key, alpha, alpha, dtype=x.dtype)
-    return share * x + (1.0 - share) * jnp.roll(x, 1, 0), jnp.roll(y, 1, 0), share
+    share = jax.random.beta(key, alpha, alpha, dtype=jax.tree.leaves(x)[0].dtype)
+
+    def neighbours(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.roll(leaf, 1, 0), tree)
+
+    blended = jax.tree.map(lambda own, other: share * own + (1.0 - share) * other, x, neighbours(x))
+    return blended, neighbours(y), share

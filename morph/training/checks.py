@@ -1,49 +1,97 @@
-"""Whether data can be trained on."""
+"""Whether data can be trained on, and whether a task fits them and the network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from morph.errors import DataError
-from morph.training.data import Batch, Pipeline, batches_per_epoch
+from morph.network import Network
+from morph.training.data import Batch, Pipeline, batches_per_epoch, first_of
+from morph.training.metrics import Metric
+from regularizers.errors import MorphError
+from regularizers.messages import cause
+
+PARTS = ("inputs", "labels")
 
 
-def check_data(train: Batch | Pipeline, test: Batch, batch_size: int = 1) -> None:
+def check_data(
+    train: Batch | Pipeline, test: Batch | Iterable[Batch], batch_size: int = 1
+) -> tuple[Batch, Batch]:
     """Raises unless there is data to train and to test on, of one kind and without NaN.
 
     Args:
         train: a whole set, or a pipeline, of which the first batch is looked at.
-        test: a whole set.
+        test: a whole set, or what gives its batches, of which the first is looked at.
         batch_size: that the whole set is cut into.
+
+    Returns:
+        What was looked at of each.
 
     Raises:
         DataError: naming the set, what is wrong, and where.
     """
-    first = next(train.batches(0), None) if isinstance(train, Pipeline) else train
-    if first is None:
-        raise DataError("the training pipeline gives no batches")
-    sets = {"training": first, "test": test}
-    for name, (x, y) in sets.items():
-        if not np.ndim(x) or not len(x):
-            raise DataError(f"the {name} set is empty: its inputs have shape {np.shape(x)}")
-        if not np.ndim(y) or len(x) != len(y):
-            raise DataError(
-                f"the {name} set has {len(x)} inputs, but labels of shape {np.shape(y)}; "
-                "every input needs one"
-            )
-        for what, part in {"inputs": x, "labels": y}.items():
-            _check_finite(name, what, np.asarray(part))
+    first = {"training": first_of(train, "training pipeline"), "test": first_of(test, "test set")}
+    for name, batch in first.items():
+        _check_batch(name, batch)
     if isinstance(train, Batch):
-        batches_per_epoch(len(train.x), batch_size)
-    for i, what in enumerate(("inputs", "labels")):
-        here, there = (np.asarray(data[i]) for data in (first, test))
-        if here.shape[1:] != there.shape[1:]:
+        batches_per_epoch(train.examples, batch_size)
+    for what, here, there in zip(PARTS, first["training"], first["test"], strict=True):
+        _check_alike(what, here, there)
+    return first["training"], first["test"]
+
+
+def _check_batch(name: str, batch: Batch) -> None:
+    inputs, labels = (jax.tree.leaves_with_path(part) for part in batch)
+    if not inputs:
+        raise DataError(f"the {name} set has no inputs: x is {batch.x!r}, which holds no array")
+    for path, leaf in inputs:
+        if not np.ndim(leaf) or not len(leaf):
             raise DataError(
-                f"{what} of the training set have shape {here.shape[1:]}, of the test set "
-                f"{there.shape[1:]}; both must be the same"
+                f"the {name} set is empty: its {_named('inputs', path)} have shape {np.shape(leaf)}"
             )
+    count = batch.examples
+    for what, leaves in zip(PARTS, (inputs, labels), strict=True):
+        for path, leaf in leaves:
+            if not np.ndim(leaf) or len(leaf) != count:
+                raise DataError(
+                    f"the {name} set has {count} inputs, but {_named(what, path)} of shape "
+                    f"{np.shape(leaf)}; every input needs one"
+                )
+            _check_finite(name, _named(what, path), np.asarray(leaf))
+
+
+def _check_alike(what: str, here: Any, there: Any) -> None:
+    """Raises unless the training and the test set have one structure and one shape."""
+    trees: list[Any] = [jax.tree.structure(part) for part in (here, there)]
+    if trees[0] != trees[1]:
+        raise DataError(
+            f"{what} of the training set are {_described(here)}, of the test set "
+            f"{_described(there)}; both must have the same structure"
+        )
+    leaves = (jax.tree.leaves_with_path(part) for part in (here, there))
+    for (path, one), (_, other) in zip(*leaves, strict=True):
+        shapes = np.shape(one)[1:], np.shape(other)[1:]
+        if shapes[0] != shapes[1]:
+            raise DataError(
+                f"{_named(what, path)} of the training set have shape {shapes[0]}, of the test "
+                f"set {shapes[1]}; both must be the same"
+            )
+
+
+def _named(what: str, path: Any) -> str:
+    """`inputs`, or `inputs['mask']` where there are several."""
+    return what + jax.tree_util.keystr(path)
+
+
+def _described(tree: Any) -> str:
+    """The shapes and dtypes in a tree, for a message."""
+    told = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)
+    return "none" if told is None else str(told).replace("'", "")
 
 
 def _check_finite(name: str, what: str, values: np.ndarray) -> None:
@@ -86,3 +134,82 @@ def check_labels(name: str, y: Any, outputs: tuple[int, ...], *, classes: bool) 
             f"labels of the {name} set go from {low} to {high}, but the network tells "
             f"{outputs[-1]} classes apart: they must be 0 to {outputs[-1] - 1}"
         )
+
+
+def outputs_of(network: Network, batch: Batch) -> tuple[Any, Any]:
+    """What a network gives out for a batch, abstract: in evaluation and in training mode.
+
+    Raises:
+        DataError: if it cannot be called with these inputs.
+    """
+    x, key = _structs(batch.x), jax.random.key(0)
+    try:
+        variables = jax.eval_shape(network.init, key, x)
+        predicted = jax.eval_shape(network.predict, variables, x)
+        return predicted, jax.eval_shape(network.forward, variables, x, key)[0]
+    except MorphError:
+        raise
+    except Exception as error:  # the user's model may raise anything while it is traced
+        raise DataError(
+            f"the network cannot be called with inputs {_described(x)}: {cause(error)}; a tuple "
+            "of inputs goes to its positional arguments, a dict to its keyword arguments"
+        ) from error
+
+
+def check_loss(name: str, loss: Callable[[Any, Batch], Any], outputs: Any, batch: Batch) -> None:
+    """Raises unless a loss can be taken of a network's outputs, and is a scalar.
+
+    Args:
+        name: of the loss.
+        loss: `(outputs, batch) -> scalar`, or `{name: scalar}`.
+        outputs: abstract, in training mode.
+        batch: of the training set.
+
+    Raises:
+        DataError: with what it gives, or why it gives nothing.
+    """
+    found = _traced(f"the loss {name}", loss, outputs, batch)
+    if isinstance(found, Mapping) and not found:
+        raise DataError(f"the loss {name} has no terms: it returned an empty dict")
+    for term, value in found.items() if isinstance(found, Mapping) else [("", found)]:
+        shape = getattr(value, "shape", None)
+        if shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise DataError(
+                f"the loss {name}{f', term {term!r},' if term else ''} must be a scalar, a "
+                "floating-point number of shape (), or a dict of such terms; it is "
+                f"{_described(value)}. Take the mean over the batch."
+            )
+
+
+def check_metrics(metrics: Mapping[str, Metric], outputs: Any, batch: Batch) -> None:
+    """Raises unless metrics can be measured on a batch of the test set.
+
+    Raises:
+        DataError: naming the metric, and why.
+    """
+    for name, metric in metrics.items():
+        _traced(f"the metric {name!r}", metric.measure, outputs, batch)
+
+
+def _traced(what: str, function: Callable[[Any, Batch], Any], outputs: Any, batch: Batch) -> Any:
+    """What a function of outputs and a batch gives, abstract."""
+    try:
+        return jax.eval_shape(function, outputs, _structs(batch))
+    except MorphError as error:
+        raise DataError(f"{what}: {error}") from error
+    except Exception as error:  # a user's function may raise anything while it is traced
+        hint = "" if batch.y is not None else "; the data have no labels: y is None"
+        raise DataError(
+            f"{what} cannot be computed of outputs {_described(outputs)} and labels "
+            f"{_described(batch.y)}: {cause(error)}{hint}"
+        ) from error
+
+
+def _structs(tree: Any) -> Any:
+    """A tree of arrays, abstract."""
+
+    def struct(leaf: Any) -> jax.ShapeDtypeStruct:
+        dtype = jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype)
+        return jax.ShapeDtypeStruct(np.shape(leaf), dtype)
+
+    return jax.tree.map(struct, tree)

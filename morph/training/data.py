@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -20,10 +20,46 @@ AHEAD = 2  # chunks that wait on the device: one is used, one is there, one is o
 
 
 class Batch(NamedTuple):
-    """Inputs and labels, numpy or JAX."""
+    """Inputs and labels: arrays, NumPy's or JAX's, or trees of them; the first axis are examples.
 
-    x: Any  # [n, ...]
-    y: Any  # int [n], or what the loss takes
+    Attributes:
+        x: what the network is given, [n, ...]: an array, or a tuple of its positional arguments, or
+            a dict of its keyword arguments.
+        y: what the loss takes besides, [n, ...]; None for nothing.
+
+    Example:
+        >>> tokens, mask = np.zeros((4, 7), np.int32), np.ones((4, 7), bool)
+        >>> Batch({"ids": tokens, "mask": mask}, tokens).rows(slice(3)).examples
+        3
+    """
+
+    x: Any
+    y: Any = None
+
+    @property
+    def examples(self) -> int:
+        """How many there are."""
+        return len(jax.tree.leaves(self.x)[0])
+
+    def rows(self, index: Any) -> Batch:
+        """The examples of an index: integers, or a slice."""
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+
+def as_batch(item: Any) -> Batch:
+    """What a stream gives, as a batch; a pair is one, too.
+
+    Raises:
+        DataError: if it is something else.
+    """
+    if isinstance(item, Batch):
+        return item
+    if isinstance(item, tuple) and len(item) == 2:
+        return Batch(*item)
+    raise DataError(
+        "a stream of data must give morph.Batch(x, y), or pairs (x, y); found "
+        f"{type(item).__name__}"
+    )
 
 
 @runtime_checkable
@@ -128,26 +164,26 @@ def chunks(
         )
         yield from prefetched(map(put, stacked), AHEAD)
     else:
-        indices = batches(len(data.x), batch_size, seed=seed, start=start)
+        indices = batches(data.examples, batch_size, seed=seed, start=start)
         for k in lengths:
             yield np.stack(list(itertools.islice(indices, int(k))))
 
 
 def _stacked(stream: Iterator[Batch], count: int, end: int) -> Batch:
     """`count` batches, the last of which is number `end` of the run."""
-    found = list(itertools.islice(stream, count))
+    found = [as_batch(item) for item in itertools.islice(stream, count)]
     if len(found) < count:
         raise DataError(
             f"the pipeline ended after {end - count + len(found)} batches; training needs at least "
             f"{end}. Let `batches(start)` repeat the data without end."
         )
     try:
-        return Batch(*(np.stack(list(map(np.asarray, part))) for part in zip(*found, strict=True)))
-    except ValueError as error:  # NumPy's, of arrays that do not stack
-        shapes = sorted({np.shape(batch[0]) for batch in found})
+        return jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *found)
+    except ValueError as error:  # JAX's, of trees that differ, or NumPy's, of arrays that do
+        shapes = sorted({str(jax.tree.map(np.shape, batch.x)) for batch in found})
         raise DataError(
-            f"all batches of a pipeline must have one shape, found inputs of {shapes}; drop the "
-            "incomplete last batch of an epoch."
+            "all batches of a pipeline must have one structure and one shape, found inputs of "
+            f"{' and '.join(shapes)}; drop the incomplete last batch of an epoch."
         ) from error
 
 
@@ -192,4 +228,53 @@ def prefetched(items: Iterator[T], ahead: int) -> Iterator[T]:
 
 def resident(data: Batch | Pipeline) -> Batch | None:
     """A whole set on the device, or None for a pipeline."""
-    return None if isinstance(data, Pipeline) else Batch(*map(jnp.asarray, data))
+    return None if isinstance(data, Pipeline) else on_device(data)
+
+
+def on_device(batch: Batch) -> Batch:
+    """A batch of JAX's arrays."""
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def first_of(data: Batch | Pipeline | Iterable[Batch], what: str) -> Batch:
+    """A whole set, or the first batch of a stream.
+
+    Args:
+        data: a set, a pipeline, or what `passes` takes.
+        what: it is called in a message.
+
+    Raises:
+        DataError: if it gives nothing.
+    """
+    if isinstance(data, Batch):
+        return data
+    found = next(data.batches(0) if isinstance(data, Pipeline) else passes(data), None)
+    if found is None:
+        raise DataError(f"the {what} gives no batches")
+    return as_batch(found)
+
+
+def passes(data: Batch | Iterable[Batch], size: int = 500) -> Iterator[Batch]:
+    """The batches of one pass over an evaluation set.
+
+    Args:
+        data: a whole set, which is cut into batches; or anything that gives its batches, whatever
+            their sizes, each time that it is iterated over: a list, an object with `__iter__`.
+        size: of the batches that a whole set is cut into; the last may be smaller.
+
+    Raises:
+        DataError: if it can be gone over only once.
+    """
+    if isinstance(data, Batch):
+        count = data.examples
+        for start in range(0, count, size):
+            yield data.rows(slice(start, min(start + size, count)))
+        return
+    if not isinstance(data, Iterable) or isinstance(data, Iterator):
+        raise DataError(
+            "an evaluation set is a morph.Batch, or gives its batches each time that it is "
+            "iterated over, as a list or an object with __iter__ does; found a "
+            f"{type(data).__name__}"
+            + (", which is used up after one pass" if isinstance(data, Iterator) else "")
+        )
+    yield from map(as_batch, data)

@@ -1,46 +1,149 @@
-"""A network over a whole data set."""
+"""A network over a whole evaluation set, of which one batch is on the devices at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
-from jaxtyping import Float
 
+from morph.errors import DataError
 from morph.network import Variables
-from morph.training.data import Batch
-from morph.training.losses import (
-    Metric,
-    accuracy,
-)
+from morph.training.data import Batch, on_device, passes
+from morph.training.metrics import Metric
+
+Predict: TypeAlias = Callable[[Variables, Any], Any]
+
+
+class Comparison(NamedTuple):
+    """How far the outputs of a network are from those of another, over a whole set.
+
+    Attributes:
+        difference: the largest, over the largest output of the other.
+        same: whether both say the same of every example; None if that is not asked.
+    """
+
+    difference: float
+    same: bool | None
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Runs a network over a whole data set, in batches of one compiled size."""
+    """Runs networks over an evaluation set, batch by batch, and accumulates what they come to.
 
-    data: Batch
+    `predict` is best jitted by who calls this often.
+
+    Attributes:
+        data: a whole set, which stays where it is; or what gives its batches at every pass, see
+            `morph.training.data.passes`.
+        metrics: by name.
+        batch_size: that a whole set is cut into.
+        put: brings a batch to the devices.
+        decide: of outputs, what they say; see `Task.decide`.
+    """
+
+    data: Batch | Iterable[Batch]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
     batch_size: int = 500
+    put: Callable[[Batch], Batch] = on_device
+    decide: Callable[[Any], Any] | None = None
 
-    def logits(self, predict: Callable[[Variables, Any], Any], variables: Variables) -> np.ndarray:
-        """The logits [examples, classes]; `predict` is best jitted by who calls this often."""
-        count = len(self.data.x)
-        size = min(self.batch_size, count)
-        parts = []
-        for start in range(0, count, size):
-            index = np.minimum(np.arange(start, start + size), count - 1)  # pads the last batch
-            parts.append(np.asarray(predict(variables, self.data.x[index]))[: count - start])
-        return np.concatenate(parts)
+    def outputs(self, predict: Predict, variables: Variables) -> Any:
+        """The outputs for the whole set, on the host: a tree of arrays [examples, ...]."""
+        parts = [jax.tree.map(np.asarray, found) for found, _ in self._outputs(predict, variables)]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
-    def accuracy(self, logits: Float[np.ndarray, "n k"]) -> float:
-        """The share of examples whose largest logit is the label's."""
-        return self.metrics(logits, {"accuracy": accuracy})["accuracy"]
+    def measure(self, predict: Predict, variables: Variables) -> dict[str, float]:
+        """Every metric over the whole set.
 
-    def metrics(
-        self, logits: Float[np.ndarray, "n k"], metrics: Mapping[str, Metric]
-    ) -> dict[str, float]:
-        """Every metric over the whole set."""
-        y = np.asarray(self.data.y)
-        return {name: float(metric(logits, y)) for name, metric in metrics.items()}
+        Raises:
+            DataError: if there is nothing to measure, or a metric is of no use: it changes shape
+                from batch to batch, or comes to no number.
+        """
+        states: dict[str, Any] = {}
+        for outputs, batch in self._outputs(predict, variables):
+            self._accumulate(states, outputs, batch)
+        return self._computed(states)
+
+    def compare(
+        self, dense: tuple[Predict, Variables], small: tuple[Predict, Variables]
+    ) -> tuple[dict[str, float], Comparison]:
+        """Every metric of a network, and how far it is from another one.
+
+        Args:
+            dense: the other network.
+            small: the one that is measured.
+        """
+        states: dict[str, Any] = {}
+        apart, largest, same = np.float32(0.0), np.float32(0.0), True
+        for outputs, batch in self._outputs(*small):
+            self._accumulate(states, outputs, batch)
+            reference = dense[0](dense[1], batch.x)
+            for own, other in zip(_floats(outputs), _floats(reference), strict=True):
+                apart = max(apart, np.abs(own - other).max(initial=0.0))
+                largest = max(largest, np.abs(other).max(initial=0.0))
+            if self.decide is not None:
+                said = zip(
+                    *(jax.tree.leaves(self.decide(one)) for one in (outputs, reference)),
+                    strict=True,
+                )
+                same = same and all(np.array_equal(one, other) for one, other in said)
+        difference = float(apart / largest) if apart else 0.0
+        return self._computed(states), Comparison(difference, None if self.decide is None else same)
+
+    def _outputs(self, predict: Predict, variables: Variables) -> Iterator[tuple[Any, Batch]]:
+        """The outputs for every batch, and the batch, on the devices."""
+        for batch in map(self.put, passes(self.data, self.batch_size)):
+            yield predict(variables, batch.x), batch
+
+    def _accumulate(self, states: dict[str, Any], outputs: Any, batch: Batch) -> None:
+        """Merges what a batch comes to into the states of all metrics."""
+        for name, found in self._measured(outputs, batch).items():
+            state = jax.tree.map(_wide, found)
+            before = states.setdefault(name, state)
+            if before is state:
+                continue
+            shapes = [jax.tree.map(np.shape, one) for one in (before, state)]
+            if shapes[0] != shapes[1]:
+                raise DataError(
+                    f"the metric {name!r} changes shape from batch to batch: it gave {shapes[0]}, "
+                    f"then {shapes[1]}; its state must have one shape for all batches"
+                )
+            states[name] = self.metrics[name].merge(before, state)
+
+    def _computed(self, states: Mapping[str, Any]) -> dict[str, float]:
+        """What the states of all batches come to."""
+        if self.metrics and not states:
+            raise DataError("the evaluation set gives no batches: there is nothing to measure")
+        found = {}
+        for name, state in states.items():
+            value = self.metrics[name].compute(state)
+            if np.ndim(value):
+                raise DataError(
+                    f"the metric {name!r} comes to an array of shape {np.shape(value)}; it must "
+                    "come to a number"
+                )
+            found[name] = float(value)
+        return found
+
+    @cached_property
+    def _measured(self) -> Callable[[Any, Batch], dict[str, Any]]:
+        def measured(outputs: Any, batch: Batch) -> dict[str, Any]:
+            return {name: metric.measure(outputs, batch) for name, metric in self.metrics.items()}
+
+        return jax.jit(measured)
+
+
+def _wide(leaf: Any) -> Any:
+    """A number or array in 64 bits, so that sums over many batches stay exact."""
+    array = np.asarray(leaf)
+    return array.astype(np.int64 if array.dtype.kind in "biu" else np.float64)
+
+
+def _floats(tree: Any) -> list[np.ndarray]:
+    """The floating-point arrays of a tree, on the host."""
+    leaves = map(np.asarray, jax.tree.leaves(tree))
+    return [leaf for leaf in leaves if leaf.dtype.kind not in "biuO"]

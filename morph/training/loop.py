@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeAlias
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from morph.training.data import Batch, Pipeline, chunk_ends, chunks, resident
 from morph.training.mesh import replicated, split
 from morph.training.step import Step, TrainState, check_finite
+from morph.training.task import total
 
 # Sees the state after a chunk and the steps done; changes the state, and tells what it saw.
 Look: TypeAlias = Callable[[TrainState, int], tuple[TrainState, Any]]
@@ -48,12 +49,14 @@ class Done(NamedTuple):
         step: the steps done.
         state: after them, and after what a look changed.
         loss: the mean over the chunk; side by side that of each run.
+        terms: likewise, of each term by name, if the loss has several.
         seen: what the look told; None without one.
     """
 
     step: int
     state: TrainState
     loss: Float[np.ndarray, " *runs"]
+    terms: Mapping[str, Float[np.ndarray, " *runs"]]
     seen: Any
 
 
@@ -89,14 +92,17 @@ class Loop:
         ends = chunk_ends(course.start, course.steps, self.every)
         for end, chunk in zip(ends, self._chunks(course, ends), strict=True):
             state, losses = self.step(self._whole(state), self._data, chunk, course.key)
-            state, loss = self._whole(state), np.asarray(losses.mean(-1))
+            state = self._whole(state)
+            means = jax.tree.map(lambda one: np.asarray(one.mean(-1)), losses)
+            terms = means if isinstance(means, Mapping) else {}
+            loss = np.asarray(total(means))
             for i, value in enumerate(loss.reshape(-1).tolist()):
                 run = f", run {i + 1} of {loss.size}" if loss.ndim else ""
                 check_finite(value, step=end, phase=course.name + run)
             seen = None
             if look is not None:
                 state, seen = look(state, end)
-            yield Done(end, state, loss, seen)
+            yield Done(end, state, loss, terms, seen)
 
     def last(self, state: TrainState, course: Course) -> TrainState:
         """Trains to the end; the state there."""

@@ -1,4 +1,4 @@
-"""Losses and metrics by name: functions of logits and labels, and what a teacher adds."""
+"""Losses by name: functions of outputs and labels; and what is learned from a teacher's outputs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int, Num
 
 AnyArray = Array | np.ndarray
-Loss = Callable[[Any, Any], Float[Array, ""]]
-Metric = Callable[[Any, Any], Any]
+LabelLoss = Callable[[Any, Any], Float[Array, ""]]  # (outputs, y)
 
 
 def cross_entropy(
@@ -29,11 +28,33 @@ def cross_entropy(
         smoothing: the share of the label that is spread evenly over all classes (Szegedy et al.
             2016).
     """
+    return cross_entropy_of_each(logits, y, smoothing).mean()
+
+
+def cross_entropy_of_each(
+    logits: Float[AnyArray, "*n k"], y: Int[AnyArray, "*n"], smoothing: float = 0.0
+) -> Float[Array, "*n"]:
+    """Softmax cross-entropy of each label, as `cross_entropy`."""
     own = optax.softmax_cross_entropy_with_integer_labels(logits, y)
     if smoothing:
         even = jax.nn.logsumexp(logits, -1) - logits.mean(-1)
         own = (1.0 - smoothing) * own + smoothing * even
-    return own.mean()
+    return own
+
+
+def masked_cross_entropy(
+    logits: Float[AnyArray, "*n k"], y: Int[AnyArray, "*n"], smoothing: float = 0.0
+) -> Float[Array, ""]:
+    """Mean softmax cross-entropy of the labels that are not negative, in nats; 0 of none.
+
+    Args:
+        logits: of the classes.
+        y: the right class; negative where there is none: padding, tokens that are not masked.
+        smoothing: as of `cross_entropy`.
+    """
+    counted = y >= 0
+    own = cross_entropy_of_each(logits, jnp.where(counted, y, 0), smoothing)
+    return jnp.where(counted, own, 0.0).sum() / jnp.maximum(counted.sum(), 1)
 
 
 def mean_squared_error(
@@ -57,74 +78,93 @@ def sigmoid_cross_entropy(
     return optax.sigmoid_binary_cross_entropy(logits.reshape(y.shape), y).mean()
 
 
-LOSSES: Mapping[str, Loss] = {
+def cosine_similarity(
+    outputs: Float[AnyArray, "*n d"], y: Float[AnyArray, "*n d"]
+) -> Float[Array, "*n"]:
+    """The cosine of the angle between vectors."""
+    return optax.cosine_similarity(outputs, y, epsilon=1e-8)
+
+
+def cosine_distance(
+    outputs: Float[AnyArray, "*n d"], y: Float[AnyArray, "*n d"]
+) -> Float[Array, ""]:
+    """1 less the cosine of the angle between vectors, the mean."""
+    return 1.0 - cosine_similarity(outputs, y).mean()
+
+
+LOSSES: Mapping[str, LabelLoss] = {
     "cross_entropy": cross_entropy,
+    "masked_cross_entropy": masked_cross_entropy,
     "sigmoid_cross_entropy": sigmoid_cross_entropy,
     "mean_squared_error": mean_squared_error,
     "mean_absolute_error": mean_absolute_error,
+    "cosine_distance": cosine_distance,
+}
+# Those whose labels can be smoothed.
+SMOOTHED: Mapping[str, Callable[..., Float[Array, ""]]] = {
+    "cross_entropy": cross_entropy,
+    "masked_cross_entropy": masked_cross_entropy,
 }
 
 
-def loss_named(name: str, label_smoothing: float = 0.0) -> Loss:
-    """The loss of that name; only `cross_entropy` has labels to smooth."""
-    if name == "cross_entropy" and label_smoothing:
-        return partial(cross_entropy, smoothing=label_smoothing)
+def loss_named(name: str, label_smoothing: float = 0.0) -> LabelLoss:
+    """The loss of that name; only some have labels to smooth."""
+    if label_smoothing and name in SMOOTHED:
+        return partial(SMOOTHED[name], smoothing=label_smoothing)
     return LOSSES[name]
 
 
-def accuracy(logits: Float[AnyArray, "*n k"], y: Int[AnyArray, "*n"]) -> Any:
-    """The share of labels whose logit is the largest."""
-    return (logits.argmax(-1) == y).mean()
+def soft_labels(
+    logits: Float[AnyArray, "*n k"], taught: Float[AnyArray, "*n k"], temperature: float = 1.0
+) -> Float[Array, ""]:
+    """Mean Kullback-Leibler divergence of the softened classes, in nats (Hinton et al. 2015).
+
+    Times the squared temperature, so that its gradient is as large as the labels'.
+
+    Args:
+        logits: of the student.
+        taught: of the teacher.
+        temperature: that both are divided by; the higher, the more the classes count that the
+            teacher thinks unlikely.
+    """
+    t = temperature
+    target = jax.nn.log_softmax(taught / t, -1)
+    own = jax.nn.log_softmax(logits / t, -1)
+    return t**2 * (jnp.exp(target) * (target - own)).sum(-1).mean()
 
 
-def top5_accuracy(logits: Float[AnyArray, "*n k"], y: Int[AnyArray, "*n"]) -> Any:
-    """The share of labels whose logit is among the five largest."""
-    better = (logits > jnp.take_along_axis(jnp.asarray(logits), y[..., None], -1)).sum(-1)
-    return (better < 5).mean()
+def responses(outputs: Any, taught: Any) -> Float[Array, ""]:
+    """Mean squared difference of two trees of responses, over the teacher's mean square.
+
+    The mean over all floating-point arrays of the tree (Romero et al. 2015, "FitNets").
+    """
+    pairs = zip(jax.tree.leaves(outputs), jax.tree.leaves(taught), strict=True)
+    found = [
+        jnp.square(own - its).mean() / (jnp.square(its).mean() + 1e-12)
+        for own, its in pairs
+        if jnp.issubdtype(its.dtype, jnp.floating)
+    ]
+    return jnp.stack(found).mean()
 
 
-def log_likelihood(logits: Float[AnyArray, "*n k"], y: Int[AnyArray, "*n"]) -> Any:
-    """Mean log-probability of the label, in nats."""
-    return -cross_entropy(logits, y)
-
-
-def explained_variance(predictions: Float[AnyArray, "..."], y: Float[AnyArray, "..."]) -> Any:
-    """R^2: 1 less the squared error over the variance of y."""
-    return 1.0 - mean_squared_error(predictions, y) / jnp.square(y - y.mean(0)).mean()
-
-
-# Of whole test sets; the larger, the better.
-METRICS: Mapping[str, Metric] = {
-    "accuracy": accuracy,
-    "top5_accuracy": top5_accuracy,
-    "log_likelihood": log_likelihood,
-    "explained_variance": explained_variance,
+# What a student's outputs are to its teacher's, by name: `(outputs, taught) -> scalar`.
+TAUGHT: Mapping[str, LabelLoss] = {
+    "logits": soft_labels,
+    "responses": responses,
+    "embeddings": cosine_distance,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A trained network whose logits a student learns from, too (Hinton et al. 2015).
+    """A trained network whose outputs a student learns from, too.
 
     Attributes:
-        predict: `(variables, x) -> logits`, in evaluation mode.
-        weight: of the teacher's loss, 0 to 1; the labels' has the rest.
-        temperature: that both logits are divided by; the higher, the more the classes count that
-            the teacher thinks unlikely.
+        predict: `(variables, x) -> outputs`, in evaluation mode.
+        weight: of the teacher's loss, 0 to 1; the task's has the rest.
+        loss: `(outputs, taught) -> scalar`.
     """
 
     predict: Callable[[Any, Any], Any]
     weight: float
-    temperature: float
-
-    def loss(
-        self, logits: Float[AnyArray, "*n k"], taught: Float[Array, "*n k"]
-    ) -> Float[Array, ""]:
-        """Mean Kullback-Leibler divergence of the softened classes, in nats.
-
-        Times the squared temperature, so that its gradient is as large as the labels'.
-        """
-        t = self.temperature
-        target = jax.nn.log_softmax(taught / t, -1)
-        own = jax.nn.log_softmax(logits / t, -1)
-        return t**2 * (jnp.exp(target) * (target - own)).sum(-1).mean()
+    loss: LabelLoss

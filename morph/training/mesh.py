@@ -18,7 +18,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from morph.errors import MeshError
+from morph.errors import MeshError, PeerError
+
+HEARTBEAT_S = 20  # a process that was not heard of for so long is gone
 
 
 def connect(
@@ -54,7 +56,11 @@ def connect(
         )
     try:
         jax.distributed.initialize(
-            coordinator, num_processes, process_id, initialization_timeout=timeout_s
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=timeout_s,
+            heartbeat_timeout_seconds=HEARTBEAT_S,
         )
     except (RuntimeError, ValueError) as error:
         raise MeshError(
@@ -121,12 +127,23 @@ def any_of(*wishes: bool) -> tuple[bool, ...]:
     return tuple(map(bool, gathered.any(0)))
 
 
+def gathered(data: bytes) -> list[bytes]:
+    """What each process has, for all of them."""
+    size = np.frombuffer(len(data).to_bytes(8, "little"), np.uint8)
+    sizes = np.asarray(multihost_utils.process_allgather(size))  # [processes, 8]
+    lengths = [int.from_bytes(one.tobytes(), "little") for one in sizes]
+    buffer = np.zeros(max(lengths), np.uint8)
+    buffer[: len(data)] = np.frombuffer(data, np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(buffer))  # [processes, bytes]
+    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+
+
 def from_first(produce: Callable[[], Any]) -> Any:
     """What process 0 makes, for all processes; the others wait and make nothing.
 
     Raises:
         Exception: what `produce` raises, in process 0.
-        MeshError: with its message, in the others.
+        PeerError: with its message, in the others.
     """
     if jax.process_count() == 1:
         return produce()
@@ -141,7 +158,7 @@ def from_first(produce: Callable[[], Any]) -> Any:
     if failure is not None:
         raise failure
     if message is not None:
-        raise MeshError(f"process 0 failed: {message}")
+        raise PeerError(f"process 0 failed: {message}")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,13 +16,10 @@ from jaxtyping import Array, Float
 
 from morph.errors import TrainingDivergedError
 from morph.network import Network, Variables
-from morph.training.augment import Augmentation, mixup
+from morph.training.augment import mixup
 from morph.training.data import Batch
-from morph.training.losses import (
-    Loss,
-    Teacher,
-    cross_entropy,
-)
+from morph.training.losses import Teacher
+from morph.training.task import CROSS_ENTROPY, Loss, total
 from regularizers.channels.graph import ChannelGraph
 from regularizers.primitives.jaxprs import primitives as p
 
@@ -79,7 +77,7 @@ class Step(Protocol):
 
     def __call__(
         self, state: TrainState, data: Batch | None, chunk: Any, key: Any
-    ) -> tuple[TrainState, Float[Array, " k"]]:
+    ) -> tuple[TrainState, Any]:
         """Takes the steps of a chunk.
 
         Args:
@@ -89,16 +87,17 @@ class Step(Protocol):
             key: of the phase; with the step number it makes the randomness of each step.
 
         Returns:
-            The state after, and the loss of each step.
+            The state after, and the loss of each step, [k]; of a loss of several terms each of
+            them by name.
         """
         ...
 
 
 def make_step(
-    loss: Loss = cross_entropy,
+    loss: Loss | None = CROSS_ENTROPY,
     *,
     looped: bool = True,
-    augment: Augmentation | None = None,
+    augment: Callable[[Any, Batch], Batch] | None = None,
     mixup_alpha: float = 0.0,
     precision: str = "float32",
     ema_decay: float = 0.0,
@@ -107,10 +106,10 @@ def make_step(
     """The compiled training step.
 
     Args:
-        loss: `(logits, y) -> scalar`.
+        loss: `(outputs, batch) -> scalar`, or `{name: scalar}`; None if all comes from the teacher.
         looped: compile a chunk as one program, a scan over its steps; see `loops_well`. Otherwise
             its steps are dispatched one by one.
-        augment: `(key, x) -> x`.
+        augment: `(key, batch) -> batch`.
         mixup_alpha: of `augment.mixup`; 0 for none.
         precision: what the network computes in. The parameters, the collections, the loss and the
             optimizer stay in float32.
@@ -119,33 +118,29 @@ def make_step(
     """
     computing = jnp.dtype(precision)
 
-    def one(
-        state: TrainState, data: Batch | None, piece: Any, key: Any
-    ) -> tuple[TrainState, Float[Array, ""]]:
-        x, y = piece if data is None else (data.x[piece], data.y[piece])
+    def one(state: TrainState, data: Batch | None, piece: Any, key: Any) -> tuple[TrainState, Any]:
+        batch = piece if data is None else data.rows(piece)
         own = jax.random.fold_in(key, state.step)
         if augment is not None:
-            x = augment(jax.random.fold_in(own, AUGMENT), x)
-        targets: list[tuple[Any, Any]] = [(1.0, y)]
+            batch = augment(jax.random.fold_in(own, AUGMENT), batch)
+        targets: list[tuple[Any, Batch]] = [(1.0, batch)]
         if mixup_alpha:
-            x, other, share = mixup(jax.random.fold_in(own, MIXUP), x, y, mixup_alpha)
-            targets = [(share, y), (1.0 - share, other)]
-        x = _cast(x, computing)
+            x, other, share = mixup(jax.random.fold_in(own, MIXUP), batch.x, batch.y, mixup_alpha)
+            targets = [(share, Batch(x, batch.y)), (1.0 - share, Batch(x, other))]
+        x = _cast(targets[0][1].x, computing)
 
-        def objective(params: Any) -> tuple[Float[Array, ""], Variables]:
+        def objective(params: Any) -> tuple[Float[Array, ""], tuple[Any, Variables]]:
             variables = {"params": _cast(params, computing), **state.collections}
-            logits, updates = state.apply_fn(variables, x, own)
-            logits = _cast(logits, jnp.float32)
-            value = jnp.stack([share * loss(logits, y) for share, y in targets]).sum()
+            outputs, updates = state.apply_fn(variables, x, own)
+            outputs = _cast(outputs, jnp.float32)
+            taught = None
             if teacher is not None and state.teacher:
-                taught = teacher.predict(_cast(state.teacher, computing), x)
-                own_share = 1.0 - teacher.weight
-                value = own_share * value + teacher.weight * teacher.loss(
-                    logits, _cast(taught, jnp.float32)
-                )
-            return value, updates
+                said = teacher.predict(_cast(state.teacher, computing), x)
+                taught = teacher.loss(outputs, _cast(said, jnp.float32))
+            terms = _terms(loss, outputs, targets, teacher, taught)
+            return total(terms), (terms, updates)
 
-        (value, updates), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (_, (terms, updates)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         state = state.apply_gradients(grads=grads)
         kept = {name: state.collections[name] for name in updates}
         updates = jax.tree.map(lambda new, old: _cast(new, old.dtype), updates, kept)
@@ -153,30 +148,57 @@ def make_step(
         if state.ema:
             decay = jnp.minimum(ema_decay, state.step / (state.step + 9.0))
             state = state.replace(ema=_averaged(state.ema, state.variables, decay))
-        return state, value
+        return state, terms
 
     @partial(jax.jit, donate_argnums=0)
     def scanned(
         state: TrainState, data: Batch | None, chunk: Any, key: Any
-    ) -> tuple[TrainState, Float[Array, " k"]]:
+    ) -> tuple[TrainState, Any]:
         return jax.lax.scan(lambda state, piece: one(state, data, piece, key), state, chunk)
 
     @partial(jax.jit, donate_argnums=0)
     def nth(
         state: TrainState, data: Batch | None, chunk: Any, i: Any, key: Any
-    ) -> tuple[TrainState, Float[Array, ""]]:
+    ) -> tuple[TrainState, Any]:
         return one(state, data, jax.tree.map(lambda leaf: leaf[i], chunk), key)
 
     def dispatched(
         state: TrainState, data: Batch | None, chunk: Any, key: Any
-    ) -> tuple[TrainState, Float[Array, " k"]]:
+    ) -> tuple[TrainState, Any]:
         losses = []
         for i in range(len(jax.tree.leaves(chunk)[0])):
-            state, value = nth(state, data, chunk, np.int32(i), key)
-            losses.append(value)
-        return state, jnp.stack(losses)
+            state, terms = nth(state, data, chunk, np.int32(i), key)
+            losses.append(terms)
+        return state, jax.tree.map(lambda *each: jnp.stack(each), *losses)
 
     return scanned if looped else dispatched
+
+
+def _terms(
+    loss: Loss | None,
+    outputs: Any,
+    targets: list[tuple[Any, Batch]],
+    teacher: Teacher | None,
+    taught: Any,
+) -> Any:
+    """The terms of the objective: of the labels, blended as the targets are, and of the teacher."""
+    if loss is None:
+        assert taught is not None  # it was checked that there is one in every phase
+        return taught
+    found = [loss(outputs, batch) for _, batch in targets]
+
+    def blended(*values: Any) -> Any:
+        shared = zip(targets, values, strict=True)
+        return jnp.stack([share * value for (share, _), value in shared]).sum()
+
+    terms = jax.tree.map(blended, *found)
+    if teacher is None or taught is None:
+        return terms
+    own_share = 1.0 - teacher.weight
+    if isinstance(terms, Mapping):
+        own = {name: own_share * term for name, term in terms.items()}
+        return {**own, "distill": teacher.weight * taught}
+    return own_share * terms + teacher.weight * taught
 
 
 def _cast(tree: Any, dtype: Any) -> Any:

@@ -14,14 +14,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from regularizers.channels.exactness import find_inexact
+from regularizers.channels.exactness import EVERYTHING, NOTHING, find_inexact
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import Literal, Var, shape_of
 from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.signs import ZERO
 from regularizers.primitives.step import Body, Step
 from regularizers.primitives.table import RECORDS
 from regularizers.primitives.terms import Axes, Term, atoms
-from regularizers.primitives.zero import EVERYTHING, NOTHING
 
 RESIDUAL, TOWER = "residual", "tower"
 
@@ -334,8 +334,8 @@ def _silences(branch: Branch, switch: Sequence[int]) -> bool:
         outputs=(),
         steps=branch.steps,
     )
-    zeros = [EVERYTHING if place.direct.get(v) in switch else NOTHING for v in given]
-    return find_inexact(part, (), zeros).zeros[id(part)][branch.value] is EVERYTHING
+    signs = [EVERYTHING if place.direct.get(v) in switch else NOTHING for v in given]
+    return find_inexact(part, (), signs).signs[id(part)][branch.value].whole == ZERO
 
 
 def _named(exits: Sequence[tuple[Step, Sequence[Block]]]) -> dict[str, Block]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from regularizers.channels.flax_values import framework_of, keyed_leaves
 from regularizers.errors import InputError, InputTypeError
 from regularizers.primitives import jaxprs
 
@@ -108,8 +109,9 @@ def bind_call(
 
     Raises:
         ValueError: if `variables` holds no arrays.
-        TypeError: if a leaf of `variables` is not an array.
+        TypeError: if `fn` is no function of variables, or a leaf of `variables` is not an array.
     """
+    check_function(fn, variables)
     paths, leaves, tree = flat_paths(variables)
     if not leaves:
         raise InputError(
@@ -136,6 +138,36 @@ def bind_call(
     )
 
 
+def check_function(fn: Any, variables: Any = None) -> None:
+    """Raises a TypeError with the right call if `fn` is no function of variables."""
+    name = type(fn).__name__
+    if framework_of(fn) == "linen":
+        raise InputTypeError(
+            f"{name} is a Linen module, not a function of its variables: pass its apply, as in "
+            "reg.trace_channels(model.apply, variables, x) and morph.compact(model.apply, arch)."
+        )
+    if framework_of(fn) == "nnx":
+        raise InputTypeError(
+            f"{name} is an NNX module, not a function of its variables: "
+            "fn, variables = reg.nnx_function(model), then reg.trace_channels(fn, variables, x)."
+        )
+    if not callable(fn):
+        if callable(variables) or framework_of(variables):
+            hint = "The function comes first: reg.trace_channels(fn, variables, x)."
+        elif callable(getattr(fn, "apply", None)):
+            hint = "Pass its apply."
+        else:
+            hint = "Pass e.g. model.apply for Linen, or the function of reg.nnx_function(model)."
+        raise InputTypeError(f"expected a function fn(variables, *inputs), found {name}. {hint}")
+    held = () if isinstance(fn, jax.tree_util.Partial) else jax.tree.leaves(fn)
+    if any(map(is_array, held)):
+        raise InputTypeError(
+            f"{name} holds its arrays itself: pass a function of them. For Equinox: params, static "
+            "= eqx.partition(model, eqx.is_array), and fn = lambda params, x: "
+            "eqx.combine(params, static)(x)."
+        )
+
+
 def is_array(leaf: Any) -> bool:
     """True for arrays, tracers and abstract arrays; False for Python scalars."""
     return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
@@ -148,9 +180,14 @@ def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def flat_paths(tree: Any) -> tuple[list[str], list[Any], Any]:
-    """The leaves of a tree, their paths as text (`params/Dense_0/kernel`), and its structure."""
-    entries, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    return [joined_path(path) for path, _ in entries], [leaf for _, leaf in entries], treedef
+    """The leaves of a tree, their paths as text (`params/Dense_0/kernel`), and its structure.
+
+    Boxes of Flax (`nn.with_partitioning`) do not show, and an NNX state is told by collection, so
+    that a variable has one path however it is held.
+    """
+    entries = keyed_leaves(tree)
+    paths = [joined_path(path) for path, _ in entries]
+    return paths, [leaf for _, leaf in entries], jax.tree.structure(tree)
 
 
 def joined_path(path: Sequence[Any]) -> str:

@@ -134,6 +134,20 @@ def shard_map(eqn: JaxprEqn, values: list[V], walk: Walk, *rest: Any) -> list[V]
     return [domain.local(value, shape_of(v)) for value, v in zip(results, eqn.outvars, strict=True)]
 
 
+def carried(eqn: JaxprEqn) -> range:
+    """The operands whose values change from one round of a loop to the next."""
+    if eqn.primitive is p.scan_p:
+        scanned = jaxprs.scan_of(eqn)
+        return range(scanned.constants, scanned.constants + scanned.carry)
+    if eqn.primitive is p.while_p:
+        own = jaxprs.while_of(eqn)
+        return range(own.condition_constants + own.body_constants, len(eqn.invars))
+    return range(0)
+
+
+# Calls that mean what their jaxpr says and nothing more.
+IN_PLACE = frozenset({p.call_p, p.closed_call_p, p.jit_p})
+
 # All other equations that run jaxprs are calls.
 WIRING: dict[Primitive, Callable[..., list[Any]]] = {
     p.cond_p: cond,

@@ -9,11 +9,11 @@ from regularizers.errors import InputError
 from regularizers.primitives.coupling import Rule
 from regularizers.primitives.jaxprs import RUNS_JAXPRS, Primitive
 from regularizers.primitives.record import Factors, Price, Record, again
+from regularizers.primitives.signs import all_zero, any_zero, anything
 from regularizers.primitives.step import Operation
 from regularizers.primitives.table import RECORDS
-from regularizers.primitives.zero import all_of, any_of, nothing
 
-_ZEROS = {"all": all_of, "any": any_of, None: nothing}
+_ZEROS = {"all": all_zero, "any": any_zero, None: anything}
 
 
 def couples(
@@ -64,7 +64,7 @@ def couples(
     def register(rule: Rule) -> Rule:
         RECORDS[primitive] = Record(
             couple=rule,
-            zero=_ZEROS[zeros],
+            sign=_ZEROS[zeros],
             price=None if price is None else Price(factors=price),
             emission=again,
             sums=True,

@@ -10,12 +10,13 @@ adds it. Anything else dies with the rows of the kernel that takes it in, which 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from regularizers.channels import control
 from regularizers.channels.biases import Pending, Use, bias_use
-from regularizers.channels.exactness import Exactness, Groups, not_zero
+from regularizers.channels.exactness import NOTHING, Exactness, Groups, not_zero
 from regularizers.channels.slices import (
     BROKEN,
     DOMAIN,
@@ -30,10 +31,11 @@ from regularizers.channels.slices import (
 from regularizers.primitives import elementwise
 from regularizers.primitives.jaxprs import Literal, Var
 from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.signs import BROKEN as BROKEN_SIGN
+from regularizers.primitives.signs import ZERO
 from regularizers.primitives.step import Body, Destinations, Step
 from regularizers.primitives.table import RECORDS
-from regularizers.primitives.terms import Atom, Source, Sum, Term, resolve
-from regularizers.primitives.zero import EVERYTHING, Broken
+from regularizers.primitives.terms import Atom, Source, Sum, Term, atoms, resolve
 
 
 @dataclass
@@ -48,8 +50,8 @@ class Dead:
         closable: the axes of kernels that meet dead slices that are neither zero nor a number, by
             group: (variable, axis). Zeros there make the group exact.
         pending: products that meet dead slices of one number, by (`id` of the step, group).
-        lacking: for each sum, by the `id` of its step, the groups whose dead slices it lacks, and
-            their axes.
+        lacking: for each sum, by the `id` of its step, what of its operand lacks dead slices: an
+            axis and a part of that (see `parts_of`), with a group that the slices are of.
         known: what is known of the values of each body, by `id`.
         met: in which (step, operand) each variable is used.
         rules: how many functions with a derivative of their own are being walked.
@@ -61,7 +63,7 @@ class Dead:
     uses: dict[Atom, list[Use]] = field(default_factory=dict)
     closable: dict[Atom, set[tuple[int, int]]] = field(default_factory=dict)
     pending: dict[tuple[int, Atom], Pending] = field(default_factory=dict)
-    lacking: dict[int, list[tuple[int, Atom]]] = field(default_factory=dict)
+    lacking: dict[int, dict[tuple[int, int], Atom]] = field(default_factory=dict)
     known: dict[int, dict[Var, Known]] = field(default_factory=dict)
     met: dict[int, set[tuple[int, int]]] = field(default_factory=dict)
     rules: int = 0
@@ -108,18 +110,22 @@ def find_dead(body: Body, exactness: Exactness, variables: int) -> Dead:
 
 def _walk(body: Body, inputs: Sequence[Known], dead: Dead) -> list[Known]:
     env: dict[Var, Known] = {}
-    zeros = dead.exactness.zeros[id(body)]
+    signs = dead.exactness.signs[id(body)]
 
     def learn(v: Var, known: Known) -> None:
         """What is known to be zero is zero."""
-        if zeros.get(v) is EVERYTHING:
+        own = signs.get(v, NOTHING)
+        if own.whole == ZERO:
             known = Known({None: 0.0}, known.variable)
-        elif zeros.get(v):
+        elif own.dead:
             slices = dict(known.slices)
-            for entry in zeros[v]:
-                pair = entry.pair if isinstance(entry, Broken) else entry
-                if pair[1] in dead.groups:
-                    slices[pair] = BROKEN if isinstance(entry, Broken) else 0.0
+            for pair, sign in own.dead.items():
+                if pair[1] not in dead.groups:
+                    continue
+                if sign == ZERO:
+                    slices[pair] = 0.0
+                elif sign & BROKEN_SIGN and not isinstance(slices.get(pair), float):
+                    slices[pair] = BROKEN  # of numbers it is known whether they are zero
             known = Known(slices, known.variable)
         env[v] = known
 
@@ -149,7 +155,9 @@ def _walk(body: Body, inputs: Sequence[Known], dead: Dead) -> list[Known]:
 
 
 def _run(step: Step, known: list[Known], dead: Dead) -> list[Known]:
-    """Through a call or control flow; only numbers pass, since `compact` looks at one body."""
+    """Through a call or control flow; into a loop or a derivative rule only numbers pass."""
+    if step.primitive in control.IN_PLACE:
+        return _walk(step.bodies[0], known, dead)
 
     def walk(i: int, inputs: list[Known]) -> list[Known]:
         return [numbers(fact) for fact in _walk(step.bodies[i], inputs, dead)]
@@ -207,6 +215,7 @@ def _note(
                 if not any(group in after[j] for j in targets[k]):
                     gone.setdefault(group, []).append((i, k))
     dead.lacking.pop(id(step), None)
+    summed: dict[int, list[Atom]] = {}  # by axis, the groups that the sum lacks
     for group, places in gone.items():
         slices = {place: known[place[0]].at((place[1], group)) for place in places}
         operands = {i for i, _ in places}
@@ -217,10 +226,14 @@ def _note(
         if BROKEN in slices.values():
             dead.give_up(group, f"{not_zero(step)}, they are not even finite", step.source)
         elif step.primitive is p.reduce_sum_p and _is_followed(step, places, first, dead):
-            lacking = dead.lacking.setdefault(id(step), [])
-            lacking.append((places[0][1], group))
-            if len({axis for axis, _ in lacking}) > 1:  # dead channels of both would be left out
-                for _, other in lacking:
+            lacking = dead.lacking.setdefault(id(step), {})
+            axis = places[0][1]
+            parts = parts_of(step.operands[0][axis])
+            part = next(n for n, part in enumerate(parts) if group in atoms(part))
+            lacking.setdefault((axis, part), group)
+            summed.setdefault(axis, []).append(group)
+            if len(summed) > 1:  # dead channels of both would be left out
+                for other in itertools.chain.from_iterable(summed.values()):
                     dead.give_up(other, not_zero(step), step.source)
         elif not RECORDS[step.primitive].contracts:
             dead.give_up(group, not_zero(step), step.source)
@@ -256,7 +269,17 @@ def _kernel_axes(places: Sequence[tuple[int, int]], known: Sequence[Known]) -> s
 
 
 def _is_simple(term: Term) -> bool:
-    """A group, or a concatenation of different groups: every dead channel is one position."""
+    """A concatenation of different groups, or of merges of such.
+
+    In a merge (whole groups of channels x the channels of each) a position is dead if any of its
+    channels is. Where all dead slices of one group are alike, so are those of the others with
+    which they share positions.
+    """
+    found = [atom for part in parts_of(term) for atom in atoms(part) if atom.pin is None]
+    return len(set(found)) == len(found)
+
+
+def parts_of(term: Term) -> tuple[Term, ...]:
+    """The parts of a concatenation, or all of any other axis."""
     term = resolve(term)
-    parts = term.parts if isinstance(term, Sum) else (term,)
-    return all(isinstance(part, Atom) for part in parts) and len(set(parts)) == len(parts)
+    return term.parts if isinstance(term, Sum) else (term,)

@@ -1,35 +1,60 @@
 """Whether a dead channel is exactly zero wherever its group is consumed.
 
-Given that all producers of a dead channel are zero, one forward pass tracks for every value the
-groups whose dead slices are exactly zero in it. Where a contraction or a sum makes a group
-disappear from a value that is not zero there, removing the channel is not the same as masking it:
-the group is *inexact*, and the step where that happens is the reason. Values are taken to be
-finite.
+Given that all producers of a dead channel are zero, one forward pass tracks the signs of every
+value, and those of its slices that belong to dead channels. Where a contraction or a sum makes a
+group disappear from a value that is not zero there, removing the channel is not the same as masking
+it: the group is *inexact*, and the step where that happens is the reason. Values are taken to be
+finite, but for what the zeros make of them: zero over what is, or may be, zero, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+import functools
+import operator
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from regularizers.channels import control
 from regularizers.primitives import elementwise
 from regularizers.primitives.jaxprs import Literal, Var
 from regularizers.primitives.record import Record
+from regularizers.primitives.signs import (
+    ANY,
+    BROKEN,
+    ZERO,
+    Meeting,
+    Sign,
+    anything,
+    possible,
+    sign_of,
+    whole_of,
+)
 from regularizers.primitives.step import Body, Destinations, Step
 from regularizers.primitives.table import RECORDS
 from regularizers.primitives.terms import Atom, Axes, Source, Term, atoms, find
-from regularizers.primitives.zero import (
-    EVERYTHING,
-    NOTHING,
-    Broken,
-    Meeting,
-    Pair,
-    Signed,
-    Zeros,
-    constant,
-    nothing,
-)
+
+Pair: TypeAlias = tuple[int, Atom]  # (axis, group)
+
+
+@dataclass(frozen=True)
+class Signs:
+    """The signs of a value.
+
+    Attributes:
+        whole: of all entries.
+        dead: of the slices of dead channels that depend on what was zeroed.
+    """
+
+    whole: Sign
+    dead: Mapping[Pair, Sign] = field(default_factory=dict)
+
+    def at(self, pair: Pair) -> Sign:
+        """Of one slice."""
+        return self.dead.get(pair, self.whole)
+
+
+NOTHING, EVERYTHING = Signs(ANY), Signs(ZERO)  # is known of it; is zero
 
 
 class Groups(frozenset[Atom]):
@@ -56,146 +81,178 @@ class Exactness:
     Attributes:
         groups: the groups asked for.
         reasons: for each that is not exact, the reason and the source of the step.
-        zeros: for each body, by `id`, what is zero in its values.
+        signs: for each body, by `id`, the signs of its values.
+        poles: for each group the steps, by `id`, that divide by its dead slices.
     """
 
     groups: Groups
     reasons: dict[Atom, tuple[str, Source]] = field(default_factory=dict)
-    zeros: dict[int, dict[Var, Zeros]] = field(default_factory=dict)
+    signs: dict[int, dict[Var, Signs]] = field(default_factory=dict)
+    poles: dict[Atom, set[int]] = field(default_factory=dict)
 
 
-def find_inexact(body: Body, groups: Collection[Atom], zeroed: Sequence[Zeros]) -> Exactness:
+def find_inexact(body: Body, groups: Collection[Atom], inputs: Sequence[Signs]) -> Exactness:
     """The groups that are not exact when some variables' slices are zero.
 
     Args:
         body: the inferred function.
         groups: the atoms that stand for groups.
-        zeroed: for each input of `body`, the axes and groups whose dead slices are zero.
+        inputs: of each input of `body`: the axes and groups whose dead slices are zero.
     """
     state = Exactness(Groups(groups))
-    _walk(body, list(zeroed), state)
+    _walk(body, list(inputs), state)
     return state
 
 
-def _walk(body: Body, inputs: Sequence[Zeros], state: Exactness) -> list[Zeros]:
-    env: dict[Var, Zeros] = dict(zip(body.jaxpr.invars, inputs, strict=True))
+def _walk(body: Body, inputs: Sequence[Signs], state: Exactness) -> list[Signs]:
+    env: dict[Var, Signs] = dict(zip(body.jaxpr.invars, inputs, strict=True))
     for v, value in zip(body.jaxpr.constvars, body.consts, strict=True):
-        env[v] = constant(value)
-    state.zeros[id(body)] = env
+        env[v] = Signs(sign_of(value))
+    state.signs[id(body)] = env
 
-    def read(v: Var | Literal) -> Zeros:
-        return constant(v.val) if isinstance(v, Literal) else env[v]
+    def read(v: Var | Literal) -> Signs:
+        return Signs(sign_of(v.val)) if isinstance(v, Literal) else env[v]
 
     for step in body.steps:
-        zeros = [read(v) for v in step.eqn.invars]
+        signs = [read(v) for v in step.eqn.invars]
         if step.bodies:
-            results = _run(step, zeros, state)
+            results = _run(step, signs, state)
         elif step.primitive in elementwise.IDENTITIES:
-            results = zeros
+            results = signs
         elif step.primitive in elementwise.OBSERVERS:
             results = []
         else:
-            results = _step(step, zeros, state)
+            results = _step(step, signs, state)
         env.update(zip(step.eqn.outvars, results, strict=True))
     return [read(v) for v in body.jaxpr.outvars]
 
 
-def _run(step: Step, zeros: list[Zeros], state: Exactness) -> list[Zeros]:
+def _run(step: Step, signs: list[Signs], state: Exactness) -> list[Signs]:
     """Through a call or control flow.
 
-    What is noted in an early round of a loop stays true: later rounds know of fewer zeros.
+    What is noted in an early round of a loop stays true: later rounds know less.
     """
 
-    def walk(i: int, inputs: list[Zeros]) -> list[Zeros]:
+    def walk(i: int, inputs: list[Signs]) -> list[Signs]:
         return _walk(step.bodies[i], inputs, state)
 
-    return control.run(step.eqn, zeros, walk, DOMAIN)
+    return control.run(step.eqn, signs, walk, DOMAIN)
 
 
-def _join(a: Zeros, b: Zeros) -> Zeros:
-    """What is zero in both; a sign where both have it."""
-    if a is b or b is EVERYTHING:
+def _join(a: Signs, b: Signs) -> Signs:
+    """The signs of either."""
+    if a is b:
         return a
-    if a is EVERYTHING:
-        return b
-    if isinstance(a, Signed):  # and b has another sign, or none
-        a = NOTHING
-    joined = (a & b) | broken(a) | broken(b)
+    dead = {pair: a.at(pair) | b.at(pair) for pair in a.dead.keys() | b.dead.keys()}
+    joined = Signs(a.whole | b.whole, dead)
     return a if joined == a else joined
 
 
-def broken(value: Zeros) -> frozenset[Broken]:
-    """The pairs whose dead slices are not finite."""
-    return frozenset(entry for entry in value if isinstance(entry, Broken))
-
-
-def _moved(value: Zeros, by: int) -> Zeros:
+def _moved(signs: Signs, by: int) -> Signs:
     """The same one axis further to the right, or to the left where there is one."""
-    found: set[Pair | Broken] = set()
-    for entry in value:
-        k, group = entry.pair if isinstance(entry, Broken) else entry
-        if k + by >= 0:
-            found.add(Broken((k + by, group)) if isinstance(entry, Broken) else (k + by, group))
-    return frozenset(found)
+    moved = {(k + by, group): sign for (k, group), sign in signs.dead.items() if k + by >= 0}
+    return Signs(signs.whole, moved)
 
 
-def _entry(value: Zeros) -> Zeros:
-    if value is EVERYTHING or isinstance(value, Signed):
-        return value
-    return _moved(value, -1)
+DOMAIN: control.Domain[Signs] = control.Domain(
+    join=_join, entry=lambda signs: _moved(signs, -1), stack=lambda signs, _: _moved(signs, 1)
+)
 
 
-def _stack(value: Zeros, length: int) -> Zeros:
-    if value is EVERYTHING or isinstance(value, Signed):
-        return value if length else NOTHING
-    return _moved(value, 1)
-
-
-DOMAIN: control.Domain[Zeros] = control.Domain(join=_join, entry=_entry, stack=_stack)
-
-
-def _step(step: Step, zeros: Sequence[Zeros], state: Exactness) -> list[Zeros]:
-    """The zeros of every result; notes each group that is consumed where it is not zero."""
+def _step(step: Step, signs: Sequence[Signs], state: Exactness) -> list[Signs]:
+    """The signs of every result; notes each group that is consumed where it is not zero."""
     record, to = RECORDS.get(step.primitive), step.to
     if record is None or to is None:
-        return [NOTHING] * len(step.results)
+        return [Signs(possible(ANY, v)) for v in step.eqn.outvars]
     before = [state.groups.on(axes) for axes in step.operands]
     if record.sums:
-        _note_consumed(step, before, to, zeros, state)
+        _note_consumed(step, before, to, signs, state)
     return [
-        _result(record, _arrive(step, before, zeros, state.groups.on(r), record.keeps_sign))
-        for r in step.results
+        _result(step, record, v, _slices(before, to, signs, state.groups.on(axes)), signs, state)
+        for v, axes in zip(step.eqn.outvars, step.results, strict=True)
     ]
 
 
-def _result(record: Record, m: Meeting) -> Zeros:
-    """What its record says, less what is not finite."""
-    zeros, bad = (record.zero or nothing)(m), m.broken | record.pole(m)
-    if not bad:
-        return zeros
-    if zeros is EVERYTHING or isinstance(zeros, Signed):
-        zeros = NOTHING
-    return (zeros - bad) | frozenset(map(Broken, bad))
+def _slices(
+    before: Sequence[Sequence[frozenset[Atom]]],
+    to: Destinations,
+    signs: Sequence[Signs],
+    after: Sequence[frozenset[Atom]],
+) -> dict[Pair, list[list[Pair]]]:
+    """For dead slices of a result the slices of each operand that they come from.
+
+    Those that come from nothing that was zeroed are left out: they are as the rest of the value.
+    """
+    found: dict[Pair, list[list[Pair]]] = {
+        (j, group): [[] for _ in before] for j, groups in enumerate(after) for group in groups
+    }
+    moved: set[Pair] = set()
+    for i, (groups_of, targets) in enumerate(zip(before, to, strict=True)):
+        for k, groups in enumerate(groups_of):
+            for j in targets[k]:
+                for group in groups & after[j]:
+                    found[j, group][i].append((k, group))
+                    if (k, group) in signs[i].dead:
+                        moved.add((j, group))
+    return {pair: own for pair, own in found.items() if pair in moved or not any(own)}
+
+
+def _result(
+    step: Step,
+    record: Record,
+    v: Var,
+    slices: Mapping[Pair, Sequence[Sequence[Pair]]],
+    operands: Sequence[Signs],
+    state: Exactness,
+) -> Signs:
+    """What its record says of a whole result, and of its dead slices."""
+    rule = record.sign or anything
+
+    whole = possible(rule(whole_of(step.eqn, [o.whole for o in operands])), v)
+    dead: dict[Pair, Sign] = {}
+    for pair, places in slices.items():
+        found = [
+            functools.reduce(operator.or_, map(o.at, own)) if own else o.whole
+            for o, own in zip(operands, places, strict=True)
+        ]
+        changed = [
+            any(place in o.dead for place in own) for o, own in zip(operands, places, strict=True)
+        ]
+        signs = [sign & ~BROKEN for sign in found]
+        here = Meeting(
+            eqn=step.eqn, signs=signs, carries=[bool(own) for own in places], changed=changed
+        )
+        sign = possible(rule(here), v)
+        # What was finite before stays so: it is not zero where it must not be.
+        at_pole = [s if c else s & ~ZERO for s, c in zip(signs, changed, strict=True)]
+        if record.pole(replace(here, signs=at_pole)):
+            state.poles.setdefault(pair[1], set()).add(id(step))
+            sign |= BROKEN
+        sign |= BROKEN if any(s & BROKEN for s in found) else 0
+        if sign != whole or any(changed):
+            dead[pair] = sign
+    return Signs(whole, dead)
 
 
 def _note_consumed(
     step: Step,
     before: Sequence[Sequence[frozenset[Atom]]],
     to: Destinations,
-    zeros: Sequence[Zeros],
+    signs: Sequence[Signs],
     state: Exactness,
 ) -> None:
     after = state.groups.on(step.results[0])
     consumed: set[Atom] = set()
     harmless: set[Atom] = set()  # one operand that is zero on all its consumed axes is enough
     bad: set[Atom] = set()
-    for groups_of, targets, zero in zip(before, to, zeros, strict=True):
+    for groups_of, targets, of in zip(before, to, signs, strict=True):
         is_zero: dict[Atom, bool] = {}
         for k, groups in enumerate(groups_of):
             for group in groups:
                 if not any(group in after[j] for j in targets[k]):
-                    is_zero[group] = is_zero.get(group, True) and (k, group) in zero
-                    if zero is not EVERYTHING and Broken((k, group)) in zero:
+                    sign = of.at((k, group))
+                    is_zero[group] = is_zero.get(group, True) and sign == ZERO
+                    if sign & BROKEN:
                         bad.add(group)
         consumed.update(is_zero)
         harmless.update(group for group, zero_on_all in is_zero.items() if zero_on_all)
@@ -206,30 +263,3 @@ def _note_consumed(
 def not_zero(step: Step) -> str:
     """The reason why a group is inexact."""
     return f"its dead channels are not zero where {step.primitive.name} consumes them"
-
-
-def _arrive(
-    step: Step,
-    before: Sequence[Sequence[frozenset[Atom]]],
-    zeros: Sequence[Zeros],
-    after: Sequence[frozenset[Atom]],
-    keeps_sign: bool,
-) -> Meeting:
-    """What the operands bring to the axes of one result."""
-    carried: list[Zeros] = []
-    moved: list[Zeros] = []
-    bad: set[Pair] = set()
-    for groups_of, targets, zero in zip(before, step.to or (), zeros, strict=True):
-        arrived: dict[tuple[int, Atom], bool] = {}
-        for k, groups in enumerate(groups_of):
-            for j in targets[k]:
-                for group in groups & after[j]:
-                    arrived[j, group] = arrived.get((j, group), True) and (k, group) in zero
-                    if zero is not EVERYTHING and Broken((k, group)) in zero:
-                        bad.add((j, group))
-        carried.append(frozenset(arrived))
-        kept = frozenset(pair for pair, is_zero in arrived.items() if is_zero)
-        whole = zero is EVERYTHING or (isinstance(zero, Signed) and keeps_sign)
-        moved.append(zero if whole else kept)
-    pairs = frozenset((j, group) for j, groups in enumerate(after) for group in groups)
-    return Meeting(eqn=step.eqn, zeros=moved, carried=carried, pairs=pairs, broken=frozenset(bad))

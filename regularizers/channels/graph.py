@@ -13,12 +13,13 @@ import numpy as np
 
 from regularizers.channels.blocks import Block, find_blocks
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name
-from regularizers.channels.zeroed import inexact_reasons
+from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name, verbs
+from regularizers.channels.zeroed import judge
 from regularizers.errors import InputError, UnknownNameError
 from regularizers.messages import near
 from regularizers.primitives import axes as ax
 from regularizers.primitives import jaxprs
+from regularizers.primitives.sources import source_frames, source_line
 from regularizers.primitives.step import Body, Operation
 from regularizers.primitives.terms import Atom, Axes, Pin, atoms
 
@@ -88,7 +89,7 @@ class ChannelGraph:
                 for atom in atoms(term):
                     if atom.pin is not None and atom.size > 1:
                         if atom.pin not in lines:
-                            lines[atom.pin] = jaxprs.source_line(atom.pin.source)
+                            lines[atom.pin] = source_line(atom.pin.source)
                         axis = PinnedAxis(path=variable.path, axis=k, size=atom.size)
                         found.setdefault((atom.pin.reason, lines[atom.pin]), {})[axis] = None
         groups = [
@@ -97,11 +98,12 @@ class ChannelGraph:
         ]
         return tuple(sorted(groups, key=lambda group: -len(group.axes)))
 
-    def explain(self, path: str) -> str:
+    def explain(self, path: str, *, frames: bool = False) -> str:
         """Why the axes of a variable (or the members of a group) are what they are.
 
         Args:
             path: the path of a variable, with or without its collection, or a group's name.
+            frames: show all frames behind a pin, of libraries, too, not just the user's own line.
 
         Raises:
             KeyError: if nothing has this name; the message lists near matches.
@@ -110,24 +112,23 @@ class ChannelGraph:
             group = self.groups[path]
             lines = [f"group {path}: width {group.width}, {'exact' if group.exact else 'inexact'}"]
             lines += [f"  {member}" for member in group.members]
-            return "\n".join([*lines, *([f"  {group.why_inexact}"] if group.why_inexact else [])])
+            if not group.exact:
+                lines += [f"  {group.why_inexact}", f"  {INEXACT}"]
+            return "\n".join(lines)
         variable = self.variables[self._find(path)]
         position = list(self.variables).index(variable.path)
         lines = [f"{variable.path}  {variable.dtype}{list(variable.shape)}"]
         for k, (axis, term) in enumerate(zip(variable.axes, self._terms[position], strict=True)):
             names = list(dict.fromkeys(ax.groups_of(axis)))
-            verbs = [
-                verb
-                for verb, on in (("produces", variable.produces), ("consumes", variable.consumes))
-                if k in on
-            ]
             if names:
-                lines.append(f"  axis {k}: {variable.shape[k]} = {axis}, {' and '.join(verbs)}")
+                verb = verbs(produces=k in variable.produces, consumes=k in variable.consumes)
+                lines.append(f"  axis {k}: {variable.shape[k]} = {axis}, {verb}")
             reasons = {atom.pin.reason: atom.pin for atom in atoms(term) if atom.pin is not None}
             for reason, pin in reasons.items():
-                where = jaxprs.source_line(pin.source)
+                where = source_line(pin.source)
                 at = f"  [{where}]" if where else ""
                 lines.append(f"  axis {k}: {variable.shape[k]}, fixed: {reason}{at}")
+                lines += [f"    {frame}" for frame in source_frames(pin.source) if frames]
         return "\n".join(lines)
 
     def mask(self, variables: Any, alive: Mapping[str, Any], removed: Collection[str] = ()) -> Any:
@@ -233,9 +234,7 @@ class ChannelGraph:
         known = self._exact_with.get(frozenset(paths))
         if known is None:
             zeroed = [v.produces if v.path in paths else () for v in self.variables.values()]
-            known = (
-                frozenset(self.groups) - inexact_reasons(self.body, self._atoms, zeroed)[0].keys()
-            )
+            known = frozenset(self.groups) - judge(self.body, self._atoms, zeroed).reasons.keys()
             self._exact_with[frozenset(paths)] = known
         return known
 
@@ -248,10 +247,8 @@ class ChannelGraph:
         named = {name: self._atoms[name] for name in paths}
         order = list(self.variables)
         produces = [v.produces for v in self.variables.values()]
-        inexact = inexact_reasons(
-            self.body, named, produces, lambda i, name: order[i] in paths[name]
-        )[0]
-        return frozenset(named) - inexact.keys()
+        found = judge(self.body, named, produces, lambda i, name: order[i] in paths[name])
+        return frozenset(named) - found.reasons.keys()
 
     def _find(self, path: str) -> str:
         if path in self.variables:
@@ -264,6 +261,12 @@ class ChannelGraph:
 
     def __str__(self) -> str:
         return "\n".join(_table(self))
+
+
+INEXACT = (
+    "to remove its channels all the same, at the cost of what they hold when dead: "
+    "morph.shrink(graph, alive, inexact=True), reg.NetworkRegularizer(..., inexact=True)"
+)
 
 
 def _zeroed(leaf: Any, axis: int, dead: np.ndarray) -> Any:

@@ -18,11 +18,8 @@ class Member:
     kind: str  # kernel, scale, shift, table; statistic where it is not trained
 
     def __str__(self) -> str:
-        verb = " and ".join(v for v, on in self._verbs() if on)
+        verb = verbs(produces=self.produces, consumes=self.consumes)
         return f"{self.path} axis {self.axis} ({self.kind}, {verb})"
-
-    def _verbs(self) -> tuple[tuple[str, bool], ...]:
-        return (("produces", self.produces), ("consumes", self.consumes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +101,9 @@ def layer_name(path: str) -> str:
     if len(parts) > 1 and parts[0] == "params":
         parts = parts[1:]
     return "/".join(parts[:-1] if len(parts) > 1 else parts)
+
+
+def verbs(*, produces: bool, consumes: bool) -> str:
+    """What an axis does with its groups, for people; what divides does neither."""
+    said = [verb for verb, on in (("produces", produces), ("consumes", consumes)) if on]
+    return " and ".join(said) or "left alone"

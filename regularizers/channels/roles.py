@@ -16,6 +16,9 @@ from regularizers.channels import control
 from regularizers.primitives import elementwise, reduction
 from regularizers.primitives.jaxprs import Literal, Var, ragged_dot_general_p
 from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.poles import finite
+from regularizers.primitives.record import Record
+from regularizers.primitives.signs import NEGATIVE, POSITIVE, ZERO, whole_of
 from regularizers.primitives.step import Body, Destinations, Step
 from regularizers.primitives.table import RECORDS
 
@@ -39,6 +42,7 @@ class Roles:
     kind: dict[int, str] = field(default_factory=dict)  # kernel, scale, shift, table
     order: list[int] = field(default_factory=list)  # variables in the order of first use
     kernels: dict[int, list[int]] = field(default_factory=dict)  # id(step): its kernel variables
+    divisors: dict[int, frozenset[Source]] = field(default_factory=dict)  # id(step): what divides
 
 
 def find_roles(body: Body, trained: Sequence[bool]) -> Roles:
@@ -147,6 +151,8 @@ def _follow(step: Step, values: list[Sources | None], roles: Roles) -> list[Sour
         roles.kernels[id(step)] = _variables(values[::-1])
         return _reduce(to, values, len(step.results[0]), roles) * results
     record = RECORDS.get(step.primitive)
+    if record is not None and record.pole is not finite:
+        roles.divisors[id(step)] = _divisors(step, record, values)
     if record is not None and record.contracts and to is not None:
         for value, axes, window in zip(values, to, _windows(step), strict=True):
             summed = [k for k, d in enumerate(axes) if not d]
@@ -171,6 +177,17 @@ def _follow(step: Step, values: list[Sources | None], roles: Roles) -> list[Sour
             for k in targets:
                 joined[k] |= sources
     return [tuple(joined)] * results
+
+
+def _divisors(step: Step, record: Record, values: list[Sources | None]) -> frozenset[Source]:
+    """The axes of variables that the operands are made of which must not be zero."""
+    found: set[Source] = set()
+    n = len(values)
+    for i, value in enumerate(values):
+        signs = [ZERO if j == i else NEGATIVE | POSITIVE for j in range(n)]
+        if value is not None and record.pole(whole_of(step.eqn, signs)):
+            found.update(*value)
+    return frozenset(found)
 
 
 def _reduce(

@@ -12,13 +12,14 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.inference import Inference, trips
 from regularizers.channels.parts import Fold, Group, Member, Variable, layer_name
 from regularizers.channels.roles import Roles, find_roles
-from regularizers.channels.zeroed import inexact_reasons
+from regularizers.channels.zeroed import settle
 from regularizers.errors import InputError
 from regularizers.patterns import matching
 from regularizers.primitives import axes as ax
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.record import UNCOUNTED
+from regularizers.primitives.sources import source_line
 from regularizers.primitives.step import Body, Operation, Step
 from regularizers.primitives.table import RECORDS
 from regularizers.primitives.terms import Atom, Axes, Solver, atoms, freeze
@@ -79,15 +80,18 @@ def trace_channels(
             f"{getattr(fn, '__qualname__', fn)!r} with {len(terms)} arrays. "
             "Pass a function fn(variables, *inputs) that uses its first argument."
         )
+    follows = list(call.trained)
     for path, axes in zip(flat_paths(outputs)[0], body.outputs, strict=True):
         own = updated_variable(path, axes, call, terms)
+        if own is not None:
+            follows[own] = True  # e.g. a cache: it is written from what is masked
         for k, term in enumerate(axes):
             if own is None:
                 solver.pin(term, "axis of an output")
             else:
                 solver.unify(term, terms[own][k])
     _pin_patterns(call.paths, terms, roles, solver, prunable, pinned)
-    return _assemble(call, inference, terms, body, roles)
+    return _assemble(call, inference, terms, body, roles, follows)
 
 
 def _pin_patterns(
@@ -131,7 +135,12 @@ def updated_variable(
 
 
 def _assemble(
-    call: Call, inference: Inference, terms: tuple[Axes, ...], body: Body, roles: Roles
+    call: Call,
+    inference: Inference,
+    terms: tuple[Axes, ...],
+    body: Body,
+    roles: Roles,
+    follows: Sequence[bool],
 ) -> ChannelGraph:
     """Names the groups and freezes everything."""
     produced = {
@@ -166,14 +175,10 @@ def _assemble(
         )
         for i, (path, leaf, axes) in enumerate(zip(call.paths, call.variables, terms, strict=True))
     }
-    inexact, uses, closed = inexact_reasons(body, named, [v.produces for v in variables.values()])
-    if closed:
-        # A head with values of others' (grouped queries) has no producer whose zeros silence it:
-        # the rows that take it in are what must be zero.
-        for i, k in closed:
-            path = call.paths[i]
-            variables[path] = replace(variables[path], produces=variables[path].produces | {k})
-        inexact, uses, _ = inexact_reasons(body, named, [v.produces for v in variables.values()])
+    produces = [v.produces for v in variables.values()]
+    produces, verdict = settle(body, named, produces, follows, roles.divisors)
+    for path, axes_zeroed in zip(call.paths, produces, strict=True):
+        variables[path] = replace(variables[path], produces=axes_zeroed)
     order = [call.paths[i] for i in roles.order]
     used = set(order)
     in_order = [variables[path] for path in order]
@@ -195,8 +200,8 @@ def _assemble(
             name=name,
             width=atom.size,
             members=tuple(members[name]),
-            exact=name not in inexact,
-            why_inexact=inexact.get(name, ""),
+            exact=name not in verdict.reasons,
+            why_inexact=verdict.reasons.get(name, ""),
             folds=tuple(
                 Fold(
                     kernel=call.paths[use.kernel],
@@ -205,7 +210,7 @@ def _assemble(
                     bias=call.paths[use.bias],
                     number=use.number,
                 )
-                for use in uses.get(name, ())
+                for use in verdict.uses.get(name, ())
             ),
         )
         for name, atom in named.items()
@@ -217,8 +222,7 @@ def _assemble(
         operations=tuple(operation for _, operation in operations),
         uncounted=tuple(dict.fromkeys(_uncounted(body))),
         unknown={
-            primitive.name: jaxprs.source_line(source)
-            for primitive, source in inference.unknown.items()
+            primitive.name: source_line(source) for primitive, source in inference.unknown.items()
         },
         body=body,
         operation_steps=tuple(step for step, _ in operations),

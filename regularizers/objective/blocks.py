@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from regularizers.channels.blocks import Block
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Variable
-from regularizers.objective.protection import FLOOR, PRESSURE
+from regularizers.objective.norms import share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +62,16 @@ class BlockStrength:
             strength: of the block, before.
             pull: what is taken from it.
             protected: the channels that would be kept if training ended now. While they are more
-                than one of each group, the block feels only `PRESSURE` of it, and keeps `FLOOR`.
+                than one of each group, or all of it, the block is not pulled on.
             is_held: it is silent, and stays so.
         """
-        is_kept = jnp.asarray(False)
+        left = jnp.maximum(strength - pull, 0.0)
         if protected is not None:
-            is_kept = jnp.stack([protected[name].sum() > 1 for name in self.groups]).all()
-        least = jnp.where(is_kept, jnp.minimum(strength, FLOOR), 0.0)
-        left = jnp.maximum(strength - jnp.where(is_kept, PRESSURE, 1.0) * pull, least)
+            own = [protected[name] for name in self.groups]
+            is_kept = jnp.stack([kept.sum() > min(1, kept.size - 1) for kept in own]).all()
+            left = jnp.where(is_kept, strength, left)
         left = jnp.where(is_held, 0.0, left)
-        return jnp.where(strength > 0.0, left / jnp.where(strength > 0.0, strength, 1.0), 0.0)
+        return share(left, strength)
 
 
 def block_strengths(graph: ChannelGraph, groups: Collection[str]) -> tuple[BlockStrength, ...]:

@@ -12,10 +12,11 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Group
 from regularizers.objective.gates import CLOSED, OPEN_SHARE, logits_of, path_of, probability
 from regularizers.objective.lasso import group_lasso
+from regularizers.objective.norms import widened
 from regularizers.objective.penalty import GroupPenalty, Pull, Source, Written
-from regularizers.objective.protection import AJAR
 
 NAME = "gates"  # of the penalty
+AJAR = 0.55  # a protected gate stays at least as probably open in evaluation, also if it was not
 
 
 def gates(graph: ChannelGraph, group: Group, l1_share: float = 0.0) -> GroupPenalty:
@@ -41,7 +42,7 @@ def gates(graph: ChannelGraph, group: Group, l1_share: float = 0.0) -> GroupPena
         measured=(logits,),
         pull=Pull(
             written=(Written(path=path, value=logits_of, at_zero=CLOSED),),
-            least=_ajar,
+            least=AJAR,
             dead_up_to=OPEN_SHARE,
         ),
     )
@@ -54,10 +55,4 @@ def gated_groups(groups: Iterable[GroupPenalty]) -> tuple[str, ...]:
 
 def _open(logits: Float[Array | np.ndarray, "..."], axis: int) -> Float[Array, " n"]:
     del axis  # there is one
-    return probability(jnp.asarray(logits))
-
-
-def _ajar(strength: Float[Array, " width"], unit: float) -> float:
-    """A protected gate stays open in evaluation, also if it was not."""
-    del strength
-    return AJAR * unit
+    return probability(widened(jnp.asarray(logits)))

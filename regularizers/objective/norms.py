@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def rms(
     """
     if not isinstance(leaf, jax.core.Tracer):
         return _rms_now(np.asarray(leaf), axis, l1_share)
-    wide = leaf.astype(leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32)
+    wide = widened(leaf)
     others = tuple(k for k in range(leaf.ndim) if k != axis)
     square = jnp.mean(jnp.square(wide), axis=others)
     norm = root(square)
@@ -49,3 +49,18 @@ def root(square: Float[Array, " n"]) -> Float[Array, " n"]:
     """The square root, with gradient zero at zero."""
     is_zero = square == 0.0
     return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
+
+
+def is_half(leaf: Any) -> bool:
+    """Whether its numbers are floats of less than 32 bits: too coarse for a small pull."""
+    return bool(jnp.issubdtype(leaf.dtype, jnp.floating)) and leaf.dtype.itemsize < 4
+
+
+def widened(leaf: Any) -> Any:
+    """In float32 where it is in half precision."""
+    return leaf.astype(jnp.float32) if is_half(leaf) else leaf
+
+
+def share(left: Float[Array, "*n"], of: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """What is left of non-negative numbers, 0 of zeros."""
+    return jnp.where(of > 0.0, left / jnp.where(of > 0.0, of, 1.0), 0.0)

@@ -20,7 +20,6 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Group, Variable
 from regularizers.objective.combinations import Combination
 from regularizers.objective.norms import Norm, root
-from regularizers.objective.protection import FLOOR, PRESSURE
 from regularizers.primitives import axes as ax
 from regularizers.primitives.axes import Axis
 
@@ -65,14 +64,6 @@ class Source:
         return root(total / count.astype(total.dtype))  # the sum drops -1
 
 
-def share_of_strongest(strength: Float[Array, " width"], unit: float) -> Float[Array, " width"]:
-    """`FLOOR` of the strongest and of a fresh channel, where there is that much.
-
-    Else a group whose strongest channel is pulled would vanish as a whole.
-    """
-    return jnp.minimum(strength, FLOOR * jnp.maximum(strength.max(), unit))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Written:
     """A variable [width] that follows from the strengths of its channels.
@@ -95,13 +86,13 @@ class Pull:
     Attributes:
         scaled: the paths of variables whose slices fall in step with the strength.
         written: variables that are set so that the strength is what is left.
-        least: what a protected channel keeps, of (strength, that of a fresh channel).
+        least: what a protected channel is at least, in units of a fresh one's strength.
         dead_up_to: the strength up to which a channel is dead, whatever the threshold.
     """
 
     scaled: tuple[str, ...] = ()
     written: tuple[Written, ...] = ()
-    least: Callable[[Float[Array, " width"], float], Any] = share_of_strongest
+    least: float = 0.0
     dead_up_to: float = 0.0
 
     def left(
@@ -118,15 +109,12 @@ class Pull:
             strength: before it.
             pull: what a channel loses.
             unit: the strength of a fresh channel.
-            protected: channels that feel only `PRESSURE` of it, and keep `least`.
+            protected: channels that are not pulled on, and are `least` at least.
             held: channels that are set to zero, whatever they are.
         """
-        if protected is not None:
-            pull = jnp.where(protected, PRESSURE * pull, pull)
         left = jnp.maximum(strength - pull, 0.0)
         if protected is not None:
-            least = self.least(strength, unit)
-            left = jnp.where(protected, jnp.maximum(left, least), left)
+            left = jnp.where(protected, jnp.maximum(strength, self.least * unit), left)
         return left if held is None else jnp.where(held, 0.0, left)
 
     def rewritten(

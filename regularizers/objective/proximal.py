@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from regularizers.errors import InputError
+from regularizers.channels.calls import flat_paths
+from regularizers.errors import InputError, InputTypeError
+from regularizers.objective.frozen import frozen_paths
+from regularizers.objective.pulling import Owed, nothing_owed, now_owed
 from regularizers.objective.regularizer import NetworkRegularizer
 
 MEMORY = 0.97  # of the average of squared derivatives, per step
@@ -22,12 +26,14 @@ class ProximalState(NamedTuple):
 
     Attributes:
         inner: the wrapped optimizer's state.
-        steps: steps so far.
+        steps: steps so far; with `optax.MultiSteps` inside, those that changed the parameters.
         strength: the strength in force; kept up by the schedule if one was given.
         protected: channels that are not pulled to zero, by group.
         held: channels that stay zero, by group.
         saliency: of every channel, by group: the average square of the loss's derivative by a
             factor on it (Molchanov et al. 2019, with gates), over the last steps; none of gates.
+        owed: what is left of the pull on parameters in half precision, whose numbers are too
+            coarse to take it at once; empty where there are none.
     """
 
     inner: Any
@@ -36,6 +42,7 @@ class ProximalState(NamedTuple):
     protected: dict[str, Bool[Array, " width"]]
     held: dict[str, Bool[Array, " width"]]
     saliency: dict[str, Float[Array, " width"]]
+    owed: Owed
 
 
 def proximal(
@@ -49,6 +56,12 @@ def proximal(
     what would fall below zero becomes exactly zero, so that shrinking changes the function by
     nothing but rounding (forward-backward splitting, Combettes and Wajs 2005).
 
+    Parameters in bfloat16 and float16 are pulled as much as those in float32: what rounding does
+    not take is kept in the state. Groups that are made of parameters which the optimizer freezes
+    (`optax.set_to_zero`), or does not see (`optax.masked`, `optax.partition` around this), are not
+    pulled. With `optax.MultiSteps` inside, only the steps that change the parameters pull, as
+    if it were around. Integer leaves stay as they are, also where their gradients are `float0`.
+
     Args:
         optimizer: any optax transformation.
         regularizer: measures strengths and marginal costs.
@@ -57,21 +70,34 @@ def proximal(
     Returns:
         An optax transformation; `update` needs `params`.
 
+    Raises:
+        TypeError: if the first two are not what they should be.
+        ValueError: from `init` and `update`, if all groups are frozen or masked; from `update`
+            without `params`, or with the state of another network, e.g. before it was shrunk.
+
     Example:
         >>> tx = proximal(optax.sgd(0.1), regularizer, strength=1e-2)  # doctest: +SKIP
     """
+    if not isinstance(regularizer, NetworkRegularizer) or not hasattr(optimizer, "update"):
+        raise InputTypeError(
+            f"expected an optimizer and a NetworkRegularizer, found {type(optimizer).__name__} and "
+            f"{type(regularizer).__name__}: reg.proximal(optax.adam(1e-3), regularizer, strength)."
+        )
     wrapped = optax.with_extra_args_support(optimizer)
+    known: dict[Hashable, frozenset[str]] = {}  # what is frozen, by the structure of parameters
 
     def init(params: Any) -> ProximalState:
         first = strength(0) if callable(strength) else strength
+        seen = _seen(regularizer, params)
         none = {g.group: jnp.zeros(g.width, bool) for g in regularizer.groups}
         return ProximalState(
-            wrapped.init(params),
+            _of_floats(wrapped, params).init(params),
             jnp.zeros((), jnp.int32),
             jnp.asarray(first, jnp.float32),
             none,
             jax.tree.map(jnp.copy, none),
             {g.group: jnp.zeros(g.width) for g in regularizer.groups if g.pull.scaled},
+            nothing_owed(seen.measures, params),
         )
 
     def update(
@@ -79,25 +105,115 @@ def proximal(
     ) -> tuple[Any, ProximalState]:
         if params is None:
             raise InputError("proximal needs the parameters: call update(grads, state, params)")
-        gradients = updates
-        updates, inner = wrapped.update(gradients, state.inner, params, **extra)
+        _check_state(state, regularizer)
+        seen, inner_tx, gradients = _seen(regularizer, params), _of_floats(wrapped, params), updates
+
+        def run(gradients: Any, inner: Any, params: Any) -> tuple[Any, Any]:
+            moves, inner = inner_tx.update(gradients, inner, params, **extra)
+            return jax.tree.map(_of_its_kind, moves, params), inner
+
+        updates, inner = run(gradients, state.inner, params)
+        key = jax.tree.structure((params, state.inner))
+        if key not in known:
+            found = frozen_paths(lambda *given: run(*given)[0], gradients, state.inner, params)
+            known[key] = frozenset(map(seen.measures.full, found))
+        active = seen.without(known[key]) if known[key] else seen
         updates = jax.tree.map(_stay_dead, updates, gradients, params, regularizer.resting(params))
         now = strength(state.steps) if callable(strength) else state.strength
+        due = _due(state.inner, inner)
         moved = optax.apply_updates(params, updates)
-        pulled = regularizer.shrink_step(moved, now, state.protected, state.held, params)
+        wide = active.wide_step(
+            moved,
+            now if due is True else jnp.where(due, now, 0.0),
+            state.protected,
+            state.held,
+            params,
+            owed=state.owed,
+        )
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
-        updates = jax.tree.map(lambda q, p: q - p, pulled, params)
-        now = jnp.asarray(now, jnp.float32)
-        slopes = regularizer.slopes(params, gradients)
-        saliency = {
-            name: MEMORY * old + (1.0 - MEMORY) * jnp.square(slopes[name])
-            for name, old in state.saliency.items()
-        }
+        updates = jax.tree.map(lambda q, p: q.astype(p.dtype) - p, wide, params)
+        slopes = active.slopes(params, gradients)
         return updates, ProximalState(
-            inner, state.steps + 1, now, state.protected, state.held, saliency
+            inner,
+            state.steps + jnp.asarray(due, jnp.int32),
+            jnp.asarray(now, jnp.float32),
+            state.protected,
+            state.held,
+            {
+                name: MEMORY * old + (1.0 - MEMORY) * jnp.square(slopes[name])
+                if name in slopes
+                else old
+                for name, old in state.saliency.items()
+            },
+            now_owed(seen.measures, optax.apply_updates(params, updates), wide),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _seen(regularizer: NetworkRegularizer, params: Any) -> NetworkRegularizer:
+    """The regularizer of the groups whose parameters are there: others may be masked."""
+
+    def is_masked(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    if not any(map(is_masked, jax.tree.leaves(params, is_leaf=is_masked))):
+        return regularizer
+    marked = jax.tree.map(lambda n: "masked" if is_masked(n) else n, params, is_leaf=is_masked)
+    paths, leaves, _ = flat_paths(marked)
+    full = regularizer.measures.full
+    return regularizer.without(
+        {full(p) for p, leaf in zip(paths, leaves, strict=True) if isinstance(leaf, str)}
+    )
+
+
+def _of_floats(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    """The optimizer, blind to integer leaves, which have no derivative."""
+    if all(map(_is_float, jax.tree.leaves(params))):
+        return optimizer
+    return optax.masked(optimizer, lambda tree: jax.tree.map(_is_float, tree))
+
+
+def _is_float(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))
+
+
+def _of_its_kind(update: Any, parameter: Any) -> Any:
+    """No update of an integer leaf."""
+    return update if _is_float(parameter) else jnp.zeros_like(parameter)
+
+
+def _due(before: Any, after: Any) -> Any:
+    """Whether the step that led from one state to the other changed the parameters.
+
+    Raises:
+        InputError: if several `optax.MultiSteps` are inside, which have steps of their own.
+    """
+
+    def counts(tree: Any) -> list[Any]:
+        nodes = jax.tree.leaves(tree, is_leaf=lambda n: isinstance(n, optax.MultiStepsState))
+        return [n.gradient_step for n in nodes if isinstance(n, optax.MultiStepsState)]
+
+    steps = list(zip(counts(before), counts(after), strict=True))
+    if len(steps) > 1:
+        raise InputError(
+            f"proximal wraps {len(steps)} optax.MultiSteps, which change the parameters at "
+            "different times; put one around instead: optax.MultiSteps(reg.proximal(...), every)."
+        )
+    return steps[0][1] > steps[0][0] if steps else True
+
+
+def _check_state(state: ProximalState, regularizer: NetworkRegularizer) -> None:
+    """Raises a ValueError if a state is of another network than the regularizer."""
+    found = {name: np.shape(flags)[-1] for name, flags in state.protected.items()}
+    wanted = {g.group: g.width for g in regularizer.groups}
+    if found != wanted:
+        odd = min(found.items() ^ wanted.items())[0]
+        raise InputError(
+            f"the optimizer's state is of another network: group {odd!r} has width "
+            f"{found.get(odd, 'none')} in it, and {wanted.get(odd, 'none')} here. After shrinking "
+            "go on with architecture.take(state), or start afresh with tx.init(params)."
+        )
 
 
 def _stay_dead(update: Any, gradient: Any, parameter: Any, resting: float) -> Any:

@@ -10,8 +10,10 @@ over between models.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -24,8 +26,11 @@ from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.costs.form import SMOOTH
+from regularizers.errors import InputError
 from regularizers.objective.blocks import block_costs, spared
+from regularizers.objective.norms import widened
 from regularizers.objective.plan import make_plan
+from regularizers.objective.pulling import Owed, pulled
 from regularizers.objective.slices import Slices, scaled, slices_of
 
 LEAST = 1e-30  # what a channel that is alive is worth at least
@@ -147,23 +152,70 @@ class NetworkRegularizer:
         """
         widths = {g.group: g.width for g in self.groups if g.pull.scaled}
         paths, leaves, _ = flat_paths(variables)
+        own = [
+            (path, widened(leaf), widened(slope))
+            for path, leaf, slope in zip(
+                map(self.measures.full, paths), leaves, jax.tree.leaves(gradients), strict=True
+            )
+            if path in self._slices
+        ]
 
         def multiplied(factors: Mapping[str, Any]) -> list[Any]:
             every = {g.group: factors.get(g.group, jnp.ones(g.width)) for g in self.groups}
-            return [
-                scaled(self.graph, path, leaf, self._slices, every)
-                for path, leaf in zip(map(self.measures.full, paths), leaves, strict=True)
-            ]
+            return [scaled(self.graph, path, leaf, self._slices, every) for path, leaf, _ in own]
 
         ones = {name: jnp.ones(width) for name, width in widths.items()}
         _, pull_back = jax.vjp(multiplied, ones)
-        (slopes,) = pull_back(jax.tree.leaves(gradients))
+        (slopes,) = pull_back([slope for *_, slope in own])
         return dict(slopes)
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
         """The strength up to which a channel is dead, by group; a gate is where it is shut."""
         return self.measures.thresholds(self.threshold)
+
+    def mask(self, averages: Any, variables: Any) -> Any:
+        """Zero in `averages` what is dead in `variables`: channels, and blocks that are silent.
+
+        A moving average of weights (EMA) lags behind them: where they are exactly zero it is not
+        yet. Masked, it can be shrunk like them, and its function changes by what was masked only.
+
+        Args:
+            averages: the variables, or only their `params`.
+            variables: what they are averages of, likewise.
+        """
+        alive = {name: np.asarray(flags) for name, flags in self.alive(variables).items()}
+        return self.graph.mask(averages, alive, self.silent_blocks(variables))
+
+    def without(self, paths: Collection[str]) -> NetworkRegularizer:
+        """The same, blind to the groups and blocks that need one of these variables.
+
+        Raises:
+            ValueError: if no group would be left.
+        """
+        gone = set(paths)
+        groups = tuple(
+            g
+            for g in self.groups
+            if gone.isdisjoint(g.pull.resting) and gone.isdisjoint(s.path for s in g.measured)
+        )
+        if not groups:
+            raise InputError(
+                "every channel group needs a parameter that the optimizer does not see or does not "
+                f"change, e.g. {min(gone)!r}: nothing can be pulled to zero. Train what produces a "
+                "channel, or trace with prunable= what is trained."
+            )
+        left = {g.group for g in groups}
+        blocks = tuple(
+            b
+            for b in self.measures.blocks
+            if gone.isdisjoint(b.block.switch) and left.issuperset(b.groups)
+        )
+        made = copy.copy(self)
+        vars(made).pop("thresholds", None)  # they are of all groups, as are the slices
+        vars(made).pop("_slices", None)
+        made.measures, made.groups = replace(self.measures, groups=groups, blocks=blocks), groups
+        return made
 
     def silent_blocks(self, variables: Any) -> frozenset[str]:
         """The names of the blocks that give nothing, and can go."""
@@ -220,9 +272,7 @@ class NetworkRegularizer:
         Args:
             variables: the traced variables, or only their `params`.
             step: how much a channel of marginal cost 1 and multiplier 1 loses; scalar.
-            protected: channels that feel only `PRESSURE` of it, and are not pulled below `FLOOR`
-                of their group's strongest, nor of a fresh one (else a group whose strongest is
-                pulled would vanish as a whole); gates that stay open in evaluation.
+            protected: channels that are not pulled on; gates that stay open in evaluation.
             held: channels that are set to zero, whatever they are.
             before: the variables before the optimizer's update; a block that is silent there stays
                 so where channels are held.
@@ -230,60 +280,68 @@ class NetworkRegularizer:
         Returns:
             The variables, pulled.
         """
+        wide = self.wide_step(variables, step, protected, held, before)
+        return jax.tree.map(lambda own, leaf: own.astype(leaf.dtype), wide, variables)
+
+    def wide_step(
+        self,
+        variables: Any,
+        step: Any,
+        protected: Mapping[str, Bool[Array | np.ndarray, " width"]] | None = None,
+        held: Mapping[str, Bool[Array | np.ndarray, " width"]] | None = None,
+        before: Any = None,
+        *,
+        owed: Owed | None = None,
+    ) -> Any:
+        """`shrink_step` whose half-precision leaves come out in float32.
+
+        Args:
+            variables: as `shrink_step` takes them, as are the next four.
+            step: how much a channel of marginal cost 1 and multiplier 1 loses; scalar.
+            protected: as of `shrink_step`.
+            held: as of `shrink_step`.
+            before: as of `shrink_step`.
+            owed: how much weaker channels and blocks are than their numbers say.
+
+        Returns:
+            The variables, pulled.
+        """
         strengths = self.strengths(variables)
         marginal = self.marginal_costs(strengths)
-        by_path = self.measures.by_path(variables)
-        factors: dict[str, Any] = {}
-        written: dict[str, Any] = {}
-        for g in self.groups:
-            name, s, unit = g.group, strengths[g.group], self.measures.unit(g)
-            pull = step * self.multipliers.get(name, 1.0) * jnp.maximum(marginal[name], 0.0)
-            left = g.pull.left(
-                s,
-                pull,
-                unit,
-                None if protected is None else protected[name],
-                None if held is None else held[name],
-            )
-            factors[name] = jnp.where(s > 0.0, left / jnp.where(s > 0.0, s, 1.0), 0.0)
-            written |= g.pull.rewritten(by_path, s, left, unit)
-        switched = self._switched(by_path, step, strengths, protected, held, before)
-        paths, leaves, treedef = flat_paths(variables)
-        moved = []
-        for path, leaf in zip(map(self.measures.full, paths), leaves, strict=True):
-            leaf = written.get(path, leaf)
-            if path in switched:
-                leaf = leaf * switched[path].astype(leaf.dtype)
-            moved.append(scaled(self.graph, path, leaf, self._slices, factors))
-        return jax.tree.unflatten(treedef, moved)
+        pulls = {
+            g.group: step * self.multipliers.get(g.group, 1.0) * jnp.maximum(marginal[g.group], 0.0)
+            for g in self.groups
+        }
+        return pulled(
+            self.measures,
+            self._slices,
+            variables,
+            strengths,
+            pulls,
+            self._block_pulls(variables, step, strengths),
+            protected=protected,
+            held=held,
+            before=before,
+            owed=owed,
+        )
 
-    def _switched(
-        self,
-        leaves: Mapping[str, Any],
-        step: Any,
-        strengths: Mapping[str, Any],
-        protected: Mapping[str, Any] | None,
-        held: Mapping[str, Any] | None,
-        before: Any,
+    def _block_pulls(
+        self, variables: Any, step: Any, strengths: Mapping[str, Any]
     ) -> dict[str, Float[Array, ""]]:
-        """By path, the factor of all that silences a block."""
+        """What each block loses, by name."""
         blocks = self.measures.blocks
         if not blocks:
             return {}
-        past = None if before is None else self.measures.by_path(before)
-        own = self.measures.own(leaves)
+        own = self.measures.own(self.measures.by_path(variables))
         alive = self.alive_widths(strengths)
         costs = block_costs(blocks, self._smooth, list(self.cost.groups), alive)
-        factors: dict[str, Any] = {}
+        pulls = {}
         for one in blocks:
             unit = jnp.mean(jnp.concatenate([own[name] for name in one.groups]))
-            pull = step * costs[one.block.name] / self.seed_cost / jnp.maximum(unit, 1e-12)
-            is_held = jnp.asarray(False)
-            if held is not None and past is not None:
-                is_held = held[one.groups[0]].any() & (one.strength(past) == 0.0)
-            factor = one.pulled(one.strength(leaves), pull, protected, is_held)
-            factors |= dict.fromkeys(one.block.switch, factor)
-        return factors
+            pulls[one.block.name] = (
+                step * costs[one.block.name] / self.seed_cost / jnp.maximum(unit, 1e-12)
+            )
+        return pulls
 
     def resting(self, variables: Any) -> Any:
         """For every leaf, the number where `shrink_step` leaves dead channels; NaN if it is none's.

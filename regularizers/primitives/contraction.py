@@ -14,9 +14,16 @@ from regularizers.primitives.jaxprs import (
 )
 from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.record import Factors, Price, Record, Sizes, again, reads
+from regularizers.primitives.signs import (
+    Meeting,
+    Sign,
+    all_zero,
+    contracted,
+    contracted_in_part,
+    rooted,
+)
 from regularizers.primitives.step import Operation, Step
 from regularizers.primitives.terms import Axes, Solver, Term, merge
-from regularizers.primitives.zero import Meeting, Zeros, all_of, any_of
 
 
 def dot_general(solver: Solver, eqn: JaxprEqn, lhs: Axes, rhs: Axes) -> list[Axes]:
@@ -169,9 +176,9 @@ def symmetric_product(solver: Solver, eqn: JaxprEqn, a: Axes, c: Axes) -> list[A
     return [(*a[:-1], a[-2])]
 
 
-def symmetric_zero(m: Meeting) -> Zeros:
+def symmetric_sign(m: Meeting) -> Sign:
     """Rows that are zero in a, and in c unless beta is 0."""
-    return all_of(m) if m.eqn.params["beta"] else m.zeros[0]
+    return all_zero(m) if m.eqn.params["beta"] else rooted(m)
 
 
 _ARITHMETIC = ("out_sharding", "precision", "preferred_element_type")
@@ -180,7 +187,7 @@ RECORDS: dict[Primitive, Record] = {
     p.dot_general_p: Record(
         couple=dot_general,
         params=reads("dimension_numbers", *_ARITHMETIC),
-        zero=any_of,
+        sign=contracted,
         sums=True,
         price=Price(factors=dot_factors, name=dot_name),
         emission=again,
@@ -191,7 +198,7 @@ RECORDS: dict[Primitive, Record] = {
             "batch_group_count", "dimension_numbers", "feature_group_count", "lhs_dilation",
             "padding", "rhs_dilation", "window_strides", *_ARITHMETIC,
         ),
-        zero=any_of,
+        sign=contracted_in_part,
         sums=True,
         price=Price(factors=conv_factors, name=conv_name),
         emission=convolved,
@@ -199,7 +206,7 @@ RECORDS: dict[Primitive, Record] = {
     ragged_dot_general_p: Record(
         couple=ragged_dot_general,
         params=reads("ragged_dot_dimension_numbers", *_ARITHMETIC, group_offset=None),
-        zero=any_of,
+        sign=contracted_in_part,
         sums=True,
         price=Price(factors=ragged_factors, name=ragged_name),
         emission=again,
@@ -207,7 +214,7 @@ RECORDS: dict[Primitive, Record] = {
     symmetric_product_p: Record(
         couple=symmetric_product,
         params=reads("alpha", "beta"),
-        zero=symmetric_zero,
+        sign=symmetric_sign,
         sums=True,
         price=Price(factors=lambda o: (*o.out, o.lhs[-1])),
         emission=again,

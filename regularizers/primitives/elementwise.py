@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from regularizers.primitives.coupling import out_shape, together
@@ -25,61 +26,89 @@ from regularizers.primitives.jaxprs import (
     reshard_p,
 )
 from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.poles import integer_power_pole, pole_of, power_pole
 from regularizers.primitives.record import FREE, Record, again, reads
-from regularizers.primitives.terms import Axes, Solver
-from regularizers.primitives.zero import (
-    ZeroRule,
-    all_of,
-    any_of,
-    clamp,
-    convert,
-    first,
+from regularizers.primitives.signs import (
+    ANY,
+    NOT_BELOW,
+    SignRule,
+    added,
+    all_zero,
+    any_zero,
+    anything,
+    clamped,
+    compared,
+    conjunction,
+    converted,
+    disjunction,
+    divided,
     integer_power,
-    integer_power_pole,
-    largest,
-    nothing,
-    pole_of,
+    kept,
+    larger,
+    multiplied,
+    negated,
+    not_below,
+    positive,
+    positive_at_zero,
     power,
-    power_pole,
-    ratio,
+    remainder,
+    rooted,
+    rounded,
     select,
-    smallest,
+    smaller,
+    squared,
+    subtracted,
 )
+from regularizers.primitives.terms import Axes, Solver
 
-# f(0) = 0
-ZERO_TO_ZERO: frozenset[Primitive] = frozenset({
-    p.abs_p, p.asin_p, p.asinh_p, p.atan_p, p.atanh_p, p.bessel_i1e_p, p.cbrt_p, p.ceil_p,
-    p.conj_p, copy_p, p.erf_inv_p, p.erf_p, p.expm1_p, p.floor_p,
-    p.imag_p, layout_constraint_p, p.log1p_p, p.name_p, p.neg_p, p.population_count_p, p.real_p,
-    p.reduce_precision_p, reshard_p, p.round_p, p.sharding_constraint_p, p.sign_p, p.sin_p,
-    p.sinh_p, p.sqrt_p, p.square_p, p.stop_gradient_p, p.tan_p, p.tanh_p,
+# f(x) has the sign of x
+KEEP_SIGNS: frozenset[Primitive] = frozenset({
+    p.asin_p, p.asinh_p, p.atan_p, p.atanh_p, p.bessel_i1e_p, p.cbrt_p, p.conj_p, copy_p,
+    p.erf_inv_p, p.erf_p, p.expm1_p, p.imag_p, layout_constraint_p, p.log1p_p, p.name_p, p.real_p,
+    p.reduce_precision_p, reshard_p, p.sharding_constraint_p, p.sign_p, p.sinh_p, p.sqrt_p,
+    p.stop_gradient_p, p.tanh_p,
 })  # fmt: skip
 
-# f(0) != 0
-ZERO_TO_OTHER: frozenset[Primitive] = frozenset({
-    p.acos_p, p.acosh_p, p.bessel_i0e_p, p.clz_p, p.cos_p, p.cosh_p, p.erfc_p,
-    p.exp2_p, p.exp_p, p.is_finite_p, p.logistic_p, p.not_p, one_minus_square_p, random_clone_p,
-})  # fmt: skip
-
-# f(0, 0) = 0
-ZEROS_TO_ZERO: frozenset[Primitive] = frozenset({
-    p.add_p, p.add_jaxvals_p, p.complex_p, p.or_p, p.sub_p, p.xor_p,
-})  # fmt: skip
+SIGNS: dict[SignRule, frozenset[Primitive]] = {
+    kept: KEEP_SIGNS,
+    rounded: frozenset({p.ceil_p, p.floor_p, p.round_p}),
+    rooted: frozenset({
+        p.population_count_p, p.sin_p, p.tan_p,
+        p.shift_left_p, p.shift_right_arithmetic_p, p.shift_right_logical_p,
+    }),
+    squared: frozenset({p.abs_p, p.square_p}),
+    positive: frozenset({p.bessel_i0e_p, p.cosh_p, p.erfc_p, p.exp2_p, p.exp_p, p.logistic_p}),
+    positive_at_zero(NOT_BELOW): frozenset({p.acos_p}),
+    positive_at_zero(ANY): frozenset({p.cos_p, one_minus_square_p}),
+    not_below: frozenset({p.acosh_p, p.clz_p, p.is_finite_p}),
+    any_zero: frozenset({mulhi_p}),
+    all_zero: frozenset({p.complex_p}),
+    negated: frozenset({p.neg_p}),
+    added: frozenset({p.add_p, p.add_jaxvals_p}),
+    subtracted: frozenset({p.sub_p}),
+    multiplied: frozenset({p.mul_p}),
+    larger: frozenset({p.max_p}),
+    smaller: frozenset({p.min_p}),
+    clamped: frozenset({clamp_p}),
+    converted: frozenset({p.convert_element_type_p}),
+    select: frozenset({p.select_n_p}),
+    conjunction: frozenset({p.and_p}),
+    disjunction: frozenset({p.or_p, p.xor_p}),
+    compared(operator.eq): frozenset({p.eq_p, p.eq_to_p}),
+    compared(operator.ne): frozenset({p.ne_p}),
+    compared(operator.lt): frozenset({p.lt_p, p.lt_to_p}),
+    compared(operator.le): frozenset({p.le_p, p.le_to_p}),
+    compared(operator.gt): frozenset({p.gt_p}),
+    compared(operator.ge): frozenset({p.ge_p}),
+    anything: frozenset({
+        p.atan2_p, p.igamma_grad_a_p, p.igamma_p, p.igammac_p, p.nextafter_p, p.not_p,
+        p.polygamma_p, polynomial_p, p.random_fold_in_p, random_clone_p,
+        p.regularized_incomplete_beta_p, p.zeta_p,
+    }),
+}  # fmt: skip
 
 # f(0, y) = f(x, 0) = 0
 ANY_ZERO_TO_ZERO: frozenset[Primitive] = frozenset({p.and_p, p.mul_p, mulhi_p})
-
-# f(0, y) = 0
-SHIFTS: frozenset[Primitive] = frozenset({
-    p.shift_left_p, p.shift_right_arithmetic_p, p.shift_right_logical_p,
-})  # fmt: skip
-
-# Nothing is known of the result where operands are 0.
-NO_ZERO: frozenset[Primitive] = frozenset({
-    p.atan2_p, p.eq_p, p.eq_to_p, p.ge_p, p.gt_p, p.igamma_grad_a_p, p.igamma_p, p.igammac_p,
-    p.le_p, p.le_to_p, p.lt_p, p.lt_to_p, p.ne_p, p.nextafter_p, p.polygamma_p, polynomial_p,
-    p.random_fold_in_p, p.regularized_incomplete_beta_p, p.zeta_p,
-})  # fmt: skip
 
 # Any number of operands, each handed on as it is; or one like it from every device.
 IDENTITIES: frozenset[Primitive] = frozenset({
@@ -111,11 +140,11 @@ def observe(solver: Solver, eqn: JaxprEqn, *operands: Axes) -> list[Axes]:
     return []
 
 
-def _like(zero: ZeroRule, **parts: Any) -> Record:
+def _like(sign: SignRule, **parts: Any) -> Record:
     return Record(
         couple=couple,
         params=PARAMS,
-        zero=zero,
+        sign=sign,
         price=FREE,
         emission=again,
         flow=same,  # axes of size 1 stay, too
@@ -135,7 +164,7 @@ IDENTITY = Record(
     params=reads(
         "axes", "axis_name", "copy_semantics", "devices", "perm", "srcs", axis_index_groups=None
     ),
-    zero=nothing,  # passes hand on what they know as it is
+    sign=anything,  # passes hand on what they know as it is
     price=FREE,
     emission=again,
     flow=same,
@@ -147,31 +176,20 @@ OBSERVER = Record(
         "callback", "effect", "fmt", "has_placeholders", "in_tree", "logging_record",
         "np_printoptions", "ordered", "partitioned", "static_args",
     ),
-    zero=nothing,
+    sign=anything,
     price=FREE,
     emission=again,
     flow=opaque,
 )  # fmt: skip
 
 RECORDS: dict[Primitive, Record] = {
-    **dict.fromkeys(ZERO_TO_ZERO, _like(first)),
-    **dict.fromkeys(ZERO_TO_OTHER, _like(nothing)),
-    **dict.fromkeys(
-        (p.digamma_p, p.lgamma_p, p.log_p, log2_p, p.rsqrt_p), _like(nothing, pole=pole_of(0))
-    ),
-    **dict.fromkeys(ZEROS_TO_ZERO, _like(all_of)),
-    **dict.fromkeys(ANY_ZERO_TO_ZERO, _like(any_of)),
-    **dict.fromkeys(SHIFTS, _like(first)),
-    **dict.fromkeys(NO_ZERO, _like(nothing)),
-    p.div_p: _like(ratio, pole=pole_of(1)),
-    p.rem_p: _like(ratio, pole=pole_of(1)),
-    p.max_p: _like(largest, keeps_sign=True),
-    p.min_p: _like(smallest, keeps_sign=True),
-    p.convert_element_type_p: _like(convert, keeps_sign=True),
+    **{own: _like(sign) for sign, primitives in SIGNS.items() for own in primitives},
+    **dict.fromkeys((p.digamma_p, p.lgamma_p, p.log_p, log2_p), _like(anything, pole=pole_of(0))),
+    p.rsqrt_p: _like(positive, pole=pole_of(0)),
+    p.div_p: _like(divided, pole=pole_of(1)),
+    p.rem_p: _like(remainder, pole=pole_of(1)),
     p.integer_pow_p: _like(integer_power, pole=integer_power_pole),
-    p.pow_p: _like(power, pole=power_pole, keeps_sign=True),
-    p.select_n_p: _like(select),
-    clamp_p: _like(clamp, keeps_sign=True),
+    p.pow_p: _like(power, pole=power_pole),
     **dict.fromkeys(IDENTITIES, IDENTITY),
     **dict.fromkeys(OBSERVERS, OBSERVER),
 }

@@ -8,6 +8,9 @@ groups are both read off this.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from regularizers.primitives.facts import Fact
 from regularizers.primitives.jaxprs import JaxprEqn, shape_of
 from regularizers.primitives.record import Record
 from regularizers.primitives.step import Destinations, Step
@@ -28,12 +31,12 @@ def opaque(step: Step) -> None:
     del step
 
 
-def implied(record: Record, eqn: JaxprEqn) -> Destinations:
+def implied(record: Record, eqn: JaxprEqn, facts: Sequence[Fact] = ()) -> Destinations:
     """What the coupling rule implies.
 
     The rule is asked on new widths: those at hand may have been tied by other equations.
     """
-    solver = Solver()
+    solver = Solver(facts)
     operands = [tuple(map(solver.fresh, shape_of(v))) for v in eqn.invars]
     results = record.couple(solver, eqn, *operands)
     rank = max((len(axes) for axes in results), default=0)

@@ -9,9 +9,17 @@ from regularizers.primitives.flow import same
 from regularizers.primitives.jaxprs import JaxprEqn, Primitive, scatter_sub_p, shape_of
 from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.record import FREE, Record, Sizes, again, reads
+from regularizers.primitives.signs import (
+    SignRule,
+    added_into,
+    kept,
+    looked_up,
+    rooted,
+    subtracted_from,
+    written,
+)
 from regularizers.primitives.step import Destinations, Step
 from regularizers.primitives.terms import Axes, Solver, Term
-from regularizers.primitives.zero import ZeroRule, first, looked_up, written
 
 
 def gather(solver: Solver, eqn: JaxprEqn, operand: Axes, indices: Axes) -> list[Axes]:
@@ -138,14 +146,14 @@ def whole_slices(step: Step, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def _writes(zero: ZeroRule, *, adds: bool = False) -> Record:
+def _writes(sign: SignRule, *, adds: bool = False) -> Record:
     return Record(
         couple=scatter_rule(adds=adds),
         params=reads(
             "dimension_numbers", "indices_are_sorted", "mode", "unique_indices", "update_consts",
             "update_jaxpr",
         ),
-        zero=zero,
+        sign=sign,
         sums=adds,
         price=FREE,
         emission=again,
@@ -154,12 +162,12 @@ def _writes(zero: ZeroRule, *, adds: bool = False) -> Record:
 
 
 SCATTERS: dict[Primitive, Record] = {
-    p.scatter_add_p: _writes(written(2), adds=True),
+    p.scatter_add_p: _writes(added_into, adds=True),
     p.scatter_max_p: _writes(written(2)),
     p.scatter_min_p: _writes(written(2)),
-    p.scatter_mul_p: _writes(first),
+    p.scatter_mul_p: _writes(rooted),
     p.scatter_p: _writes(written(2)),
-    scatter_sub_p: _writes(written(2), adds=True),
+    scatter_sub_p: _writes(subtracted_from, adds=True),
 }
 
 RECORDS: dict[Primitive, Record] = {
@@ -167,7 +175,7 @@ RECORDS: dict[Primitive, Record] = {
     p.dynamic_slice_p: Record(
         couple=dynamic_slice,
         params=reads("slice_sizes"),
-        zero=first,
+        sign=kept,
         price=FREE,
         emission=whole_slices,
         flow=same,
@@ -175,7 +183,7 @@ RECORDS: dict[Primitive, Record] = {
     p.dynamic_update_slice_p: Record(
         couple=dynamic_update_slice,
         params=reads(),
-        zero=written(1),
+        sign=written(1),
         price=FREE,
         emission=again,
         flow=same,
@@ -186,7 +194,7 @@ RECORDS: dict[Primitive, Record] = {
             "dimension_numbers", "fill_value", "indices_are_sorted", "mode", "slice_sizes",
             "unique_indices",
         ),
-        zero=looked_up,
+        sign=looked_up,
         price=FREE,
         emission=whole_slices,
     ),

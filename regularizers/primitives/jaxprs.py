@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +39,7 @@ __all__ = [
     "debug_print_p",
     "dtype_of",
     "empty_p",
+    "frames_of",
     "layout_constraint_p",
     "live_equations",
     "log2_p",
@@ -64,7 +64,6 @@ __all__ = [
     "shape_of",
     "shard_map_of",
     "shard_map_p",
-    "source_line",
     "split_p",
     "stack_p",
     "symmetric_product_p",
@@ -368,23 +367,6 @@ def scope(eqn: JaxprEqn) -> str:
     return str(eqn.source_info.name_stack)
 
 
-def source_line(source: Sequence[Any] | None) -> str:
-    """The user's `file:line (function)`; frames of Flax and of this package are passed over.
-
-    Args:
-        source: the source infos of an equation and of the calls around it, the innermost first.
-            JAX keeps no line of the user for what is inside its own jitted functions.
-    """
-    for info in source or ():
-        frames = source_info_util.summarize(info, num_frames=64).splitlines()[::-1]
-        own = [frame for frame in frames if not _is_ours(PurePath(frame.split(":")[0]))]
-        if frames:
-            return (own or frames)[0]
-    return ""
-
-
-_HERE = PurePath(__file__).parents[1]
-
-
-def _is_ours(file: PurePath) -> bool:
-    return "flax" in file.parts or file.is_relative_to(_HERE)
+def frames_of(info: Any) -> list[str]:
+    """The frames behind an equation's source info, the innermost first, less those of JAX."""
+    return source_info_util.summarize(info, num_frames=64).splitlines()[::-1]

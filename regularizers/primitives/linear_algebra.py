@@ -15,8 +15,8 @@ from regularizers.primitives.flow import opaque, same
 from regularizers.primitives.jaxprs import JaxprEqn, Primitive, lu_pivots_to_permutation_p, shape_of
 from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.record import FREE, UNCOUNTED, Record, again, reads
+from regularizers.primitives.signs import anything, rooted
 from regularizers.primitives.terms import Axes, Solver
-from regularizers.primitives.zero import first, nothing
 
 
 def batched(core: int, reason: str) -> Rule:
@@ -60,7 +60,7 @@ _MATRIX = batched(2, "axis of a matrix that is factorized or solved")
 
 def _record(couple: Rule, *params: str, **parts: Any) -> Record:
     """Work that no cost counts, of whose results nothing is known."""
-    common: dict[str, Any] = {"zero": nothing, "price": UNCOUNTED, "flow": opaque}
+    common: dict[str, Any] = {"sign": anything, "price": UNCOUNTED, "flow": opaque}
     return Record(couple=couple, params=reads(*params), emission=again, **(common | parts))
 
 
@@ -107,7 +107,7 @@ RECORDS: dict[Primitive, Record] = {
         _MATRIX, "conjugate_a", "left_side", "lower", "transpose_a", "unit_diagonal"
     ),
     p.tridiagonal_p: _record(_MATRIX, "lower"),
-    p.fft_p: _record(fft, "fft_lengths", "fft_type", zero=first, flow=same),
+    p.fft_p: _record(fft, "fft_lengths", "fft_type", sign=rooted, flow=same),
     lu_pivots_to_permutation_p: _record(
         batched(1, "pivots of a matrix"), "permutation_size", price=FREE
     ),

@@ -1,6 +1,6 @@
 """All that Morph knows of one primitive: one record, keyed by the Primitive object (see `table`).
 
-A record says how widths couple, which parameters it understands, where results are zero, what the
+A record says how widths couple, which parameters it understands, which signs results have, what the
 primitive costs and how it is evaluated at other sizes. Where operands' axes go follows from the
 coupling and is said only where it differs. A part that is None was not said: `lacks` names it, and
 a test lets none of JAX's own primitives lack any.
@@ -15,9 +15,10 @@ from typing import Any, Final, Protocol, TypeAlias
 from regularizers.primitives.axes import Axis
 from regularizers.primitives.coupling import Rule
 from regularizers.primitives.jaxprs import JaxprEqn
+from regularizers.primitives.poles import PoleRule, finite
+from regularizers.primitives.signs import SignRule
 from regularizers.primitives.step import Destinations, Operation, Step
 from regularizers.primitives.terms import Axes, Term
-from regularizers.primitives.zero import PoleRule, ZeroRule, finite
 
 Params: TypeAlias = Mapping[str, Any]
 Factors: TypeAlias = tuple[Axis, ...]
@@ -89,32 +90,30 @@ class Record:
         couple: `rule(solver, eqn, *operands) -> results`: how widths couple.
         params: the parameters that all parts understand (`reads`); an equation with another, or
             with a value that they do not, is pinned.
-        zero: where results are exactly zero.
+        sign: which signs results may have, and so where they are zero.
         price: what it costs: a `Price`, `FREE` or `UNCOUNTED`.
         emission: the static parameters that change with the sizes (`again` where none does).
         flow: where operands' axes go, if not where the coupling puts their widths.
         pole: where results are not finite because operands are zero.
         sums: whether an axis that goes nowhere is summed away (else it is looked up, or cut off).
-        keeps_sign: whether the sign of a constant operand matters to `zero`.
         as_seed: evaluated at the seed's shape and sliced: every channel that is kept keeps its
             position in an iota, and the random numbers that it had.
     """
 
     couple: Rule
     params: Params | None = None
-    zero: ZeroRule | None = None
+    sign: SignRule | None = None
     price: Price | Unpriced | None = None
     emission: EmissionRule | None = None
     flow: FlowRule | None = None
     pole: PoleRule = finite
     sums: bool = False
-    keeps_sign: bool = False
     as_seed: bool = False
 
     @property
     def lacks(self) -> tuple[str, ...]:
         """The parts that were not said."""
-        parts = ("params", "zero", "price", "emission")
+        parts = ("params", "sign", "price", "emission")
         return tuple(part for part in parts if getattr(self, part) is None)
 
     @property

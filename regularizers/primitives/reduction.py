@@ -10,8 +10,21 @@ from regularizers.primitives.flow import same
 from regularizers.primitives.jaxprs import JaxprEqn, Primitive, shape_of
 from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.record import ANY, FREE, Params, Record, again, reads
+from regularizers.primitives.signs import (
+    NEGATIVE,
+    NOUGHT,
+    POSITIVE,
+    Sign,
+    SignRule,
+    anything,
+    kept,
+    multiplied_up,
+    not_below,
+    pooled,
+    summed,
+    window_summed,
+)
 from regularizers.primitives.terms import Axes, Solver, Term
-from regularizers.primitives.zero import ZeroRule, first, nothing, pooled
 
 
 def reduce_sum(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
@@ -37,6 +50,25 @@ def reduce_pinning(reason: str) -> Rule:
                 solver.pin(operand[k], reason)
         kept = [tuple(t for k, t in enumerate(o) if k not in axes) for o in arrays]
         return [together(solver, kept, out_shape(eqn))] * len(eqn.outvars)
+
+    return reduce
+
+
+def reduce_extreme(reason: str, harmless: Sign) -> Rule:
+    """The rule of a maximum or minimum: as of a sum, where a zero cannot win.
+
+    Args:
+        reason: why its axes are pinned where it could.
+        harmless: the signs of numbers among which it cannot: not negative ones, for a maximum.
+    """
+    pinned = reduce_pinning(reason)
+
+    def reduce(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
+        """The axes in `axes` go; they are pinned if a zero could win, or none was there before."""
+        sign = solver.facts[0].sign if solver.facts else NEGATIVE | POSITIVE
+        if sign & NOUGHT and not sign & ~(harmless | NOUGHT):
+            return reduce_sum(solver, eqn, operand)
+        return list(pinned(solver, eqn, operand))
 
     return reduce
 
@@ -113,11 +145,11 @@ def top_k(solver: Solver, eqn: JaxprEqn, operand: Axes, *rest: Axes) -> list[Axe
     return [(*operand[:k], kept, *operand[k + 1 :])] * 2
 
 
-def _reduces(couple: Rule, zero: ZeroRule = nothing, **params: Any) -> Record:
+def _reduces(couple: Rule, sign: SignRule = anything, **params: Any) -> Record:
     return Record(
         couple=couple,
         params=reads("axes", "out_sharding", **params),
-        zero=zero,
+        sign=sign,
         sums=True,
         price=FREE,
         emission=again,
@@ -126,25 +158,27 @@ def _reduces(couple: Rule, zero: ZeroRule = nothing, **params: Any) -> Record:
 
 _FUNCTION = reads("computation", "dimensions", "jaxpr")
 REDUCTIONS: dict[Primitive, Record] = {
-    p.reduce_sum_p: _reduces(reduce_sum, first),
+    p.reduce_sum_p: _reduces(reduce_sum, summed),
     p.reduce_max_p: _reduces(
-        reduce_pinning("a maximum is taken over it, which a zero could win"), first
+        reduce_extreme("a maximum is taken over it, which a zero could win", POSITIVE), kept
     ),
     p.reduce_min_p: _reduces(
-        reduce_pinning("a minimum is taken over it, which a zero could win"), first
+        reduce_extreme("a minimum is taken over it, which a zero could win", NEGATIVE), kept
     ),
-    p.reduce_prod_p: _reduces(reduce_pinning("a product is taken over it, which a zero would end")),
+    p.reduce_prod_p: _reduces(
+        reduce_pinning("a product is taken over it, which a zero would end"), multiplied_up
+    ),
     p.reduce_and_p: _reduces(reduce_pinning("reduced by logical and")),
     p.reduce_or_p: _reduces(reduce_pinning("reduced by logical or")),
     p.reduce_xor_p: _reduces(reduce_pinning("reduced by logical xor")),
     p.reduce_p: _reduces(reduce_pinning("reduced by a function of the user's own"), **_FUNCTION),
-    p.argmax_p: _reduces(reduce_pinning("searched by argmax"), index_dtype=ANY),
-    p.argmin_p: _reduces(reduce_pinning("searched by argmin"), index_dtype=ANY),
+    p.argmax_p: _reduces(reduce_pinning("searched by argmax"), not_below, index_dtype=ANY),
+    p.argmin_p: _reduces(reduce_pinning("searched by argmin"), not_below, index_dtype=ANY),
 }
 
 
-def _carries(couple: Rule, params: Params, zero: ZeroRule = nothing) -> Record:
-    return Record(couple=couple, params=params, zero=zero, price=FREE, emission=again, flow=same)
+def _carries(couple: Rule, params: Params, sign: SignRule = anything) -> Record:
+    return Record(couple=couple, params=params, sign=sign, price=FREE, emission=again, flow=same)
 
 
 _WINDOW = reads(
@@ -163,11 +197,11 @@ RECORDS: dict[Primitive, Record] = {
     p.reduce_window_p: _carries(window, {**_WINDOW, **reads("consts", "jaxpr")}),
     p.reduce_window_max_p: _carries(window, _WINDOW, pooled),
     p.reduce_window_min_p: _carries(window, _WINDOW, pooled),
-    p.reduce_window_sum_p: _carries(window, _WINDOW, first),
-    p.cumsum_p: _carries(along("axis", "summed up along it"), _ALONG, first),
+    p.reduce_window_sum_p: _carries(window, _WINDOW, window_summed),
+    p.cumsum_p: _carries(along("axis", "summed up along it"), _ALONG, summed),
     p.cumprod_p: _carries(along("axis", "multiplied up along it"), _ALONG),
-    p.cummax_p: _carries(along("axis", "a running maximum is taken along it"), _ALONG),
-    p.cummin_p: _carries(along("axis", "a running minimum is taken along it"), _ALONG),
+    p.cummax_p: _carries(along("axis", "a running maximum is taken along it"), _ALONG, kept),
+    p.cummin_p: _carries(along("axis", "a running minimum is taken along it"), _ALONG, kept),
     p.cumlogsumexp_p: _carries(along("axis", "summed up along it"), _ALONG),
     p.sort_p: _carries(
         along("dimension", "sorted along it"), reads("dimension", "is_stable", "num_keys")
@@ -175,5 +209,5 @@ RECORDS: dict[Primitive, Record] = {
     p.top_k_p: _carries(top_k, _TOP),
     p.approx_top_k_p: _carries(top_k, _APPROXIMATE),
     p.select_and_gather_add_p: _carries(gathered_window, _PICKED),
-    p.select_and_scatter_add_p: _carries(gathered_window, _PICKED, first),
+    p.select_and_scatter_add_p: _carries(gathered_window, _PICKED, window_summed),
 }

@@ -27,9 +27,9 @@ from regularizers.primitives.jaxprs import (
 )
 from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.record import FREE, Params, Record, Sizes, again, reads
+from regularizers.primitives.signs import anything, joined, kept, not_below, padded, rooted
 from regularizers.primitives.step import Destinations, Step
 from regularizers.primitives.terms import Axes, Solver, Term, concatenation, merge
-from regularizers.primitives.zero import first, joined, nothing, padded
 
 
 def broadcast_in_dim(solver: Solver, eqn: JaxprEqn, operand: Axes, *_: Axes) -> list[Axes]:
@@ -309,30 +309,33 @@ def padded_again(step: Step, sizes: Sizes) -> dict[str, Any]:
 
 
 def _moves(couple: Rule, params: Params, **parts: Any) -> Record:
-    """A primitive that moves what it gets: zeros stay zeros."""
-    common: dict[str, Any] = {"zero": first, "price": FREE, "emission": again}
+    """A primitive that moves what it gets: signs stay."""
+    common: dict[str, Any] = {"sign": kept, "price": FREE, "emission": again}
     return Record(couple=couple, params=params, **(common | parts))
 
 
 def _makes(couple: Rule, params: Params, **parts: Any) -> Record:
     """A primitive that makes new values, of which nothing is known."""
-    return _moves(couple, params, **({"zero": nothing, "flow": opaque} | parts))
+    return _moves(couple, params, **({"sign": anything, "flow": opaque} | parts))
 
 
 RECORDS: dict[Primitive, Record] = {
-    p.bitcast_convert_type_p: _moves(bitcast, reads("new_dtype")),
+    p.bitcast_convert_type_p: _moves(bitcast, reads("new_dtype"), sign=rooted),
     p.broadcast_in_dim_p: _moves(
         broadcast_in_dim,
         reads("broadcast_dimensions", "shape", "sharding"),
         emission=shaped,
         flow=placed,
-        keeps_sign=True,
     ),
-    p.concatenate_p: _moves(concatenate, reads("dimension"), zero=joined),
+    p.concatenate_p: _moves(concatenate, reads("dimension"), sign=joined),
     p.iota_p: _makes(
-        new, reads("dimension", "dtype", "shape", "sharding"), emission=shaped, as_seed=True
+        new,
+        reads("dimension", "dtype", "shape", "sharding"),
+        sign=not_below,
+        emission=shaped,
+        as_seed=True,
     ),
-    p.pad_p: _moves(pad, reads("padding_config"), zero=padded, emission=padded_again),
+    p.pad_p: _moves(pad, reads("padding_config"), sign=padded, emission=padded_again),
     p.random_bits_p: _makes(
         random_bits,
         reads("bit_width", "shape"),
@@ -358,7 +361,7 @@ RECORDS: dict[Primitive, Record] = {
     random_unwrap_p: _makes(keys, reads()),
     random_wrap_p: _makes(keys, reads("impl")),
     split_p: _moves(split, reads("axis", "sizes"), emission=cut),
-    stack_p: _moves(stack, reads("axis"), zero=joined),
+    stack_p: _moves(stack, reads("axis"), sign=joined),
     tile_p: _moves(tile, reads("reps"), emission=tiled),
     unstack_p: _moves(unstack, reads("axis")),
 }

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from regularizers.primitives import axes
+from regularizers.primitives.facts import Fact
 
 # JAX's source infos of an equation and of the calls around it, the innermost first.
 Source: TypeAlias = tuple[Any, ...] | None
@@ -141,10 +142,11 @@ def describe(term: Term) -> str:
 
 
 class Solver:
-    """Holds the one piece of context that unification needs: what is being traced right now."""
+    """Holds the context that rules and unification need: what is being traced right now."""
 
-    def __init__(self) -> None:
+    def __init__(self, facts: Sequence[Fact] = ()) -> None:
         self.source: Source = None  # of the equation at hand
+        self.facts = facts  # of its operands; none where nothing is known
 
     def fresh(self, size: int) -> Atom:
         """A new unknown width. A width of 0 or 1 is fixed: it broadcasts, it does not count."""

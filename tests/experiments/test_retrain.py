@@ -11,7 +11,7 @@ import morph
 import regularizers as reg
 from experiments import retrain
 from experiments.report import read_run
-from morph.cycle.workdir import load_variables
+from morph.cycle.workdir import load_variables, locked
 
 
 class Own(nn.Module):
@@ -61,6 +61,11 @@ def test_a_network_is_rebuilt_trained_and_goes_on(file, tmp_path):
     second = tmp_path / "second"
     retrain.main(["retrain", *arguments, f"--workdir={second}", "--retrain_steps=0"])
     assert read_run(second).final["accuracy"] == run.final["accuracy"]
+
+
+def test_one_at_a_time_in_a_directory(file, tmp_path, capsys):
+    with locked(tmp_path / "out"):
+        assert "another run is using" in failure(capsys, tmp_path, f"--architecture={file}")
 
 
 def rewritten(file, place, change):

@@ -79,6 +79,7 @@ ROWS = {
     "augment": Row("flip"),
     "mixup": Row(1.0),
     "distill": Row(0.5),
+    "distill_by": Row("responses", AGAIN),
     "distill_temperature": Row(5.0, AGAIN),
     "blocks": Row(False),
     "min_width": Row(8),

@@ -11,6 +11,9 @@ from optax import contrib
 
 import morph
 import regularizers as reg
+from morph.architecture.optimizer_layouts import BY_BLOCK, BY_GROUP
+from regularizers.objective.proximal import ProximalState
+from regularizers.objective.pulling import Owed
 
 
 class Net(nn.Module):
@@ -285,3 +288,44 @@ def test_galore_is_an_error(shrunk):
     state = contrib.galore(0.01, rank=4).init(params)
     with pytest.raises(morph.ArchitectureError, match=r"tx\.init"):
         arch.take(state)
+
+
+@pytest.mark.promotes
+def test_the_proximal_state_is_sliced_by_group(shrunk):
+    params, arch, small_loss = shrunk
+    tx = proximal_of(MODEL.apply, params)
+    params, state = steps(tx, LOSS, params, tx.init(params), 2)
+    state = state._replace(
+        protected={n: jnp.asarray(np.arange(w) % 2 == 0) for n, w in arch.seed_widths.items()}
+    )
+    small, taken = arch.take(params), arch.take(state)
+    fresh = proximal_of(morph.compact(MODEL.apply, arch), small)
+    assert_same_layout(taken, fresh.init(small))
+    for name, alive in ALIVE.items():
+        for field in ("protected", "held", "saliency"):
+            whole = np.asarray(getattr(state, field)[name])
+            np.testing.assert_array_equal(getattr(taken, field)[name], whole[alive])
+    assert np.any(taken.saliency["Dense_0"])
+    steps(fresh, small_loss, small, taken, 1)
+
+
+@pytest.mark.promotes
+def test_what_is_owed_to_half_precision_is_sliced_too(shrunk):
+    params, arch, _ = shrunk
+    half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    tx = proximal_of(MODEL.apply, params)
+    _, state = tx.update(jax.tree.map(jnp.zeros_like, half), tx.init(half), half)
+    taken = arch.take(state).owed.channels
+    for name, alive in ALIVE.items():
+        np.testing.assert_array_equal(taken[name], state.owed.channels[name][alive])
+
+
+def proximal_of(fn, params):
+    graph = reg.trace_channels(fn, {"params": params}, X)
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph), threshold=0.0)
+    return reg.proximal(optax.adam(0.01), regularizer, 0.01)
+
+
+def test_names_are_those_of_the_proximal_state():
+    assert {"protected", "held", "saliency"} == set(BY_GROUP) & set(ProximalState._fields)
+    assert (*BY_GROUP[-1:], BY_BLOCK) == Owed._fields

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import morph
+from morph.budget.trim import allowed_widths
 
 
 def only(width, *alive):
@@ -43,6 +44,34 @@ def test_takes_jax_masks_and_none_at_all(chain):
 def test_dead_channels_fill_up_to_the_minimal_width(chain, alive, min_width, parents):
     arch = morph.shrink(chain, {"a": only(6, *alive)}, min_width=min_width)
     assert arch.groups["a"].parents == parents
+
+
+@pytest.mark.parametrize(
+    ("alive", "round_to", "min_width", "width"),
+    [
+        (1, 2, 1, 2),
+        (3, 2, 1, 4),
+        (4, 2, 1, 4),
+        (5, 4, 1, 6),
+        (0, 4, 1, 4),
+        (2, 6, 1, 2),
+        (1, 2, 3, 4),
+    ],
+)
+def test_dead_channels_fill_up_to_a_multiple(chain, alive, round_to, min_width, width):
+    # As the budgets round: of a group that is no wider than `round_to`, every width is allowed.
+    arch = morph.shrink(
+        chain, {"a": np.arange(6) >= 6 - alive}, round_to=round_to, min_width=min_width
+    )
+    parents = arch.groups["a"].parents
+    assert len(parents) == width
+    assert set(range(6 - alive, 6)) <= set(parents)
+    assert width in allowed_widths(6, min_width, round_to)
+
+
+def test_a_multiple_of_nothing_is_refused(chain):
+    with pytest.raises(ValueError, match="round_to must be at least 1, found 0"):
+        morph.shrink(chain, {}, round_to=0)
 
 
 def test_inexact_groups_stay_whole_unless_asked(chain):

@@ -16,12 +16,20 @@ import pytest
 import morph
 import regularizers as reg
 from morph.budget import traces
-from morph.cycle.checkpoint import WorkdirError
 from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
 from morph.cycle.workdir import load_variables
-from morph.errors import BudgetError, ConfigError, DataError, Interrupted, TrainingDivergedError
+from morph.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    Interrupted,
+    TrainingDivergedError,
+    WorkdirError,
+)
 from morph.training.data import Batch
+from morph.training.metrics import Metric
+from morph.training.task import Task
 
 CLASSES = 3
 
@@ -327,8 +335,7 @@ class Given:
     def __init__(self, values):
         self.values, self.known = values, []
 
-    def __call__(self, logits, y):
-        del y
+    def __call__(self, logits):
         if not any(np.array_equal(logits, known) for known in self.known):
             self.known.append(logits)
         return self.values[min(len(self.known), len(self.values)) - 1]
@@ -346,8 +353,8 @@ def test_cycles_that_bring_nothing_are_not_repeated(tmp_path, data):
         retrain_steps=3,
     )
     # Seed, shrunk and final networks in turn.
-    metrics = {"given": Given([0, 0, 2, 0, 1])}
-    result = make(tmp_path, data, config, metrics=metrics).run()
+    given = Metric(measure=lambda logits, batch: logits, compute=Given([0, 0, 2, 0, 1]))
+    result = make(tmp_path, data, config, task=Task(metrics={"given": given})).run()
     assert [outcome.name for outcome in result.outcomes][2::2] == [
         "expanded and fine-tuned",
         "expanded and fine-tuned 2",
@@ -369,7 +376,10 @@ def test_cycles_that_bring_nothing_are_not_repeated(tmp_path, data):
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\), found 1.0"),
         ({"distill": 1.1}, r"distill must be in \[0, 1\], found 1.1"),
         ({"distill": 0.5, "distill_temperature": 0.0}, "distill_temperature must be above 0"),
-        ({"loss": "mean_squared_error", "label_smoothing": 0.1}, "only the loss cross_entropy"),
+        (
+            {"loss": "mean_squared_error", "label_smoothing": 0.1},
+            "only the losses cross_entropy and masked",
+        ),
         ({"final": "finetune"}, "final is 'finetune', but an expanded network has fresh weights"),
         ({"expand_budget": None, "cycles": 2}, "cycles is 2, but without expansion"),
     ],

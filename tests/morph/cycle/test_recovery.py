@@ -1,5 +1,6 @@
 """A run that dies anywhere goes on as if it had not: checkpoints, torn files, full disks, locks."""
 
+import errno
 import logging
 import os
 import signal
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from small_run import compiled_once, make
 
-from morph.errors import Interrupted
+from morph.cycle import checkpoint
+from morph.errors import Interrupted, WorkdirError
 
 
 class Died(BaseException):
@@ -36,10 +38,13 @@ class Dying:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def tear(directory):
-    """Cuts off the half of a file that holds arrays."""
-    data = max((p for p in directory.rglob("d/*") if p.is_file()), key=lambda p: p.stat().st_size)
-    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+def contents(workdir):
+    files = [path for path in workdir.rglob("*") if path.is_file() and path.name != "lock"]
+    return {path: path.read_bytes() for path in files}
+
+
+def broken_disk(path):
+    raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def programs(tmp_path_factory):
 
 
 @pytest.mark.usefixtures("programs")
-def test_a_run_that_dies_in_every_phase_ends_as_one_that_does_not(tmp_path, caplog):
+def test_a_run_that_dies_in_every_phase_ends_as_one_that_does_not(tmp_path, caplog, monkeypatch):
     straight = make(tmp_path / "straight").run()
     workdir = tmp_path / "dying"
 
@@ -67,12 +72,18 @@ def test_a_run_that_dies_in_every_phase_ends_as_one_that_does_not(tmp_path, capl
         run(Dying("shrink", 0, die=False))
     with pytest.raises(Died):
         run(Dying("shrink", 30))
-    newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    tear(newest)
+    newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.stem))
+    before = contents(workdir)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "read", broken_disk)
+        with pytest.raises(WorkdirError, match=r"cannot read .*Input/output.*Nothing was touched"):
+            run()
+    assert contents(workdir) == before
+    newest.write_bytes(before[newest][:-1])
     with caplog.at_level(logging.WARNING, "morph"), pytest.raises(Died):
         run(Dying("retrain", 20))
     (said,) = [r.getMessage() for r in caplog.records if r.name.startswith("morph")]
-    assert f"checkpoint {newest.name} in" in said
+    assert f"checkpoint {newest.stem} in" in said
     assert "is torn" in said
     again = run()
 

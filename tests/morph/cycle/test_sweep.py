@@ -12,6 +12,8 @@ from morph.cycle.sweep import Sweep
 from morph.errors import BudgetError
 from morph.network import linen_network
 from morph.training.data import Batch
+from morph.training.losses import cross_entropy
+from morph.training.task import Task
 
 
 class Net(nn.Module):
@@ -35,6 +37,7 @@ def make_sweep(**changes):
         train=Batch(x, y),
         test=Batch(x[:50], y[:50]),
         config=config,
+        task=Task(loss=lambda logits, batch: {"nats": cross_entropy(logits, batch.y)}),
     )
 
 
@@ -65,6 +68,7 @@ def test_runs_together_shrink_as_each_alone(sweep, trained):
     (alone,) = sweep.shrink(members[1:2], trained, pulling)
     assert alone.architecture.groups == together[1].architecture.groups
     assert alone.records[-1]["loss"] == pytest.approx(together[1].records[-1]["loss"], rel=1e-3)
+    assert alone.records[-1]["loss_nats"] == alone.records[-1]["loss"]
     assert_close(alone.variables, together[1].variables, 1e-3)
     shapes = [jax.tree.leaves(jax.tree.map(np.shape, one.variables)) for one in together]
     assert shapes[0] != shapes[1]  # they are cut out, not masked

@@ -1,8 +1,11 @@
 """Which runs may go on in a working directory."""
 
+import errno
 import json
 import os
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from small_run import make
@@ -38,6 +41,48 @@ def test_settings_of_a_newer_version_are_named_in_one_error(workdir):
         match=r"budget: 0\.5 there, nothing that this version knows; network: 'mlp' there",
     ):
         claim_workdir(workdir, {"network": "x"})
+
+
+def test_a_configuration_that_cannot_be_read_is_an_error_and_stays(workdir, monkeypatch):
+    def broken(self, *args, **kwargs):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+
+    config = workdir / "config.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", broken)
+        with pytest.raises(WorkdirError, match=r"cannot use .* Input/output error"):
+            claim_workdir(workdir, {"network": "mlp"})
+    for text in ("5", '{"network": "ml'):
+        config.write_text(text)
+        with pytest.raises(WorkdirError, match="cannot use"):
+            claim_workdir(workdir, {"network": "mlp"})
+        assert config.read_text() == text
+
+
+@pytest.mark.parametrize("left", ["checkpoints/3.ckpt", "checkpoints/3/facts", "seed-0/seed.json"])
+def test_what_a_run_left_is_not_taken_over_without_its_configuration(workdir, left):
+    (workdir / left).parent.mkdir(parents=True)
+    (workdir / left).write_text("{}")
+    assert claim_workdir(workdir, {"network": "mlp", "budget": 0.5})
+    (workdir / "config.json").unlink()
+    with pytest.raises(WorkdirError, match=r"but no config.json that tells .* nothing was touched"):
+        claim_workdir(workdir, {"network": "mlp", "budget": 0.5})
+    assert not (workdir / "config.json").exists()
+
+
+def test_switches_of_jax_that_change_results_belong_to_a_run(workdir, tmp_path_factory):
+    asked = {"network": "mlp", "budget": 0.5}
+    with jax.enable_x64(True):
+        with pytest.raises(WorkdirError, match=r"\(jax_enable_x64: False there, True asked for\)"):
+            claim_workdir(workdir, asked)
+        double = tmp_path_factory.mktemp("double")
+        assert not claim_workdir(double, asked)
+        assert claim_workdir(double, asked)
+    for switch in (jax.default_matmul_precision("highest"), jax.default_prng_impl("rbg")):
+        with switch, pytest.raises(WorkdirError, match=r"jax_default_.* asked for"):
+            claim_workdir(workdir, asked)
+    with pytest.raises(WorkdirError, match=r"\(jax_enable_x64: True there, False asked for\)"):
+        claim_workdir(double, asked)
 
 
 def test_two_runs_in_one_directory_are_refused_and_a_dead_one_is_no_obstacle(tmp_path):

@@ -154,7 +154,7 @@ def test_linen_with_norms_equals_a_model_built_at_the_new_widths():
     alive = {n: (np.arange(w) % 5 != 1) | (w == 2) for n, w in graph.widths.items()}
     arch = morph.shrink(graph, alive, inexact=True)
     taken = arch.take(variables)
-    small = morph.native(model, arch, TOKENS)
+    small = morph.native(model, arch, TOKENS, rescale_means=True)
     width = arch.shape("params/Dense_0/kernel")[-1]
     _, heads, head_width = arch.shape("params/MultiHeadDotProductAttention_0/query/kernel")
     assert (width, heads, head_width) == (8, 2, 3)

@@ -63,3 +63,60 @@ def test_every_layer_of_flax_that_has_variables_has_a_row():
     linen_layers = {k for k in layers(nn, nn.Module) if "fp8" not in k.__module__} - {nn.Module}
     assert len(linen_layers) > 20
     assert {k for k in linen_layers if not LINEN_ROWS.keys() & set(k.__mro__)} == set()
+
+
+class Patches(nn.Module):
+    """Two numbers of four, a window and the heads, of which one follows a width."""
+
+    patch: int = 4
+    heads: int = 4
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(16, (self.patch,) * 2, strides=self.patch, padding="VALID")(x)
+        x = nn.LayerNorm()(x.reshape(len(x), -1, x.shape[-1]))
+        x = x + nn.MultiHeadDotProductAttention(num_heads=self.heads)(x, x)
+        return nn.Dense(2)(x.mean(1))
+
+
+@pytest.fixture(scope="module")
+def patches():
+    model, x = Patches(), jax.random.normal(jax.random.key(1), (1, 12, 12, 3))
+    variables = model.init(jax.random.key(0), x)
+    graph = reg.trace_channels(model.apply, variables, x)
+    alive = {name: np.arange(width) < width // 2 for name, width in graph.widths.items()}
+    return model, graph.mask(variables, alive), x, morph.shrink(graph, alive, inexact=True)
+
+
+def test_a_number_that_only_equals_a_width_is_no_obstacle(patches):
+    model, variables, x, arch = patches
+    small = morph.native(model, arch, x, rescale_means=True)
+    assert (small.patch, arch.shape("params/Conv_0/kernel")) == (4, (4, 4, 3, 8))
+    assert small.apply(arch.take(variables), x).shape == (1, 2)
+
+
+def test_numbers_of_widths_are_told_with_the_switch(patches):
+    model, _, x, arch = patches
+    said = r"LayerNorm_0 16 -> 8.*compact\(fn, architecture, rescale_means=True\).*Attention_0"
+    with pytest.warns(morph.NativeNumbersWarning, match=said):
+        morph.native(model, arch, x)
+
+
+class Normed(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(nn.LayerNorm()(nn.Dense(9)(x)))
+
+
+def test_the_switch_makes_compact_agree_with_the_native_model():
+    model, x = Normed(), jax.random.normal(jax.random.key(1), (3, 5))
+    variables = model.init(jax.random.key(0), x)
+    graph = reg.trace_channels(model.apply, variables, x)
+    arch = morph.shrink(graph, {"Dense_1": np.arange(9) % 3 != 0})
+    with pytest.warns(morph.NativeNumbersWarning, match=r"LayerNorm_0 9 -> 6"):
+        small = morph.native(model, arch, x)
+    taken = arch.take(variables)
+    ours = small.apply(taken, x)
+    agreed = morph.compact(model.apply, arch, rescale_means=True)(taken, x)
+    np.testing.assert_allclose(ours, agreed, rtol=1e-5)
+    assert not np.allclose(ours, morph.compact(model.apply, arch)(taken, x), rtol=1e-2)

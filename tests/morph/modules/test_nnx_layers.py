@@ -215,7 +215,7 @@ def test_nnx_with_norms_equals_a_model_built_at_the_new_widths():
     # One of five goes; the two groups of the group norm stay.
     alive = {n: (np.arange(w) % 5 != 1) | (w == 2) for n, w in graph.widths.items()}
     arch = morph.shrink(graph, alive, inexact=True)
-    small = morph.native(model, arch, TOKENS)
+    small = morph.native(model, arch, TOKENS, rescale_means=True)
     heads, head_width = (small.attention.num_heads, small.attention.head_dim)
     assert (heads, head_width) == (2, 3)
     width = small.embed.out_features
@@ -234,6 +234,6 @@ def test_nnx_decode_caches_are_sliced():
     fn, variables = reg.nnx_function(layer)
     arch = shrink(fn, variables, x, mutable=["cache"])
     assert arch.resized
-    small = morph.native(layer, arch, x)
+    small = morph.native(layer, arch, x, rescale_means=True)
     assert small.cached_key.shape == (2, 5, small.num_heads, small.head_dim)
     assert small(x).shape == (2, 1, 7)

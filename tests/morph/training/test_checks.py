@@ -33,7 +33,7 @@ NAN = np.where(np.arange(4)[:, None] == 2, np.nan, X)
         (Batch(X, Y), Batch(X[:, :2], Y), r"training set have shape \(3,\), of the test set \(2,"),
         (Batch(NAN, Y), Batch(X, Y), "inputs of the training set are not finite in 1 of 4.* 2;"),
         (Batch(X, Y), Batch(X, np.inf + Y), "labels of the test set are not finite"),
-        (Empty(), Batch(X, Y), "pipeline gives no batches"),
+        (Empty(), Batch(X, Y), "training pipeline gives no batches"),
     ],
 )
 def test_data_that_nothing_can_be_learned_from_is_refused(train, test, message):

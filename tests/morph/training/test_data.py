@@ -65,7 +65,7 @@ def test_a_pipeline_goes_on_where_the_run_is():
     ("pipeline", "message"),
     [
         (Counting(length=8), "ended after 8 batches; training needs at least 10"),
-        (Counting(odd=7), "must have one shape"),
+        (Counting(odd=7), "must have one structure and one shape"),
     ],
 )
 def test_a_pipeline_that_ends_or_changes_shape_is_told(pipeline, message):

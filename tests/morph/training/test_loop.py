@@ -81,7 +81,7 @@ def test_runs_side_by_side_are_what_each_is_alone(loop):
 
 
 def test_a_loss_that_is_no_number_is_named_with_its_run():
-    def broken(logits, y):
+    def broken(logits, batch):
         return logits.sum() * jnp.nan
 
     alone = Loop(step=make_step(broken), data=DATA, batch_size=7, every=5)

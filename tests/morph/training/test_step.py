@@ -14,9 +14,7 @@ from morph.training.data import (
     Batch,
     chunk_ends,
 )
-from morph.training.losses import (
-    Teacher,
-)
+from morph.training.losses import Teacher, cross_entropy, soft_labels
 from morph.training.optimizers import make_optimizer, rate_schedule
 from morph.training.step import TrainState, check_finite, make_step
 
@@ -144,7 +142,7 @@ def test_the_average_is_the_textbook_one_and_as_sparse(dense, variables, data):
 
 def test_a_teacher_of_full_weight_makes_labels_irrelevant(dense, variables, data):
     taught = jax.jit(dense.init)(jax.random.key(7), data.x[:1])
-    teacher = Teacher(predict=dense.predict, weight=1.0, temperature=2.0)
+    teacher = Teacher(predict=dense.predict, weight=1.0, loss=soft_labels)
     step = make_step(teacher=teacher)
     runs = [
         train(dense, variables, Batch(data.x, labels), INDEX, step=step, teacher=taught)
@@ -156,13 +154,29 @@ def test_a_teacher_of_full_weight_makes_labels_irrelevant(dense, variables, data
         assert_equal(untaught.params, runs[0][0].params)
 
 
+def test_terms_of_a_loss_add_up_and_a_teacher_adds_its_own(dense, variables, data, plain):
+    def halves(outputs, batch):
+        half = 0.5 * cross_entropy(outputs, batch.y)
+        return {"one": half, "other": half}
+
+    teacher = Teacher(predict=dense.predict, weight=0.25, loss=soft_labels)
+    taught = dense.init(jax.random.key(7), data.x[:1])
+    step = make_step(halves, teacher=teacher, looped=False)
+    _, terms = train(dense, variables, data, INDEX, step=step, teacher=taught)
+    assert set(terms) == {"one", "other", "distill"}
+    assert terms["one"].shape == terms["distill"].shape == (4,)
+    assert terms["one"][0] == terms["other"][0]
+    assert float(terms["one"][0]) == pytest.approx(0.375 * float(plain[1][0]), rel=1e-5)
+    assert terms["distill"][0] > 0.0
+
+
 def test_augmentation_and_mixup_are_compiled_and_depend_on_the_step(dense, variables, data):
     index = np.tile(INDEX[:1], (4, 1))  # the same batch every time
     seen = []
 
-    def augment(key, x):
+    def augment(key, batch):
         jax.debug.callback(lambda bits: seen.append(tuple(bits.tolist())), jax.random.bits(key, 2))
-        return x
+        return batch
 
     step = make_step(augment=augment, mixup_alpha=1.0)
     still = optax.set_to_zero()

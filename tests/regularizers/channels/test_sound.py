@@ -48,6 +48,32 @@ BROKEN = {
     "logarithm": lambda h, x: jnp.abs(h) * jnp.log(jnp.abs(h)),
     "inverse": lambda h, x: jnp.minimum(h * (1.0 / jnp.abs(h)), 1.0),
     "power": lambda h, x: jnp.abs(h) ** (-jnp.abs(x[:, :1])),
+    "standardized": lambda h, x: (h - h.mean(0)[None]) / jnp.std(h, 0)[None],
+    "the deviation of some": lambda h, x: h / jnp.where(heights(x), jnp.std(h, 0)[None], 1.0),
+    "zero over zero by numbers": lambda h, x: h / (jnp.exp(h) - 1.0),
+    "zero over a logarithm": lambda h, x: h / jnp.log(1.0 + h),
+    "zero over a sine": lambda h, x: jnp.sin(h) / h,
+    "zero over rounded": lambda h, x: h / jnp.round(jax.nn.sigmoid(h) / 2),
+    "zero over the largest": lambda h, x: h / jnp.abs(h).max(0)[None],
+    "zero over what may be zero": lambda h, x: h / jnp.maximum(h, x[:, :1]),
+    "not a number by a root": lambda h, x: h * jax.lax.rsqrt(jnp.var(h, 0)[None]),
+    "the remainder": lambda h, x: jax.lax.rem(x[:, :1] + h, h),
+}
+FINITE = {
+    "with an eps": lambda h, x: h / (jnp.std(h, 0)[None] + 1e-3),
+    "with an eps inside": lambda h, x: h / jnp.sqrt(jnp.var(h, 0)[None] + 1e-3),
+    "with a floor": lambda h, x: h / jnp.maximum(jnp.std(h, 0)[None], 1e-3),
+    "guarded": lambda h, x: h / jnp.where(h == 0, 1.0, h),
+    "over one": lambda h, x: h / (1.0 + jnp.abs(h)),
+    "over exponentials": lambda h, x: h / (jnp.exp(h) + jnp.exp(-h)),
+    "over inputs": lambda h, x: h / x[:, :1],
+    "over all channels": lambda h, x: h / jnp.std(h, 1, keepdims=True),
+    "softmax over rows": lambda h, x: h * jnp.exp(h) / jnp.exp(h).sum(0)[None],
+    "over a number": lambda h, x: h / (3.0 - jnp.exp(h)),
+    "over a softplus": lambda h, x: h / jax.nn.softplus(h),
+    "segments": lambda h, x: (
+        h / jax.ops.segment_sum(jnp.exp(h), jnp.asarray([0, 2, 2]), 4)[jnp.asarray([0, 2, 2])]
+    ),
 }
 
 
@@ -88,6 +114,19 @@ def test_what_is_not_finite_is_never_exact(name, v, x):
     graph = reg.trace_channels(lambda v, x: BROKEN[name](x @ v["a"], x) @ v["b"], v, x)
     assert not graph.groups["a"].exact
     assert "not even finite" in graph.groups["a"].why_inexact
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_what_is_finite_is_exact(name, v, x):
+    def fn(v, x):
+        return FINITE[name](x @ v["a"], x) @ v["b"]
+
+    graph = reg.trace_channels(fn, v, x)
+    assert graph.groups["a"].exact
+    masked = graph.mask(v, {"a": KEEP})
+    small = morph.compact(fn, morph.shrink(graph, {"a": KEEP}))
+    found = small({**masked, "a": masked["a"][:, KEEP], "b": masked["b"][KEEP]}, x)
+    np.testing.assert_allclose(found, fn(masked, x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_bias_that_is_also_an_output_takes_nothing(v, x):

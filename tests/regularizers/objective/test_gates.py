@@ -10,7 +10,6 @@ import morph
 import regularizers as reg
 from morph.training.gated import folded, gated_network, with_gates
 from regularizers.objective import gates
-from regularizers.objective.protection import PRESSURE
 
 M, N, K = 5, 11, 3  # inputs, hidden, outputs
 USELESS = np.isin(np.arange(N), [0, 3, 4, 8])
@@ -185,7 +184,7 @@ def test_a_proximal_step_on_probabilities(problem):
     still = np.asarray([False] * 4 + [True] * 2 + [False] * (N - 6))
     held = np.arange(N) == N - 1
     after = regularizer.shrink_step(params, 0.2, protected={"a": still}, held={"a": held})
-    expected = np.where(held, 0.0, np.maximum(p - np.where(still, PRESSURE, 1.0) * pull, 0.0))
+    expected = np.where(held, 0.0, np.maximum(p - np.where(still, 0.0, pull), 0.0))
     np.testing.assert_allclose(gates.probability(after["gates"]["a"]), expected, atol=1e-5)
     strong = regularizer.shrink_step(params, 1e3, protected={"a": still})["gates"]["a"]
     np.testing.assert_array_equal(gates.is_open(strong), still)

@@ -1,0 +1,110 @@
+"""The other processes of a run: that all are asked for the same, and that one is gone.
+
+Where a process dies, JAX ends the others by an abort, with a stack trace. Here they are told what
+happened, and end as they like.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import jax
+
+from morph.errors import MeshError, PeerError
+from morph.training.mesh import gathered
+
+_RECORD = re.compile(rb"[IWEF]\d{4} \d\d:\d\d:")  # the first line of one in the log of JAX's C++
+_NOISE = re.compile(rb"coordination|preemption|distributed")
+_GONE = re.compile(rb"Polled an error from coordination service|Terminating process because")
+_LOST = ("Gloo", "NCCL", "onnection", "UNAVAILABLE", "DEADLINE", "heartbeat", "coordination")
+
+
+def watch(gone: Callable[[str], None]) -> None:
+    """Calls a function once JAX finds that another process is gone; it should end this one.
+
+    JAX only says so in its log, and aborts at once. So the log is read here, and passed on without
+    what is about other processes; and an abort first sleeps some seconds.
+
+    Args:
+        gone: takes what is known, in words; called in a thread of its own.
+    """
+    if os.name != "posix":
+        return
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))  # sleep(SIGABRT): 6 s
+    read, write = os.pipe()
+    stderr = os.fdopen(os.dup(2), "wb", buffering=0)
+    os.dup2(write, 2)
+    os.close(write)
+    sys.stderr = os.fdopen(
+        os.dup(stderr.fileno()), "w", buffering=1, encoding="utf-8", errors="backslashreplace"
+    )
+    log = os.fdopen(read, "rb")
+    threading.Thread(target=_pass_on, args=(log, stderr, gone), daemon=True).start()
+
+
+def _pass_on(log: BinaryIO, stderr: BinaryIO, gone: Callable[[str], None]) -> None:
+    noise = False
+    for line in log:
+        if _RECORD.match(line):
+            noise = bool(_NOISE.search(line))
+        if _GONE.search(line):
+            gone(_told("it was not heard of any more"))
+        elif not noise:
+            stderr.write(line)
+
+
+@contextmanager
+def lost_peers() -> Iterator[None]:
+    """Turns what JAX raises where another process is gone into a `PeerError`."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        text = str(error)
+        if jax.process_count() == 1 or not any(word in text for word in _LOST):
+            raise
+        raise PeerError(_told(text.splitlines()[0].rsplit(": ", 1)[-1][:160])) from error
+
+
+def check_alike(facts: Callable[[], Mapping[str, Any]]) -> None:
+    """Raises, in every process, unless all have the same devices and were asked for the same.
+
+    Args:
+        facts: makes plain JSON that must be the same in all processes.
+
+    Raises:
+        MeshError: naming what differs, and the processes.
+    """
+    if jax.process_count() == 1:
+        return
+    devices = Counter(device.process_index for device in jax.devices())
+    if len(set(devices.values())) > 1:
+        told = ", ".join(f"{count} in process {i}" for i, count in sorted(devices.items()))
+        raise MeshError(f"all processes must have the same number of devices; found {told}")
+    first, *others = map(json.loads, gathered(json.dumps(facts(), default=str).encode()))
+    for number, other in enumerate(others, start=1):
+        odd = [name for name in sorted({*first, *other}) if first.get(name) != other.get(name)]
+        if odd:
+            told = "; ".join(
+                f"{name}: {first.get(name)!r} in process 0, {other.get(name)!r} in process {number}"
+                for name in odd
+            )
+            raise MeshError(
+                f"the processes of a run must be started alike, with the same flags, data and "
+                f"versions; found {told}"
+            )
+
+
+def _told(cause: str) -> str:
+    return f"another process of this run is gone ({cause}); what it said last may tell why"

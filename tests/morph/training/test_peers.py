@@ -1,0 +1,86 @@
+"""Processes are compared; where one dies the others are told, and end as they were asked to."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+from morph.errors import PeerError
+from morph.training import peers
+
+ROOT = Path(__file__).parents[3]
+PROCESS = """
+import os, signal, sys, time
+from morph.errors import MeshError
+from morph.training.mesh import connect
+from morph.training.peers import check_alike, watch
+
+def gone(cause):
+    print("error:", cause, file=sys.stderr)
+    os._exit(2)
+
+number = int(sys.argv[2])
+assert connect(sys.argv[1], number, 2, timeout_s=120)
+watch(gone)
+os.write(2, b"passed on\\n")
+check_alike(lambda: {"same": 1, "path": os.curdir})
+try:
+    check_alike(lambda: {"same": 1, "learning_rate": (0.1, 0.2)[number], f"only_{number}": 0})
+except MeshError as error:
+    print(error, flush=True)
+if number == 0:
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(60)
+"""
+
+
+def test_processes_are_compared_and_one_that_dies_ends_the_other_with_one_line():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{found.getsockname()[1]}"
+    first, second = (
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, coordinator, str(i)],
+            cwd=ROOT,
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    )
+    told, _ = first.communicate(timeout=200)
+    since = time.monotonic()
+    said, error = second.communicate(timeout=60)
+    assert time.monotonic() - since < 30
+    assert (first.returncode, second.returncode) == (-signal.SIGKILL, 2)
+    assert told.splitlines()[-1] == said.splitlines()[-1]
+    assert (
+        "found learning_rate: 0.1 in process 0, 0.2 in process 1; only_0: 0 in process 0, None in "
+        "process 1; only_1: None in process 0, 0 in process 1" in said
+    )
+    assert "same:" not in said
+    assert "passed on\n" in error
+    errors = [line for line in error.splitlines() if line.startswith(("error", "E", "F", "*"))]
+    assert len(errors) == 1
+    assert "another process of this run is gone" in errors[0]
+
+
+def test_only_what_tells_of_a_lost_process_is_turned(monkeypatch):
+    def raised(text, processes):
+        monkeypatch.setattr(jax, "process_count", lambda: processes)
+        with peers.lost_peers():
+            raise jax.errors.JaxRuntimeError(text)
+
+    lost = "INTERNAL: Gloo all-reduce failed: Read error [::1]:9: Connection reset by peer\nmore"
+    with pytest.raises(PeerError, match=r"is gone \(Connection reset by peer\); what it said"):
+        raised(lost, 2)
+    for text, processes in ((lost, 1), ("RESOURCE_EXHAUSTED: Out of memory", 2)):
+        with pytest.raises(jax.errors.JaxRuntimeError):
+            raised(text, processes)
