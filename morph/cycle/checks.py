@@ -13,7 +13,6 @@ from morph.training.losses import SMOOTHED
 from morph.training.metrics import METRICS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
-from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import matching, parse, spells
 
@@ -67,7 +66,7 @@ def check_config(
         started: from given weights: the seed is not trained.
 
     Raises:
-        ConfigError: naming the setting. BudgetError: if a budget is out of reach.
+        ConfigError, InputError: naming the setting. BudgetError: if a budget is out of reach.
     """
     steps = {"retrain_steps": config.retrain_steps}
     if not started:
@@ -93,13 +92,9 @@ def check_config(
             f"tensorize_budget ({config.tensorize_budget}) must be below the seed's cost of "
             f"{cost.show(cost.seed)}"
         )
-    try:
-        regularizer = make_regularizer(config, graph, cost)
-        floors = make_floors(config, graph)
-        if config.tensorize:
-            matching(list(tensor_kinds(config)), list(kernels_of(graph)), "tensorize")
-    except InputError as error:
-        raise ConfigError(str(error)) from error
+    if config.tensorize:
+        matching(list(tensor_kinds(config)), list(kernels_of(graph)), "tensorize")
+    regularizer, floors = make_regularizer(config, graph, cost), make_floors(config, graph)
     check_feasible(regularizer, budget, floors, config.round_to)
 
 
