@@ -135,6 +135,6 @@ def shared(params: Any, clusters: Mapping[str, int], *, method: str = "kmeans") 
         count = next((n for pattern, n in clusters.items() if spells(pattern, path)), 0)
         try:
             leaves.append(share(leaf, count, method=method) if count else leaf)
-        except ValueError as error:
+        except InputError as error:
             raise InputError(f"{path}: {error}") from error
     return jax.tree.unflatten(tree, leaves)

@@ -28,6 +28,7 @@ from morph.training.optimizers import make_optimizer, rate_schedule
 from morph.training.task import Task
 from regularizers.channels.calls import joined_path
 from regularizers.channels.trace import trace_channels
+from regularizers.errors import InputError
 from regularizers.patterns import matching, parse
 
 CALIBRATION = 256  # examples that fixed-point formats are chosen by
@@ -93,7 +94,7 @@ def compressed(
     try:
         lesson = Lesson(data=data, task=task or Task())
         yield from METHODS[config.compress](network, variables, lesson, config)
-    except ValueError as error:
+    except InputError as error:
         raise ConfigError(f"--compress={config.compress}: {error}") from error
 
 

@@ -76,15 +76,15 @@ class Ternary(Compressed):
     """A kernel of three values, trained through weights of full precision.
 
     Attributes:
-        latent: the weights; which value stands for each is read off anew at every use.
-        positive: Wp.
-        negative: Wn; the kernel holds -Wn.
+        latent: floating-point weights; which value stands for each is read off anew at every use.
+        positive: Wp, a scalar.
+        negative: Wn, a scalar; the kernel holds -Wn.
         threshold: a share of the largest magnitude; weights within it are zero.
     """
 
-    latent: Float[Array, "*shape"]
-    positive: Float[Array, ""]
-    negative: Float[Array, ""]
+    latent: Any
+    positive: Any
+    negative: Any
     threshold: float = field(default=THRESHOLD, metadata={"static": True})
 
     @classmethod

@@ -123,6 +123,7 @@ def test_kernels_that_are_not_finite_are_refused(case):
         ternarized(graph, broken)
 
 
+@pytest.mark.promotes
 def test_training_learns_scales_and_assignments():
     generator = np.random.default_rng(0)
     y = generator.integers(4, size=256)

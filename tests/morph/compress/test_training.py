@@ -24,6 +24,7 @@ def case():
     return network, jax.jit(network.init)(jax.random.key(0), data.x[:1]), data
 
 
+@pytest.mark.promotes
 def test_values_are_trained_and_keep_their_form(case):
     network, variables, data = case
     first, second, last = variables["params"]

@@ -147,6 +147,7 @@ def tensorizing(workdir, **settings):
     return cycle
 
 
+@pytest.mark.promotes
 def test_a_run_ends_factorized_also_when_stopped_meanwhile(tmp_path):
     straight = tensorizing(tmp_path / "straight").run()
     names = [outcome.name for outcome in straight.outcomes]
