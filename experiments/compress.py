@@ -12,7 +12,6 @@ needs; WORKDIR/compressed.json has what was measured after each stage. `--compre
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +45,7 @@ from morph.network import Network, Variables
 from morph.training.data import Batch
 from morph.training.evaluate import Evaluator
 from morph.training.metrics import METRICS
+from regularizers import json_files
 from regularizers.calibration.timing import compiled, interleaved
 
 FILE, FIGURES = "network.morph", "compressed.json"
@@ -144,7 +144,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     config, workdir = compression_of(options), Path(options.workdir)
     with locked(workdir, make=False):
         compress(workdir, read(workdir, options), config, command, console)
-    console.print(f"Look at {write_report(options.workdir)}", soft_wrap=True)
+    console.print(f"Look at {write_report(workdir)}", soft_wrap=True)
 
 
 def compress(
@@ -213,7 +213,7 @@ def compress(
             "stages": rows,
             "layers": [{**dataclasses.asdict(row), "rate": round(row.rate, 2)} for row in layers],
         }
-        write_text(aside / FIGURES, json.dumps(figures, indent=2) + "\n")
+        write_text(aside / FIGURES, json_files.text(figures, indent=2))
     leaves = [(path.removeprefix("params/"), *rest) for path, *rest in map(table.cells, layers)]
     console.print(figure_table("The file, leaf by leaf", table.HEAD, leaves))
     console.print(figure_table("After each step", STAGE_HEAD, map(stage_cells, rows)))

@@ -12,7 +12,6 @@ predicted.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -41,6 +40,8 @@ from morph.kernels.compressed import unpacked
 from morph.network import Variables
 from morph.training.data import Batch
 from morph.training.evaluate import Evaluator
+from morph.untrusted import in_markdown
+from regularizers import json_files
 
 FIGURES, FOLDER = "exported.json", "export"
 CALIBRATION = 300  # training images that int8 ranges are taken from
@@ -51,11 +52,13 @@ class Target(NamedTuple):
 
     Attributes:
         suffix: of the file.
+        check_installed: raises if a package is missing.
         export: `(fn, variables, example, path, training images)`.
         load: from the file to what runs it.
     """
 
     suffix: str
+    check_installed: Callable[[], None]
     export: Callable[[Any, Any, Any, Path, Any], Exported]
     load: Callable[[Path], Runner]
 
@@ -63,16 +66,19 @@ class Target(NamedTuple):
 TARGETS: Mapping[str, Target] = {
     "stablehlo": Target(
         ".stablehlo",
+        stablehlo.check_installed,
         lambda fn, variables, x, path, images: stablehlo.to_stablehlo(fn, variables, x, path),
         stablehlo.load,
     ),
     "onnx": Target(
         ".onnx",
+        onnx.check_installed,
         lambda fn, variables, x, path, images: onnx.to_onnx(fn, variables, x, path),
         onnx.load,
     ),
     "tflite": Target(
         ".tflite",
+        tflite.check_installed,
         lambda fn, variables, x, path, images: tflite.to_tflite(
             fn, variables, x, path, calibration=images[:CALIBRATION]
         ),
@@ -85,14 +91,18 @@ def targets_of(names: Sequence[str]) -> dict[str, Target]:
     """The targets that a flag names.
 
     Raises:
-        ConfigError: if there is none, or one is unknown.
+        ConfigError: if there is none, or one is unknown. MissingExtraError: if packages are.
     """
     if not names or not set(names) <= set(TARGETS):
         raise ConfigError(
             f"--export takes some of {', '.join(TARGETS)}, separated by commas; found "
             f"{','.join(names)!r}"
         )
-    return {name: TARGETS[name] for name in names}
+    targets = {name: TARGETS[name] for name in names}
+    bundle.check_installed()
+    for target in targets.values():
+        target.check_installed()
+    return targets
 
 
 def export(
@@ -176,7 +186,7 @@ def _written(
         agreements=agreements,
         architecture=learned.architecture,
         command=command,
-        notes=str(placed or ""),
+        notes="\n".join(f"- {in_markdown(line)}" for line in str(placed or "").splitlines()),
     )
     figures = {
         "command": command,
@@ -185,7 +195,7 @@ def _written(
         "rows": rows,
         "edge_tpu": str(placed or ""),
     }
-    write_text(place / FIGURES, json.dumps(figures, indent=2) + "\n")
+    write_text(place / FIGURES, json_files.text(figures, indent=2))
     return rows, placed
 
 

@@ -37,7 +37,7 @@ from rich.console import Console
 from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import Display, Result, result_table
-from experiments.console.flags import define_settings
+from experiments.console.flags import define_settings, define_width
 from experiments.facts import facts_of, lines_of, write_facts
 from experiments.models import find_attribute, network_of
 from experiments.networks import SEED_NETWORKS
@@ -67,7 +67,7 @@ def define_seed_flags(own: flags.FlagValues) -> None:
         "seed_network", None, list(SEED_NETWORKS), "Or one of the registry.", flag_values=own
     )
     flags.DEFINE_string("train_kwarg", "train", "That of --model for the mode.", flag_values=own)
-    flags.DEFINE_float("width", None, "Of the seed network.", 0.01, flag_values=own)
+    define_width(own, None)
     flags.DEFINE_enum(
         "dataset", None, list(datasets.DATASETS), "What to train on.", flag_values=own
     )
@@ -273,12 +273,13 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             save_variables(aside / "variables", trained.variables)
             write_text(aside / "metrics.jsonl", lines_of(trained.records))
             write_facts(aside, facts)
+        page = write_report(workdir)
     rows = [
         Result(name=o["name"], flops=o["flops"], parameters=o["parameters"], accuracy=o["accuracy"])
         for o in facts["outcomes"]
     ]
     console.print(result_table(rows))
-    console.print(f"Read {write_report(workdir)}", soft_wrap=True)
+    console.print(f"Read {page}", soft_wrap=True)
 
 
 def main(argv: Sequence[str]) -> None:

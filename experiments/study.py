@@ -40,7 +40,10 @@ class Shelf:
     def file(self, kind: str, seed: int, budget: float | None = None) -> Path:
         """Where the architecture of a network is, or will be."""
         place = self.workdir / f"seed-{seed}"
-        return (place if budget is None else place / f"budget-{budget:g}") / f"{kind}.json"
+        if budget is not None:
+            short = f"{budget:g}"
+            place /= f"budget-{short if float(short) == budget else repr(budget)}"
+        return place / f"{kind}.json"
 
     def outcome(self, file: Path) -> Outcome | None:
         """What came out, if the network is there."""

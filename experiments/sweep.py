@@ -39,7 +39,7 @@ from rich.console import Console
 from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import Display, humanize
-from experiments.console.flags import config_of, define_settings
+from experiments.console.flags import config_of, define_settings, define_width
 from experiments.facts import facts_of, write_facts
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
@@ -51,6 +51,7 @@ from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_SWEEP
 from morph.cycle.workdir import claim_workdir
 from morph.errors import ConfigError, MissingExtraError
+from morph.settings import check_settings
 from morph.training.data import Batch
 
 HOWS = ("vmap", "turn", "processes")
@@ -69,7 +70,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "seed_network", "mlp", list(SEED_NETWORKS), "The network to begin with.", flag_values=own
     )
-    flags.DEFINE_float("width", 1.0, "Multiplies the seed's widths.", 0.01, flag_values=own)
+    define_width(own, 1.0)
     flags.DEFINE_enum(
         "dataset", "digits", list(datasets.DATASETS), "What to train on.", flag_values=own
     )
@@ -118,13 +119,13 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     seeds = numbers("seeds", options.seeds, int)
     only = numbers("only", options.only, float) if options.only else budgets
     if odd := [budget for budget in only if budget not in budgets]:
-        listed = ", ".join(f"{budget:g}" for budget in budgets)
-        raise ConfigError(f"--only={odd[0]:g} is none of the budgets ({listed})")
-    if odd := [seed for seed in seeds if seed < 0]:
-        raise ConfigError(f"--seeds must be at least 0, found {odd[0]}")
+        listed = ", ".join(map(str, budgets))
+        raise ConfigError(f"--only={odd[0]} is none of the budgets ({listed})")
     config = config_of(options)
     steps = options.retrain_steps or config.seed_steps + config.shrink_steps
     config = replace(config, retrain_steps=steps)
+    for seed in seeds:
+        check_settings(replace(config, seed=seed))
     data = datasets.load(options.dataset, options.data_dir)
     workdir = Path(
         options.workdir or f"runs/sweep-{options.dataset}-{options.seed_network}-{options.target}"
@@ -173,13 +174,13 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         },
     )
     write_facts(workdir, results)
-    console.print(table_of(points, sweep.cost.name))
+    page = write_report(workdir)
     try:
         plots.plot_tradeoff(points, workdir / "tradeoff.png", cost=sweep.cost.name)
     except MissingExtraError as error:
         console.print(f"no picture: {error}")
+    console.print(table_of(points, sweep.cost.name))
     seed = humanize(report["seed_cost"], report["unit"])
-    page = write_report(workdir)
     console.print(f"The seed costs {seed}. Read {page}", soft_wrap=True)
 
 
@@ -205,7 +206,7 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
         for budget, done in zip(budgets, pool.map(one, budgets), strict=True):
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-                raise ConfigError(f"the process for budget {budget:g} failed: {last}")
+                raise ConfigError(f"the process for budget {budget} failed: {last}")
 
 
 def main(argv: Sequence[str]) -> None:

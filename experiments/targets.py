@@ -10,7 +10,6 @@ again, so that more targets can be added, and the timing repeated.
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 import time
@@ -27,19 +26,21 @@ from rich.table import Table
 from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import Display, humanize
-from experiments.console.flags import config_of, define_settings
+from experiments.console.flags import check_output, config_of, define_settings, define_width
 from experiments.models import network_of
 from experiments.networks import SEED_NETWORKS
 from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
-from morph.cycle.config import CycleConfig
+from morph.cycle.config import CycleConfig, check_target
 from morph.cycle.members import Member, Trained
 from morph.cycle.stamp import check_pair, stamped
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_TARGETS, check_unused
 from morph.cycle.workdir import claim_workdir, load_variables, save_variables
+from morph.files import write_text
 from morph.network import Variables
 from morph.training.data import Batch
+from regularizers import json_files
 from regularizers.calibration.timing import compiled, interleaved
 
 # What this command does where nothing else is asked for.
@@ -67,7 +68,7 @@ def define_flags() -> flags.FlagValues:
         "The costs to learn a network for; `here` is the latency on this machine.",
         flag_values=own,
     )
-    flags.DEFINE_float("width", 1.0, "Multiplies the seed's widths.", flag_values=own)
+    define_width(own, 1.0)
     define_settings(own)
     for name, value in _DEFAULTS.items():
         own.set_default(name, value)
@@ -170,6 +171,10 @@ def study(options: flags.FlagValues, console: Console) -> tuple[list[Learned], S
     """
     config = config_of(options)
     check_unused(config, UNUSED_BY_TARGETS)
+    for target in options.targets:
+        check_target(target)
+    if options.output:
+        check_output("output", options.output)
     data = datasets.load(options.dataset, options.data_dir)
     test, workdir = options.test_examples, Path(options.workdir)
     with Display(console=console) as display:
@@ -233,7 +238,6 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     """
     started = time.monotonic()
     learned, own = study(options, console)
-    console.print(table_of(learned, own.sweeps))
     if options.output:
         data = {
             "command": command,
@@ -244,7 +248,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             "units": {target: sweep.cost.unit for target, sweep in own.sweeps.items()},
             "networks": [asdict(one) for one in learned],
         }
-        Path(options.output).write_text(json.dumps(data, indent=2) + "\n")
+        write_text(options.output, json_files.text(data, indent=2))
+    console.print(table_of(learned, own.sweeps))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from flax import nnx
 from morph.architecture.architecture import Architecture
 from morph.resize.compact import compact
 from morph.resize.initialize import init
+from regularizers.checks import FUNCTION, NAME, NONE, Rule, a, check, checked
 from regularizers.errors import InputError
 from regularizers.nnx import nnx_function
 
@@ -35,6 +36,10 @@ class Network:
     predict: Callable[[Variables, Any], Any]
     forward: Callable[[Variables, Any, Any], tuple[Any, Variables]]
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot be called."""
+        check("Network", vars(self), dict.fromkeys(vars(self), FUNCTION))
+
     def resized(self, architecture: Architecture) -> Network:
         """The network at the widths of an architecture that was inferred from `predict`."""
         return Network(
@@ -42,6 +47,14 @@ class Network:
             predict=compact(self.predict, architecture),
             forward=compact(self.forward, architecture),
         )
+
+
+NETWORK = a(Network, "a morph.Network, e.g. of morph.linen_network")
+VARIABLES = Rule(
+    asked="the variables of a network, a mapping with params",
+    kind=lambda value: isinstance(value, Mapping),
+    holds=lambda value: "params" in value,
+)
 
 
 def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -60,6 +73,10 @@ def _mutable(variables: Mapping[str, Any]) -> list[str]:
     return [name for name in variables if name != "params"]
 
 
+@checked(
+    module=a(nn.Module, "a flax.linen.Module; of NNX take morph.nnx_network"),
+    train_kwarg=NAME | NONE,
+)
 def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Network:
     """A Linen module as a `Network`.
 
@@ -105,6 +122,12 @@ def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Ne
     return Network(init=initialise, predict=predict, forward=forward)
 
 
+@checked(
+    build=Rule(
+        asked="a function of nnx.Rngs that makes the model",
+        kind=lambda value: callable(value) and not isinstance(value, nnx.Module),
+    )
+)
 def nnx_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     """An NNX model as a `Network`.
 

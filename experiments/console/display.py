@@ -1,6 +1,7 @@
 """What a run shows while it trains, and the tables it ends with.
 
-On a terminal a `Display` is a live panel; elsewhere it is a plain line every few seconds.
+On a terminal a `Display` is a live panel; elsewhere it is a plain line every few seconds. Whatever
+happens to the terminal or the log, the run goes on.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from experiments.console.lasting import lasting
 from experiments.console.terminal import Clean, terminal
 from regularizers.errors import InputError
 
@@ -158,6 +160,7 @@ class Display:
 
     def __enter__(self) -> Self:
         """Starts the display."""
+        self.console.file = lasting(self.console.file)
         if self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False)
             self._live.start()
@@ -268,11 +271,7 @@ class Display:
             *self._metrics(progress),
             self._widths(progress),
         ]
-        line = " | ".join(part for part in parts if part)
-        # A log's encoding may lack λ or the bars, which is no reason to end a run.
-        encoding = self.console.encoding
-        line = line.encode(encoding, "replace").decode(encoding)
-        self.console.print(Text(line), soft_wrap=True)
+        self.console.print(Text(" | ".join(part for part in parts if part)), soft_wrap=True)
 
 
 def figure_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

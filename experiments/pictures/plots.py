@@ -86,7 +86,7 @@ def plot_widths(
             _draw_widths(ax, rows[column * per_column : (column + 1) * per_column], per_column)
             ax.set_xlim(0, 1.2 * max(1, widest))
             ax.set_xlabel("channels")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
         figure.legend(
             handles=[
                 Patch(facecolor="white", edgecolor=MUTED, label="seed"),
@@ -135,6 +135,11 @@ def shortened(name: str) -> str:
 def plain(text: str) -> str:
     """Text for matplotlib: dollars are no formula, control characters are escapes."""
     return printable(text).replace("$", r"\$")
+
+
+def entry(name: str) -> str:
+    """A name for a legend, which leaves out what begins with an underscore."""
+    return plain(f" {name}" if name.startswith("_") else name)
 
 
 # Per panel: its title, and the records' keys it shows with their label, colour and line style.
@@ -255,7 +260,7 @@ def _name_phases(ax: "Axes", phases: Sequence[tuple[str, float, float]]) -> None
     for name, start, end in phases:
         if len(phases) == 1 or _CHARACTERS_ACROSS * (end - start) / length >= len(name):
             ax.annotate(
-                name,
+                plain(name),
                 ((start + end) / 2, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(0, 18),
@@ -346,15 +351,15 @@ def plot_tradeoff(
                 linewidth=1.2,
                 elinewidth=0.8,
                 capsize=2,
-                label=name,
+                label=entry(name),
                 zorder=2,
             )
-        ax.set_xlabel(f"{cost}, share of the seed")
+        ax.set_xlabel(plain(f"{cost}, share of the seed"))
         ax.set_ylabel("test accuracy")
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         ax.grid(color=LIGHT, linewidth=0.5, alpha=0.6)
-        ax.set_title(title)
+        ax.set_title(plain(title))
         ax.legend(frameon=False, loc="lower right")
         figure.savefig(path)
 

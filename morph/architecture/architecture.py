@@ -20,6 +20,7 @@ from morph.kernels.planned import PlannedKernel
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Variable, layer_name
+from regularizers.checks import a, check
 from regularizers.costs.flops import dearest, flop_factors, operation_name
 from regularizers.primitives import axes as ax
 from regularizers.primitives.axes import Axis
@@ -130,6 +131,7 @@ class Architecture:
             ArchitectureError: if the groups or their widths do not match, or this one is
                 factorized, which is the last step.
         """
+        check("then", {"other": other}, {"other": ARCHITECTURE})
         if self.factorized:
             raise ArchitectureError(
                 f"cannot chain architectures: {next(iter(self.factorized))!r} is factorized in the "
@@ -379,6 +381,9 @@ class Architecture:
             ranks = ", ".join(f"{bond} {rank}" for bond, rank in kernel.ranks.items())
             lines.append(f"{path.removeprefix('params/'):<32} {kernel.format.kind} ({ranks})")
         return "\n".join(lines)
+
+
+ARCHITECTURE = a(Architecture, "an architecture, as morph.shrink gives one")
 
 
 def names_in(first: Architecture, second: Architecture) -> dict[str, str]:

@@ -91,6 +91,11 @@ def check_axes(
 def check_variables(variables: Mapping[str, Variable], seed_widths: Mapping[str, int]) -> None:
     """Shapes as the axes measure, roles along axes that there are, known dtypes."""
     for path, variable in variables.items():
+        if len(variable.axes) != len(variable.shape):
+            raise ArchitectureError(
+                f"malformed architecture: {path!r} has {len(variable.shape)} lengths in its "
+                f"shape, but {len(variable.axes)} axes"
+            )
         sizes = tuple(ax.size(axis, seed_widths) for axis in variable.axes)
         if sizes != variable.shape:
             raise ArchitectureError(

@@ -17,8 +17,9 @@ from jaxtyping import Array, Float, UInt
 
 from morph.kernels.compressed import Compressed, Shared
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.channels.parts import layer_name
+from regularizers.checks import NAMES, checked, number
 from regularizers.errors import InputError
 from regularizers.patterns import matching
 
@@ -116,6 +117,7 @@ class Ternary(Compressed):
         return Shared(centroids=jnp.stack([self.positive, -self.negative]), codes=self.codes)
 
 
+@checked(graph=GRAPH, kernels=NAMES, keep=NAMES, threshold=number(least=0.0, below=1.0))
 def ternarized(
     graph: ChannelGraph,
     variables: Any,
@@ -148,8 +150,6 @@ def ternarized(
         >>> values["params"]["layers_1"]["kernel"].frozen().codes.dtype
         dtype('uint8')
     """
-    if not 0.0 <= threshold < 1.0:
-        raise InputError(f"threshold is a share of the largest weight, 0 to 1, found {threshold}")
     order = list(dict.fromkeys(o.kernel for o in graph.operations if o.kernel))
     chosen = {order[i] for i in matching(kernels, order, "kernels")}
     kept = [keep] if isinstance(keep, str) else list(keep)

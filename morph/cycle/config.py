@@ -19,7 +19,7 @@ from morph.training.step import PRECISIONS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
-from regularizers.named import COSTS, cost_named
+from regularizers.named import COSTS, check_name, cost_named
 from regularizers.objective.penalties import PENALTIES
 
 KINDS = (*FORMATS, AUTO, DENSE)  # of kernels
@@ -196,7 +196,20 @@ class CycleConfig:
         False,
         help="Also train the seed with one uniform width multiplier at the final cost, as long.",
     )
-    seed: int = setting(0, help="Seed of everything random.", range="[0, inf)")
+    # JAX keeps 32 bits of it: larger seeds would be the same as smaller ones.
+    seed: int = setting(0, help="Seed of everything random.", range="[0, 4294967296)")
+
+
+def check_target(target: str) -> None:
+    """Raises unless there is a cost of that name, before any is counted or timed.
+
+    Raises:
+        ConfigError: the message lists near matches.
+    """
+    try:
+        check_name(target)
+    except InputError as error:
+        raise ConfigError(f"target: {error}") from error
 
 
 def target_cost(config: CycleConfig, graph: ChannelGraph) -> Cost:

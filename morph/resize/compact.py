@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from morph.architecture.architecture import Architecture
+from morph.architecture.architecture import ARCHITECTURE, Architecture
 from morph.architecture.removed import without
 from morph.kernels.compressed import unpacked
 from morph.kernels.tensorized import tensorized
@@ -24,6 +24,7 @@ from regularizers.channels.inference import Inference
 from regularizers.channels.means import find_means
 from regularizers.channels.trace import updated_variable
 from regularizers.channels.zeroed import zeroed_inputs
+from regularizers.checks import FLAG, FUNCTION, checked
 from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.primitives.sources import source_line
@@ -33,6 +34,7 @@ from regularizers.primitives.terms import Atom, Axes, atoms, find
 PLANS = 64  # that a function keeps, one per call signature
 
 
+@checked(fn=FUNCTION, architecture=ARCHITECTURE, rescale_means=FLAG)
 def compact(
     fn: Callable[..., Any], architecture: Architecture, *, rescale_means: bool = False
 ) -> Callable[..., Any]:

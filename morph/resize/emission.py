@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from morph.resize.sizes import Sizes
+from regularizers.checks import a, checked
 from regularizers.errors import InputError
 from regularizers.primitives import jaxprs
 from regularizers.primitives.indexing import indexed
@@ -56,6 +57,7 @@ def _reordered(step: Step, value: Any, sizes: Sizes) -> Any:
     return value
 
 
+@checked(primitive=a(Primitive, "a jax.extend.core.Primitive"))
 def emits(primitive: Primitive) -> Callable[[EmissionRule], EmissionRule]:
     """Registers which static parameters of a primitive of your own change with the widths.
 

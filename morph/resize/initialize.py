@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from morph.architecture.architecture import Architecture
+from morph.architecture.architecture import ARCHITECTURE, Architecture
 from morph.architecture.removed import without
 from morph.errors import ArchitectureError
 from morph.resize.compact import fixed_inputs, make_plan
@@ -26,6 +26,7 @@ from morph.resize.sizes import thaw
 from regularizers.channels.calls import abstract, flat_paths
 from regularizers.channels.inference import Inference
 from regularizers.channels.parts import Variable
+from regularizers.checks import FUNCTION, Rule, checked
 from regularizers.messages import near
 from regularizers.primitives import jaxprs
 from regularizers.primitives.axes import groups_of
@@ -40,6 +41,14 @@ COMPILE_QUICKLY: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
+KEY = Rule(
+    asked="a JAX random key, e.g. jax.random.key(0)",
+    kind=lambda value: isinstance(value, jax.Array | np.ndarray),
+    holds=lambda value: (
+        jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+        or (value.dtype == np.uint32 and value.ndim == 1)
+    ),
+)
 TOLERANCE = 0.03  # of a standard deviation: laws further apart are told apart
 
 
@@ -80,6 +89,7 @@ FANS: dict[str, Fan] = {
 SCALES = (1.0, 2.0, 1.0 / 3.0)
 
 
+@checked(init_fn=FUNCTION, architecture=ARCHITECTURE, key=KEY)
 def init(init_fn: Callable[..., Any], architecture: Architecture, key: Any, *args: Any) -> Any:
     """Fresh variables at the architecture's widths.
 

@@ -15,7 +15,8 @@ from regularizers.channels.blocks import Block, find_blocks
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name, verbs
 from regularizers.channels.zeroed import judge
-from regularizers.errors import InputError, UnknownNameError
+from regularizers.checks import FLAG, NAME, NAMES, a, checked, shown
+from regularizers.errors import InputError, InputTypeError, UnknownNameError
 from regularizers.messages import near
 from regularizers.primitives import axes as ax
 from regularizers.primitives import jaxprs
@@ -98,6 +99,7 @@ class ChannelGraph:
         ]
         return tuple(sorted(groups, key=lambda group: -len(group.axes)))
 
+    @checked(path=NAME, frames=FLAG)
     def explain(self, path: str, *, frames: bool = False) -> str:
         """Why the axes of a variable (or the members of a group) are what they are.
 
@@ -198,6 +200,11 @@ class ChannelGraph:
 
     def check_alive(self, alive: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`alive` as one bool array per group, checked."""
+        if not isinstance(alive, Mapping):
+            raise InputTypeError(
+                "alive must be masks by channel group, e.g. as regularizer.alive(variables) gives "
+                f"them, found {shown(alive)}"
+            )
         flags = {name: np.ones(group.width, bool) for name, group in self.groups.items()}
         for name, given in alive.items():
             if name not in self.groups:
@@ -211,6 +218,7 @@ class ChannelGraph:
             flags[name] = mask
         return flags
 
+    @checked(removed=NAMES)
     def check_removed(self, removed: Collection[str]) -> tuple[Block, ...]:
         """The blocks of these names, in the order of the network.
 
@@ -263,6 +271,7 @@ class ChannelGraph:
         return "\n".join(_table(self))
 
 
+GRAPH = a(ChannelGraph, "a channel graph, as reg.trace_channels gives one")
 INEXACT = (
     "to remove its channels all the same, at the cost of what they hold when dead: "
     "morph.shrink(graph, alive, inexact=True), reg.NetworkRegularizer(..., inexact=True)"

@@ -13,6 +13,7 @@ from regularizers.channels.inference import Inference, trips
 from regularizers.channels.parts import Fold, Group, Member, Variable, layer_name
 from regularizers.channels.roles import Roles, find_roles
 from regularizers.channels.zeroed import settle
+from regularizers.checks import FUNCTION, NAMES, checked
 from regularizers.errors import InputError
 from regularizers.patterns import matching
 from regularizers.primitives import axes as ax
@@ -25,6 +26,7 @@ from regularizers.primitives.table import RECORDS
 from regularizers.primitives.terms import Atom, Axes, Solver, atoms, freeze
 
 
+@checked(fn=FUNCTION, prunable=NAMES, pinned=NAMES)
 def trace_channels(
     fn: Callable[..., Any],
     variables: Any,
