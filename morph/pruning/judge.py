@@ -90,7 +90,7 @@ class Judge:
         """The variables with their producing slices times the masks."""
         leaves, treedef = self.graph.leaves(variables)
         moved = []
-        for path, leaf in zip(self.graph.variables, leaves, strict=True):
+        for path, leaf in leaves.items():
             if path in masks["switches"]:
                 leaf = leaf * jnp.asarray(masks["switches"][path], leaf.dtype)
             moved.append(scaled(self.graph, path, leaf, self._slices, masks["groups"]))
