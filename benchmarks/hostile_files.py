@@ -41,6 +41,7 @@ from experiments.report.runs import RunError, read_run
 from morph.compress.coding import container
 from morph.compress.coding.container import ContainerError
 from morph.compress.fixed_point import FixedPointCodes, Precision
+from morph.cycle.saved import parts_of, read
 from morph.cycle.workdir import claim_workdir
 from morph.errors import ArchitectureError, WorkdirError
 from morph.kernels.compressed import Pruned, Shared
@@ -203,6 +204,14 @@ def readers(folder: Path) -> dict[str, tuple[bytes, Callable[[Path], Any], type[
     def claim() -> Any:
         return claim_workdir(folder / "claimed", {"seed": 1, "budget": 0.5})
 
+    saved = folder / "7.ckpt"
+    state = {"w": np.arange(9.0), "half": np.zeros((2, 3), np.float16), "n": np.array(5)}
+    kept = b"".join(parts_of(7, state, {"phase": 1, "step": 20}))
+
+    def forge(path: Path) -> Any:
+        saved.write_bytes(forged(path.read_bytes()))
+        return read(saved)
+
     results = json.dumps({"command": "c", "seconds": 1.5, "config": {"a": None}}).encode()
     claimed = (folder / "claimed" / "config.json").read_bytes()
     return {
@@ -213,6 +222,8 @@ def readers(folder: Path) -> dict[str, tuple[bytes, Callable[[Path], Any], type[
         "labels": (labels, lambda path: files.read_json_labels(path, 10, 10), DatasetError),
         "idx": (idx, lambda path: files.read_idx(path, (10,)), DatasetError),
         "idx, gzip": (gzip.compress(idx), lambda path: files.read_idx(path, (10,)), DatasetError),
+        "checkpoint": (kept, into(saved, lambda: read(saved)), WorkdirError),
+        "checkpoint, checksum right": (kept[: -container.DIGEST], forge, WorkdirError),
         "picture": (picture.getvalue(), lambda path: files.read_rgb(path, (8, 16)), DatasetError),
     }
 
