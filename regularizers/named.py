@@ -9,7 +9,8 @@ from pathlib import Path
 
 from regularizers.calibration.machine import cache_path
 from regularizers.calibration.measure import calibrate
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import NAME, checked
 from regularizers.costs.activation import activation_bytes
 from regularizers.costs.calibrated import Calibration
 from regularizers.costs.cost import Cost, weighted
@@ -70,6 +71,7 @@ def check_name(spec: str) -> tuple[tuple[float, str], ...]:
     return tuple(terms)
 
 
+@checked(graph=GRAPH, spec=NAME)
 def cost_named(graph: ChannelGraph, spec: str) -> Cost:
     """The cost of that name, or the weighted sum of several.
 

@@ -81,6 +81,11 @@ def check_axes(
                     f"malformed architecture: {where!r} names group {name!r}"
                     f"{near(name, seed_widths)}"
                 )
+        if not ax.is_ordered(axis, seed_widths):
+            raise ArchitectureError(
+                f"malformed architecture: an axis of {where!r} is put into an order of another "
+                f"length than its own, in {axis}"
+            )
 
 
 def check_variables(variables: Mapping[str, Variable], seed_widths: Mapping[str, int]) -> None:

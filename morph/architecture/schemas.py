@@ -45,15 +45,25 @@ def _ref(validator: Any, ref: Any, instance: Any, schema: Any) -> Iterator[Any]:
         yield from _STANDARD["$ref"](validator, ref, instance, schema)
     elif _factors(instance, itertools.count()) > _MOST_FACTORS:
         yield jsonschema.ValidationError(
-            f"{reprlib.repr(instance)} is no axis: a length >= 0, a group's name, or a sum or "
-            f"product of axes, of at most {_MOST_FACTORS} factors and {_MOST_PARTS:,} parts"
+            f"{reprlib.repr(instance)} is no axis: a length >= 0, a group's name, a sum or product "
+            f"of axes, or an axis in another order, of at most {_MOST_FACTORS} factors and "
+            f"{_MOST_PARTS:,} parts"
         )
+
+
+def _is_order(values: Any) -> bool:
+    """Whether these are the positions 0, 1, ... of an axis, in some order."""
+    if not isinstance(values, list) or any(type(value) is not int for value in values):
+        return False
+    return sorted(values) == list(range(len(values)))
 
 
 def _factors(value: Any, seen: Iterator[int]) -> float:
     """How many lengths are multiplied in an axis; infinitely many if it is none, or too long."""
     if next(seen) > _MOST_PARTS:
         return math.inf
+    if isinstance(value, dict) and value.keys() == {"permuted", "order"}:
+        return _factors(value["permuted"], seen) if _is_order(value["order"]) else math.inf
     if isinstance(value, dict) and len(value) == 1:
         ((kind, parts),) = value.items()
         if kind in ("sum", "product") and isinstance(parts, list):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -40,13 +39,14 @@ from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import NAMES, Measure
 from morph.cycle.patience import best_of
 from morph.cycle.phase import Phase, arrays_of
-from morph.cycle.progress import Carried, Outcome, carried_from_json, progress_json
+from morph.cycle.progress import Carried, Outcome, progress_json, read_progress
 from morph.cycle.recipe import Recipe
 from morph.cycle.retrain import Retrain, save_final
 from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch, stretches_of
 from morph.cycle.seed import Seed
 from morph.cycle.shrink import Shrink
+from morph.cycle.stamp import stamp_of
 from morph.cycle.store import Store
 from morph.cycle.tensorize import Factorize, Tensorize
 from morph.cycle.uniform import Uniform
@@ -212,8 +212,9 @@ class Cycle:
             **asdict(self.config),
             **switches(),
             **{module.__name__: module.__version__ for module in (jax, jaxlib, np, optax)},
-            **{name: _crc32(one) for name, one in sets.items() if isinstance(one, Batch)},
+            **{name: stamp_of(one) for name, one in sets.items() if isinstance(one, Batch)},
             "look_every": self.look_every,
+            "start": self.start is not None,
         }
 
     def _run(self) -> Result:
@@ -229,6 +230,7 @@ class Cycle:
         identity = dict(self.identity)
         if start is not None:
             identity["start_fingerprint"] = fingerprint(start)
+            check_alike(lambda: identity)
         mesh = data_mesh() if self.mesh is None else self.mesh
         if isinstance(self.train, Batch):
             check_divisible(self.config.batch_size, mesh)
@@ -271,8 +273,9 @@ class Cycle:
     def _claim(self, held: ExitStack, identity: Mapping[str, Any]) -> bool:
         """Takes the working directory for this run; True if it is resumed."""
         held.enter_context(locked(self.workdir))
-        config = {**identity, **asdict(self.config)}
-        return claim_workdir(self.workdir, config, asdict(CycleConfig()))
+        nothing = {"start_fingerprint": None}
+        config = {**nothing, **identity, **asdict(self.config)}
+        return claim_workdir(self.workdir, config, {**nothing, **asdict(CycleConfig())})
 
     def _facts(self, cost: Cost, identity: Mapping[str, Any]) -> dict[str, Any]:
         """What every report tells."""
@@ -327,20 +330,11 @@ class Cycle:
         return _result(run, carried, local(variables))
 
 
-def _crc32(batch: Batch) -> int:
-    crc32 = 0
-    for leaf in jax.tree.leaves(batch):
-        array = np.ascontiguousarray(leaf)
-        crc32 = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc32)
-    return crc32
-
-
 def _begin(run: Context, saved: Saved | None) -> tuple[Carried, Variables | None, int, int]:
     """What is known, the variables, the number of the stretch and the step to go on from."""
     if saved is None:
         return Carried(architecture=run.seed), None, 0, 0
-    number, start = saved.progress["phase"], saved.progress["step"]
-    carried = carried_from_json(saved.progress["carried"])
+    number, start, carried = read_progress(saved.progress)
     like = carried.architecture.abstract(run.traces.variables)
     if start == 0:
         return carried, jax.tree.map(jnp.asarray, saved.into(like)), number, start

@@ -21,6 +21,7 @@ from morph.files import replace, write_text
 from morph.network import Variables
 from morph.training.mesh import is_first
 from regularizers import json_files
+from regularizers.checks import PATH, checked
 from regularizers.json_files import JsonError
 
 try:
@@ -39,7 +40,7 @@ SWITCHES: Mapping[str, Any] = MappingProxyType(
         "jax_threefry_partitionable": True,
     }
 )
-_LEFT = ("checkpoints/[0-9]*", "seed-*/*.json")  # what runs and sweeps leave
+_LEFT = ("checkpoints/[0-9]*", "seed*")  # what runs, sweeps and studies leave
 
 
 def switches() -> dict[str, Any]:
@@ -83,9 +84,11 @@ def claim_workdir(
         if key not in asked or there.get(key) != asked[key]
     ]
     if differences:
+        newer = sorted({*there} - {*asked})
         raise WorkdirError(
             f"{workdir} holds a run of another configuration ({'; '.join(differences)}). "
-            "Choose another --workdir, or repeat the command that started it to resume."
+            "Choose another --workdir, or repeat the command that started it to resume"
+            + (f", with the newer version that knows {', '.join(newer)}." if newer else ".")
         )
     return True
 
@@ -119,6 +122,7 @@ def save_variables(path: Path, variables: Variables) -> None:
     replace(draft, path.absolute())
 
 
+@checked(path=PATH)
 def load_variables(path: str | Path, like: Any = None) -> Variables:
     """Reads what `save_variables` wrote; with `like` (abstract variables) checked against it.
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from morph.errors import ExportError
+from regularizers.checks import ARRAY, all_of, checked, whole
 
 # Inputs [N, ...] of any number N -> logits [N, K], as numpy arrays.
 Runner: TypeAlias = Callable[[Any], np.ndarray]
@@ -62,6 +63,12 @@ class Agreement:
         )
 
 
+@checked(
+    reference=ARRAY,
+    logits=ARRAY,
+    labels=ARRAY,
+    top=all_of(whole(least=1), "whole numbers of at least 1"),
+)
 def compare(
     reference: Float[np.ndarray, "n k"],
     logits: Float[np.ndarray, "n k"],
@@ -93,6 +100,12 @@ def compare(
     if labels.shape != reference.shape[:1]:
         raise ExportError(
             f"{len(reference)} rows of logits need as many labels, found {labels.shape}"
+        )
+    classes = reference.shape[1]
+    if labels.min() < 0 or labels.max() >= classes or max(top) > classes:
+        raise ExportError(
+            f"compare: labels are 0 to {classes - 1} and top at most {classes}, as many as there "
+            f"are classes; found labels {labels.min()} to {labels.max()}, top {top}"
         )
     largest = float(np.max(np.abs(reference)))
     return Agreement(

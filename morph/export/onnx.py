@@ -19,6 +19,7 @@ from morph.errors import ExportError, need
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.frozen import for_any_batch, freeze
 from morph.export.onnx_operations import RULES, Unsupported
+from regularizers.checks import FUNCTION, PATH, checked
 from regularizers.primitives import jaxprs
 
 _missing: ModuleNotFoundError | None = None
@@ -38,6 +39,7 @@ def check_installed() -> None:
     need("ONNX", _missing, "export")
 
 
+@checked(fn=FUNCTION, path=PATH)
 def to_onnx(fn: Callable[..., Any], variables: Any, example: Any, path: str | Path) -> Exported:
     """Writes a function and its weights as one ONNX file.
 

@@ -17,6 +17,7 @@ from jax import export as jax_export
 from morph.errors import ExportError, need
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.frozen import for_any_batch, freeze
+from regularizers.checks import FUNCTION, PATH, Rule, all_of, checked
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -25,6 +26,7 @@ except ModuleNotFoundError as error:
     _missing = error
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+SOME = all_of(Rule(asked="", kind=PLATFORMS.__contains__), f"some of {', '.join(PLATFORMS)}")
 
 
 def check_installed() -> None:
@@ -32,6 +34,7 @@ def check_installed() -> None:
     need("StableHLO", _missing, "export")
 
 
+@checked(fn=FUNCTION, path=PATH, platforms=SOME)
 def to_stablehlo(
     fn: Callable[..., Any],
     variables: Any,

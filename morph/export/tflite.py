@@ -28,6 +28,7 @@ from morph.export import flatbuffer
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.flatbuffer import Operation
 from morph.export.frozen import Step, culprit, freeze, steps
+from regularizers.checks import FUNCTION, PATH, checked
 from regularizers.primitives.jaxprs import JaxprEqn
 from regularizers.primitives.jaxprs import primitives as p
 
@@ -53,6 +54,7 @@ def check_installed() -> None:
     need("TFLite", _missing, "export")
 
 
+@checked(fn=FUNCTION, path=PATH)
 def to_tflite(
     fn: Callable[..., Any],
     variables: Any,

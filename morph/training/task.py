@@ -13,9 +13,13 @@ from morph.training.augment import Augmentation
 from morph.training.data import Batch
 from morph.training.losses import LabelLoss, cross_entropy
 from morph.training.metrics import Metric, Values
+from regularizers.checks import FUNCTION, NONE, a, by_name, check
 
 # (outputs, batch) -> a scalar, or {name: scalar} whose sum is minimised.
 Loss: TypeAlias = Callable[[Any, Batch], Any]
+
+
+METRICS = by_name(a(Metric, "") | FUNCTION, "metrics by name, each a morph.Metric or a function")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,14 @@ class Task:
     augment: Callable[[Any, Batch], Batch] | None = None
     distill: LabelLoss | None = None
     decide: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be called."""
+        rules = dict.fromkeys(vars(self), FUNCTION | NONE)
+        check("Task", vars(self), {**rules, "metrics": METRICS | NONE})
+
+
+TASK = a(Task, "a morph.Task")
 
 
 def labels_loss(loss: LabelLoss) -> Loss:

@@ -26,6 +26,7 @@ from regularizers.calibration.machine import cache_path, cores, device_name, loa
 from regularizers.calibration.programs import designed
 from regularizers.calibration.timing import ROUNDS, Timer, compiled, interleaved, timed
 from regularizers.channels.trace import trace_channels
+from regularizers.checks import FLAG, PATH, a, checked, number
 from regularizers.costs.calibrated import Calibration
 from regularizers.costs.work import Work, workload_of
 from regularizers.errors import InputError
@@ -39,6 +40,13 @@ class BusyMachineWarning(UserWarning):
     """Something else used the machine while it was calibrated."""
 
 
+@checked(
+    cache=FLAG,
+    path=PATH,
+    seconds=number(above=0.0),
+    progress=FLAG,
+    device=a(jax.Device, "a device, as jax.devices() gives them"),
+)
 def calibrate(
     *,
     cache: bool = True,

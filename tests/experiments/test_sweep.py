@@ -57,6 +57,10 @@ def test_what_is_there_is_not_trained_again(swept, monkeypatch):
         raise AssertionError("trained again")
 
     before = json.loads((swept / "results.json").read_text())["outcomes"]
+    older = json.loads((swept / "config.json").read_text())
+    for name in ("mixup", "penalty"):  # as if this version were the first to have them
+        del older[name]
+    (swept / "config.json").write_text(json.dumps(older))
     for name in ("train_seeds", "shrink", "retrain"):
         monkeypatch.setattr(Sweep, name, never)
     sweep.main(["sweep", *FLAGS, f"--workdir={swept}", "--how=turn"])
@@ -98,5 +102,11 @@ def test_nonsense_is_refused(capsys, tmp_path, swept):
     assert "found 1.5" in failure(capsys, where, "--budgets=1.5")
     assert "how" in failure(capsys, where, "--how=magic")
     assert not (tmp_path / "never").exists()
+    config = swept / "config.json"
+    written = config.read_text()
+    config.write_text(json.dumps({**json.loads(written), "later": 1}))
+    error = failure(capsys, f"--workdir={swept}")
+    assert "later: 1 there, nothing that this version knows" in error
+    config.write_text(written)
     error = failure(capsys, f"--workdir={swept}", "--shrink_steps=50")
     assert "shrink_steps: 40 there, 50 asked for" in error

@@ -157,7 +157,7 @@ def test_a_cache_that_cannot_be_written_loses_no_calibration(stubbed, home, name
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
 def test_no_time(home, seconds):
-    with pytest.raises(ValueError, match="positive number of seconds"):
+    with pytest.raises(ValueError, match="seconds must be a finite number above 0"):
         reg.calibrate(cache=False, seconds=seconds)
 
 
