@@ -15,7 +15,7 @@ from morph.architecture.architecture import Architecture
 from morph.resize.compact import compact
 from morph.resize.initialize import init
 from regularizers.channels.flax_values import framework_of
-from regularizers.checks import FUNCTION, NAME, NONE, Rule, a, check, checked
+from regularizers.checks import FUNCTION, NAME, NONE, Rule, a, check, checked, shown
 from regularizers.errors import InputError, InputTypeError
 from regularizers.nnx import nnx_function
 
@@ -152,7 +152,7 @@ def nnx_network(
     if framework_of(build) or not callable(build):
         raise InputTypeError(
             f"expected a function of random streams that makes an NNX model, found "
-            f"{type(build).__name__}: morph.nnx_network(lambda rngs: Model(rngs=rngs))."
+            f"{shown(build)}: morph.nnx_network(lambda rngs: Model(rngs=rngs))."
         )
 
     @functools.cache
