@@ -90,11 +90,6 @@ def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Ne
         TypeError: if it is no Linen module.
         ValueError: if the module takes no such argument.
     """
-    if framework_of(module) != "linen":
-        raise InputTypeError(
-            f"expected a Linen module, found {type(module).__name__}; an NNX model goes to "
-            "morph.nnx_network as a function of its random streams: lambda rngs: Model(rngs=rngs)."
-        )
     if train_kwarg is not None:
         _check_takes(type(module), train_kwarg)
 

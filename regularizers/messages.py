@@ -27,3 +27,8 @@ def cause(error: BaseException, longest: int = 300) -> str:
     if len(first) > longest:
         first = first[: longest - 1] + "…"
     return f"{type(error).__name__}: {first}".rstrip(": .")
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be read or written, without its path: the message around it names that."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

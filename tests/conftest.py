@@ -25,6 +25,7 @@ import regularizers as reg
 FLAGS = [f"--{name}={str(value).lower()}" for name, value in FAST.items()]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_enable_compilation_cache", False)  # there is none: no keys are made
 jax.config.update("jax_numpy_rank_promotion", "raise")
 share_contexts()
 gc.set_threshold(100_000, 20, 50)  # traces are many small objects
@@ -241,13 +242,17 @@ def network(request, networks):
     return networks(request.param)
 
 
-OURS = ("regularizers",)  # whose tests run under strict promotion
+# Folders whose tests run under strict promotion: of our own functions, but for those of whole runs.
+OURS = {
+    "regularizers", "architecture", "budget", "compress", "kernels", "modules", "resize",
+    "tensorize", "training",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def promotion(request):
     """Our functions mix no dtypes unawares; what runs optax's schedules has to be marked."""
-    ours = set(OURS) & set(request.path.parts[len(Path(__file__).parts) - 1 :])
+    ours = OURS & set(request.path.parts[len(Path(__file__).parts) - 1 :])
     mixed = request.node.get_closest_marker("promotes")
     with jax.numpy_dtype_promotion("strict" if ours and not mixed else "standard"):
         yield

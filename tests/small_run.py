@@ -49,6 +49,7 @@ class Net(nn.Module):
 def compiled_once(directory):
     """Keeps compiled programs in a directory, for runs that repeat each other."""
     kept = {
+        "jax_enable_compilation_cache": True,
         "jax_compilation_cache_dir": str(directory),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,

@@ -1,8 +1,10 @@
 """One base for all that a person can mend, and one line for it on a terminal."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 
 import pytest
 from absl import flags
@@ -76,3 +78,28 @@ def test_what_a_person_can_mend_is_one_line_and_status_2(error, capsys):
 def test_a_bug_is_a_traceback(bug):
     with pytest.raises(type(bug), match="a bug"):
         command(bug)
+
+
+ROOT = Path(__file__).parent.parent
+OURS = {one.__name__ for one in defined()}
+
+
+@pytest.mark.parametrize("package", ["regularizers", "morph", "experiments"])
+def test_context_is_added_to_an_error_of_ours_or_it_is_left_alone(package):
+    """Whoever catches one to raise another has more to tell than another class."""
+    bare = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for handler in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(handler, ast.ExceptHandler) or handler.type is None:
+                continue
+            caught = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+            bare += [
+                f"{path.relative_to(ROOT)}:{node.lineno}"
+                for node in ast.walk(handler)
+                if isinstance(node, ast.Raise)
+                and isinstance(node.exc, ast.Call)
+                and [ast.unparse(argument) for argument in node.exc.args]
+                == [f"str({handler.name})"]
+                and caught & OURS
+            ]
+    assert bare == []

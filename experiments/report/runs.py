@@ -12,7 +12,6 @@ from typing import Any
 from experiments.pictures.plots import Point
 from morph.architecture.architecture import Architecture
 from morph.cycle.stamp import STAMP
-from morph.errors import ArchitectureError
 from regularizers import json_files
 from regularizers.errors import MorphError
 from regularizers.json_files import JsonError
@@ -98,7 +97,8 @@ def read_run(workdir: str | Path) -> Run:
     """Reads what a run left.
 
     Raises:
-        RunError: if the directory is not there, is no run's, or a file in it is broken.
+        RunError: if the directory is not there, is no run's, or a file in it is broken;
+        ArchitectureError: if that is an architecture.
     """
     place = Path(workdir)
     if not place.is_dir():
@@ -158,9 +158,4 @@ def _read_records(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 def _read_architecture(path: Path) -> Architecture | None:
-    if not path.exists():
-        return None
-    try:
-        return Architecture.load(path)
-    except ArchitectureError as error:
-        raise RunError(str(error)) from error
+    return Architecture.load(path) if path.exists() else None

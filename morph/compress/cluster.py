@@ -14,8 +14,7 @@ from morph.kernels.compressed import Pruned, Shared, is_compressed
 from regularizers.channels.calls import joined_path
 from regularizers.checks import ARRAY, NAME, by_name, checked, whole
 from regularizers.errors import InputError
-from regularizers.messages import near
-from regularizers.patterns import spells
+from regularizers.patterns import matching, spells
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -108,6 +107,12 @@ def share(kernel: Any, count: int, *, method: str = "kmeans") -> Shared:
     return Shared(centroids=jax.numpy.asarray(means, array.dtype), codes=jax.numpy.asarray(codes))
 
 
+def paths_of(params: Any) -> list[str]:
+    """The paths of parameters; of a compressed kernel its own."""
+    entries, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_compressed)
+    return [joined_path(path) for path, _ in entries]
+
+
 @checked(clusters=by_name(whole(least=0), "whole numbers of at least 0 by pattern"), method=NAME)
 def shared(params: Any, clusters: Mapping[str, int], *, method: str = "kmeans") -> Any:
     """Parameters of which some are shared.
@@ -124,16 +129,13 @@ def shared(params: Any, clusters: Mapping[str, int], *, method: str = "kmeans") 
     Example:
         >>> shared(params, {"Conv_*/kernel": 256, "*/kernel": 32})  # doctest: +SKIP
     """
-    entries, tree = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_compressed)
-    paths = [joined_path(path) for path, _ in entries]
-    for pattern in clusters:
-        if not any(spells(pattern, path) for path in paths):
-            raise InputError(f"clusters: {pattern!r} matches no parameter{near(pattern, paths)}")
-    leaves = []
-    for path, (_, leaf) in zip(paths, entries, strict=True):
+    paths, leaves = paths_of(params), []
+    matching(list(clusters), paths, "clusters")
+    entries, tree = jax.tree.flatten(params, is_leaf=is_compressed)
+    for path, leaf in zip(paths, entries, strict=True):
         count = next((n for pattern, n in clusters.items() if spells(pattern, path)), 0)
         try:
             leaves.append(share(leaf, count, method=method) if count else leaf)
-        except ValueError as error:
+        except InputError as error:
             raise InputError(f"{path}: {error}") from error
     return jax.tree.unflatten(tree, leaves)

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float
 
 from morph.kernels.compressed import Compressed
 from regularizers.channels.following import following
@@ -87,7 +87,7 @@ def check_criterion(criterion: str) -> None:
         raise InputError(f"criterion is one of {', '.join(CRITERIA)}, found {criterion!r}")
 
 
-def encoded(x: Float[Array, "*shape"], precision: Precision) -> Float[Array, "*shape"]:
+def encoded(x: Float[Array | np.ndarray, "*shape"], precision: Precision) -> Float[Array, "*shape"]:
     """The codes, as whole float32 numbers: rounded half to even, saturated."""
     return jnp.clip(_unbounded(x, precision), *map(float, precision.codes))
 
@@ -97,7 +97,7 @@ def _unbounded(x: Any, precision: Precision) -> Any:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def rounded(x: Float[Array, "*shape"], precision: Precision) -> Float[Array, "*shape"]:
+def rounded(x: Float[Array | np.ndarray, "*shape"], precision: Precision) -> Float[Array, "*shape"]:
     """The nearest numbers that can be written.
 
     The gradient goes straight through, and is zero where a number saturates: where rounding alone
@@ -130,11 +130,11 @@ class FixedPoint(Compressed):
     """A kernel or a bias that is rounded wherever it is used, and trained unrounded.
 
     Attributes:
-        kernel: the numbers that are rounded; see `rounded` for their gradient.
+        kernel: the floating-point numbers that are rounded; see `rounded` for their gradient.
         precision: of all of them.
     """
 
-    kernel: Float[Array, "*shape"]
+    kernel: Any
     precision: Precision = field(metadata={"static": True})
 
     def dense(self) -> Array:
@@ -160,7 +160,7 @@ class FixedPointCodes(Compressed):
         written_as: the floating-point type of the dense kernel.
     """
 
-    codes: Int[Array, "*shape"]
+    codes: Any
     precision: Precision = field(metadata={"static": True})
     written_as: str = field(default="float32", metadata={"static": True})
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import jax
 import optax
 
-from morph.compress.cluster import shared
+from morph.compress.cluster import paths_of, shared
 from morph.compress.config import CompressConfig
 from morph.compress.fixed_point import FixedPoint
 from morph.compress.fixed_point_closest import closest
@@ -29,7 +29,8 @@ from morph.training.task import TASK, Task
 from regularizers.channels.calls import joined_path
 from regularizers.channels.trace import trace_channels
 from regularizers.checks import a, checked
-from regularizers.patterns import parse
+from regularizers.errors import InputError
+from regularizers.patterns import matching, parse
 
 CALIBRATION = 256  # examples that fixed-point formats are chosen by
 PRUNINGS = 20  # pruning steps, over the first half of a stage
@@ -101,7 +102,7 @@ def compressed(
     try:
         lesson = Lesson(data=data, task=task or Task())
         yield from METHODS[config.compress](network, variables, lesson, config)
-    except ValueError as error:
+    except InputError as error:
         raise ConfigError(f"--compress={config.compress}: {error}") from error
 
 
@@ -156,13 +157,15 @@ def _deep(
     network: Network, variables: Variables, lesson: Lesson, config: CompressConfig
 ) -> Iterator[Stage]:
     """Deep Compression: prune, share weights, retrain what is shared (Han et al. 2016)."""
+    clusters = None
+    if not config.clusters.isdecimal():
+        clusters = parse(config.clusters, "clusters", int)
+        matching(list(clusters), paths_of(variables["params"]), "clusters")
     (stage,) = _pruned(network, variables, lesson, config, 0.7)
     yield stage
     params = stage.variables["params"]
-    if config.clusters.isdecimal():
+    if clusters is None:
         clusters = {path: int(config.clusters) for path in _kernels(params)}
-    else:
-        clusters = parse(config.clusters, "clusters", int)
     params = shared(params, clusters, method=config.clustering)
     variables = {**stage.variables, "params": params}
     yield Stage(name="shared", variables=variables, predict=stage.predict)

@@ -76,15 +76,15 @@ class Ternary(Compressed):
     """A kernel of three values, trained through weights of full precision.
 
     Attributes:
-        latent: the weights; which value stands for each is read off anew at every use.
-        positive: Wp.
-        negative: Wn; the kernel holds -Wn.
+        latent: floating-point weights; which value stands for each is read off anew at every use.
+        positive: Wp, a scalar.
+        negative: Wn, a scalar; the kernel holds -Wn.
         threshold: a share of the largest magnitude; weights within it are zero.
     """
 
-    latent: Float[Array, "*shape"]
-    positive: Float[Array, ""]
-    negative: Float[Array, ""]
+    latent: Any
+    positive: Any
+    negative: Any
     threshold: float = field(default=THRESHOLD, metadata={"static": True})
 
     @classmethod
@@ -95,7 +95,10 @@ class Ternary(Compressed):
         """
         above, below = _members(kernel, threshold)
         sizes = jnp.abs(kernel)
-        own = [jnp.sum(sizes, where=side) / jnp.maximum(side.sum(), 1) for side in (above, below)]
+        own = [
+            jnp.sum(sizes, where=side) / jnp.maximum(side.sum(), 1).astype(sizes.dtype)
+            for side in (above, below)
+        ]
         other = jnp.maximum(*own)
         other = jnp.where(other > 0, other, jnp.ones_like(other))
         positive, negative = (jnp.where(one > 0, one, other) for one in own)
@@ -109,7 +112,7 @@ class Ternary(Compressed):
     def codes(self) -> UInt[Array, "*shape"]:
         """0 for zero, 1 for Wp, 2 for -Wn."""
         above, below = _members(self.latent, self.threshold)
-        return (above + 2 * below).astype(jnp.uint8)
+        return above.astype(jnp.uint8) + 2 * below.astype(jnp.uint8)
 
     def frozen(self) -> Shared:
         """The three values alone, bit for bit the same kernel."""

@@ -19,6 +19,7 @@ from morph.cycle.saved import SUFFIX, Saved, TornError, named, parts_of, read
 from morph.errors import TrainingDivergedError, WorkdirError
 from morph.files import write_parts
 from morph.training.mesh import from_first
+from regularizers.messages import reason
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,9 @@ class Checkpoints:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise WorkdirError(f"cannot keep checkpoints in {self._directory}: {error}") from error
+            raise WorkdirError(
+                f"cannot keep checkpoints in {self._directory}: {reason(error)}"
+            ) from error
         self._last = max(_found(self._directory), default=0)
 
     def _save(self, arrays: Any, progress: Mapping[str, Any]) -> None:
@@ -185,7 +188,9 @@ def _found(directory: Path) -> dict[int, Path]:
     try:
         paths = [path for path in directory.iterdir() if path.suffix == SUFFIX or path.is_dir()]
     except OSError as error:
-        raise WorkdirError(f"cannot list the checkpoints in {directory}: {error}") from error
+        raise WorkdirError(
+            f"cannot list the checkpoints in {directory}: {reason(error)}"
+        ) from error
     return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
 

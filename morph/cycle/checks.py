@@ -8,14 +8,14 @@ from morph.cycle.config import KINDS, CycleConfig, check_target
 from morph.cycle.shrinking import make_floors, make_regularizer
 from morph.errors import BudgetError, ConfigError
 from morph.settings import check_settings, names_of
+from morph.tensorize.layers import kernels_of
 from morph.training.losses import SMOOTHED
 from morph.training.metrics import METRICS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.costs.flops import flops
-from regularizers.errors import InputError
 from regularizers.messages import near
-from regularizers.patterns import parse
+from regularizers.patterns import matching, parse, spells
 
 
 def check_training(config: CycleConfig) -> None:
@@ -69,7 +69,7 @@ def check_structure(config: CycleConfig, graph: ChannelGraph, *, started: bool =
         started: from given weights: the seed is not trained.
 
     Raises:
-        ConfigError: naming the setting.
+        ConfigError, InputError: naming the setting.
     """
     steps = {"retrain_steps": config.retrain_steps}
     if not started:
@@ -79,11 +79,10 @@ def check_structure(config: CycleConfig, graph: ChannelGraph, *, started: bool =
     for name, value in {**steps, "shrink_steps": config.shrink_steps}.items():
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, found {value}")
-    try:
-        make_regularizer(config, graph, flops(graph), strict=True)
-        make_floors(config, graph, strict=True)
-    except InputError as error:
-        raise ConfigError(str(error)) from error
+    if config.tensorize:
+        matching(list(tensor_kinds(config)), list(kernels_of(graph)), "tensorize")
+    make_regularizer(config, graph, flops(graph))
+    make_floors(config, graph)
 
 
 def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
@@ -113,6 +112,16 @@ def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
 
 
 def tensor_kinds(config: CycleConfig) -> dict[str, str]:
-    """The format for each pattern of kernels."""
+    """The format for each pattern of kernels; all match one of the seed network's."""
     named = config.tensorize if "=" in config.tensorize else f"*={config.tensorize}"
     return parse(named, "tensorize", str)
+
+
+def kinds_left(config: CycleConfig, graph: ChannelGraph) -> dict[str, str]:
+    """`tensor_kinds` of a network that is left of the seed, of which some kernels may be gone."""
+    kernels = kernels_of(graph)
+    return {
+        pattern: kind
+        for pattern, kind in tensor_kinds(config).items()
+        if any(spells(pattern, path) for path in kernels)
+    }

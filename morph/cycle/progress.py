@@ -12,6 +12,7 @@ from morph.errors import WorkdirError
 from morph.files import write_text
 from regularizers import json_files
 from regularizers.json_files import JsonError
+from regularizers.messages import reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ def drop_records(path: Path, phase: int, step: int) -> None:
     try:
         text = path.read_text(errors="replace") if path.exists() else ""
     except OSError as error:
-        raise WorkdirError(f"cannot read {path}: {error}; nothing was touched") from error
+        raise WorkdirError(f"cannot read {path}: {reason(error)}; nothing was touched") from error
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             record = json_files.parse_object(line)

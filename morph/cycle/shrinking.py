@@ -54,7 +54,7 @@ def begin(
         steps: of the phase.
         every: steps between two looks.
     """
-    regularizer = make_regularizer(config, graph, target_cost(config, graph))
+    regularizer = make_regularizer(config, graph, target_cost(config, graph), left=True)
     compiled = jax.jit(regularizer.strengths)
 
     def measure(params: Any) -> dict[str, np.ndarray]:
@@ -64,12 +64,18 @@ def begin(
         graph=graph,
         regularizer=regularizer,
         measure=measure,
-        controller=make_controller(config, regularizer, budget, steps, every),
+        controller=make_controller(config, regularizer, budget, steps, every, left=True),
     )
 
 
 def make_controller(
-    config: CycleConfig, regularizer: NetworkRegularizer, budget: float, steps: int, every: int
+    config: CycleConfig,
+    regularizer: NetworkRegularizer,
+    budget: float,
+    steps: int,
+    every: int,
+    *,
+    left: bool = False,
 ) -> Controller:
     """What decides which channels go.
 
@@ -79,6 +85,7 @@ def make_controller(
         budget: in the unit of the cost.
         steps: of the phase.
         every: steps between two looks.
+        left: as of `make_regularizer`.
     """
     return Controller(
         regularizer=regularizer,
@@ -88,7 +95,7 @@ def make_controller(
             end=int(steps * (1.0 - config.settle)),
         ),
         every=every,
-        min_width=make_floors(config, regularizer.graph),
+        min_width=make_floors(config, regularizer.graph, left=left),
         round_to=config.round_to,
     )
 
@@ -142,7 +149,8 @@ def trimmed(
         left = first.take(graph.mask({**variables, "params": params}, {}, removed))
         rest = traces.of(start.then(first))
         unit = reference if reference is None else first.take(reference)
-        own = make_regularizer(config, rest, target_cost(config, rest), reference=unit)
+        cost = target_cost(config, rest)
+        own = make_regularizer(config, rest, cost, left=True, reference=unit)
         names = names_in(first, Architecture.of_seed(rest))
         worth = own.worth(
             _strengths(own, left["params"]),
@@ -174,7 +182,7 @@ def _keep(
         regularizer.cost,
         worth,
         budget,
-        min_width=make_floors(config, graph),
+        min_width=make_floors(config, graph, left=True),
         round_to=config.round_to,
         fill=True,
     )
@@ -185,7 +193,7 @@ def make_regularizer(
     graph: ChannelGraph,
     cost: Cost,
     *,
-    strict: bool = False,
+    left: bool = False,
     reference: Variables | None = None,
 ) -> NetworkRegularizer:
     """What pulls on the channels of a network.
@@ -194,17 +202,17 @@ def make_regularizer(
         config: names the penalties and their strengths.
         graph: of the seed network, or of one that is left of it.
         cost: of that graph.
-        strict: refuse patterns that match nothing; of a seed they all must match something.
+        left: the latter: a pattern may match nothing, if all that it matched of the seed is gone.
         reference: variables whose mean strengths are the unit; a freshly drawn network if None.
 
     Raises:
-        ValueError: if the penalties do not fit the graph.
+        ValueError: if the penalties do not fit the graph, or a pattern matches nothing of the seed.
     """
     penalty: str | dict[str, str] = config.penalty
     if "=" in config.penalty:
         penalty = parse(config.penalty, "penalty", str)
     strengths = parse(config.strengths, "strengths", float)
-    if not strict:
+    if left:
         penalty = penalty if isinstance(penalty, str) else matched(graph, penalty)
         strengths = matched(graph, strengths)
     has_gates = "gates" in (penalty if isinstance(penalty, str) else penalty.values())
@@ -219,13 +227,11 @@ def make_regularizer(
     )
 
 
-def make_floors(
-    config: CycleConfig, graph: ChannelGraph, *, strict: bool = False
-) -> dict[str, int]:
+def make_floors(config: CycleConfig, graph: ChannelGraph, *, left: bool = False) -> dict[str, int]:
     """The least width of every group; see `make_regularizer`.
 
     Raises:
-        ValueError: if a floor is none, or, where `strict`, a pattern matches nothing.
+        ValueError: if a floor is none, or a pattern matches nothing of the seed.
     """
     floors = parse(config.floors, "floors", int)
-    return floors_of(graph, config.min_width, floors if strict else matched(graph, floors))
+    return floors_of(graph, config.min_width, matched(graph, floors) if left else floors)

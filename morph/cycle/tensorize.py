@@ -9,7 +9,7 @@ from functools import partial
 import jax
 
 from morph.budget.amounts import parse_budget
-from morph.cycle.checks import tensor_kinds
+from morph.cycle.checks import kinds_left
 from morph.cycle.config import target_cost
 from morph.cycle.context import Context
 from morph.cycle.measure import NAMES, TENSORIZED, named
@@ -40,9 +40,9 @@ class Factorize:
         """The factorized architecture, and its cores."""
         c, architecture = run.config, work.architecture
         plan = tensorize_plan(
-            run.traces.of(architecture),
+            graph := run.traces.of(architecture),
             variables := local(work.state.variables),
-            kind=tensor_kinds(c),
+            kind=kinds_left(c, graph),
             budget=parse_budget(c.tensorize_budget, run.cost)
             / run.measure.prices.at(architecture)["cost"],
             cost=partial(target_cost, c),

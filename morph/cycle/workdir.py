@@ -23,6 +23,7 @@ from morph.training.mesh import is_first
 from regularizers import json_files
 from regularizers.checks import PATH, checked
 from regularizers.json_files import JsonError
+from regularizers.messages import reason
 
 try:
     import fcntl
@@ -74,7 +75,7 @@ def claim_workdir(
         _begin(path, asked)
         return False
     except (OSError, JsonError) as error:
-        raise WorkdirError(f"cannot use {workdir} as working directory: {error}") from error
+        raise WorkdirError(f"cannot use {workdir} as working directory: {reason(error)}") from error
     known = {name: value for name, value in defaults.items() if name in config}
     there, asked = {**SWITCHES, **known, **there}, {**SWITCHES, **asked}
     differences = [
@@ -106,7 +107,7 @@ def _begin(path: Path, config: Mapping[str, Any]) -> None:
             )
         write_text(path, json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
     except OSError as error:
-        raise WorkdirError(f"cannot use {workdir} as working directory: {error}") from error
+        raise WorkdirError(f"cannot use {workdir} as working directory: {reason(error)}") from error
 
 
 def save_variables(path: Path, variables: Variables) -> None:
@@ -176,7 +177,9 @@ def locked(directory: Path, *, make: bool = True) -> Iterator[None]:
             directory.mkdir(parents=True, exist_ok=True)
         file = (directory / "lock").open("a+", encoding="utf-8")
     except OSError as error:
-        raise WorkdirError(f"cannot use {directory} as working directory: {error}") from error
+        raise WorkdirError(
+            f"cannot use {directory} as working directory: {reason(error)}"
+        ) from error
     with file:
         if fcntl is not None:
             try:

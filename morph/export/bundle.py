@@ -26,6 +26,7 @@ from morph.files import write_text
 from morph.untrusted import in_markdown, printable
 from regularizers import json_files
 from regularizers.channels.calls import flat_paths
+from regularizers.messages import reason
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -162,7 +163,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json_files.read(path)
     except (OSError, ValueError) as error:
-        raise ExportError(f"{folder} is no bundle: cannot read {path.name}: {error}") from error
+        raise ExportError(
+            f"{folder} is no bundle: cannot read {path.name}: {reason(error)}"
+        ) from error
     files = manifest.get("files") if isinstance(manifest, dict) else None
     good = (
         isinstance(files, dict)

@@ -197,21 +197,22 @@ def _iota(graph: Graph, eqn: JaxprEqn) -> str:
 
 
 def _rows(graph: Graph, eqn: JaxprEqn, table: str, indices: str) -> str:
-    """Rows of a table, as embeddings take them; other gathers have no rule."""
+    """Rows along one axis, as embeddings and shuffles take them; other gathers have no rule."""
     numbers, shape = eqn.params["dimension_numbers"], jaxprs.shape_of(eqn.invars[1])
-    rank = len(jaxprs.shape_of(eqn.invars[0]))
-    trailing = tuple(range(len(shape) - 1, len(shape) - 2 + rank))
-    sizes = (1, *jaxprs.shape_of(eqn.invars[0])[1:])
-    if (
-        tuple(numbers.start_index_map) != (0,)
-        or tuple(numbers.collapsed_slice_dims) != (0,)
-        or tuple(numbers.offset_dims) != trailing
-        or numbers.operand_batching_dims
-        or tuple(eqn.params["slice_sizes"]) != sizes
-    ):
-        raise Unsupported("a gather that does not take whole rows")
-    flat = graph.node("Reshape", indices, graph.shape(shape[:-1]))
-    return graph.node("Gather", table, flat, axis=0)
+    sizes, along = list(jaxprs.shape_of(eqn.invars[0])), tuple(numbers.collapsed_slice_dims)
+    if len(along) == 1:
+        (axis,) = along
+        sizes[axis] = 1
+        others = (*range(axis), *range(axis + len(shape) - 1, len(sizes) + len(shape) - 2))
+        if (
+            tuple(numbers.start_index_map) == along
+            and tuple(numbers.offset_dims) == others
+            and not numbers.operand_batching_dims
+            and list(eqn.params["slice_sizes"]) == sizes
+        ):
+            flat = graph.node("Reshape", indices, graph.shape(shape[:-1]))
+            return graph.node("Gather", table, flat, axis=axis)
+    raise Unsupported("a gather that does not take whole rows")
 
 
 def _dot(graph: Graph, eqn: JaxprEqn, lhs: str, rhs: str) -> str:

@@ -2,7 +2,8 @@
 
 A function runs with them through `morph.tensorized` and `morph.compact`. They are pytrees: what a
 value trains are its floating-point arrays; masks and codes are integers, which `partition` keeps
-out of the way of gradients and optimizers.
+out of the way of gradients and optimizers. In place of arrays a value may hold what any tree may:
+None, shapes, whatever a transformation puts there.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, UInt, jaxtyped
+from jaxtyping import Array
 
 
 class Compressed:
@@ -34,19 +34,18 @@ class Compressed:
         return jax.eval_shape(self.dense).dtype
 
 
-@jaxtyped(typechecker=None)  # a transformation may hold anything in place of arrays
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pruned(Compressed):
     """A kernel of which some weights are zero and stay zero (Han et al. 2015).
 
     Attributes:
-        kernel: all weights; those that are not kept get no gradient.
-        kept: which are.
+        kernel: all weights, floating-point; those that are not kept get no gradient.
+        kept: which are; bool, of the kernel's shape.
     """
 
-    kernel: Float[Array | np.ndarray, "*shape"]
-    kept: Bool[Array | np.ndarray, "*shape"]
+    kernel: Any
+    kept: Any
 
     def dense(self) -> Array:
         """The kernel with zeros."""
@@ -61,12 +60,12 @@ class Shared(Compressed):
     The gradient of a shared value is the sum of those of the weights that share it.
 
     Attributes:
-        centroids: the values, [K].
+        centroids: the values, floating-point [K].
         codes: for every weight 0, or k for the k-th value; `uint8` or `uint16`.
     """
 
-    centroids: Float[Array | np.ndarray, " k"]
-    codes: UInt[Array | np.ndarray, "*shape"]
+    centroids: Any
+    codes: Any
 
     def dense(self) -> Array:
         """The kernel."""

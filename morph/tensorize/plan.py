@@ -33,7 +33,7 @@ from regularizers.checks import FUNCTION, INPUTS, NAME, Rule, a, by_name, checke
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
 from regularizers.messages import near
-from regularizers.patterns import spells
+from regularizers.patterns import matching, spells
 
 AUTO, DENSE = "auto", "dense"
 LARGE = 0.5  # a relative error that the plan warns of
@@ -383,13 +383,12 @@ def _kinds(
         ValueError: if a kind is unknown or a pattern matches nothing.
     """
     patterns = {"*": kind} if isinstance(kind, str) else dict(kind)
-    for pattern, own in patterns.items():
+    for own in patterns.values():
         if own not in (*FORMATS, AUTO, DENSE):
             raise InputError(
                 f"kind {own!r} is none of {', '.join((*FORMATS, AUTO, DENSE))}{near(own, FORMATS)}"
             )
-        if not any(spells(pattern, path) for path in kernels):
-            raise InputError(f"kind: {pattern!r} matches no kernel{near(pattern, kernels)}")
+    matching(list(patterns), list(kernels), "kind")
     kinds: dict[str, tuple[str, str]] = {}
     left: dict[str, str] = {}
     for path, kernel in kernels.items():

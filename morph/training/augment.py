@@ -36,13 +36,13 @@ def crop(key: Any, x: Images) -> Images:
 
 def cutout(key: Any, x: Images) -> Images:
     """Sets a square of half the size to zero, anywhere (DeVries and Taylor 2017)."""
-    inside = jnp.ones(())
+    inside = jnp.ones((), bool)
     for axis, axis_key in zip((1, 2), jax.random.split(key), strict=True):
         size = x.shape[axis]
         centre = jax.random.randint(axis_key, (len(x), 1), 0, size)
         near = jnp.abs(jnp.arange(size)[None] - centre) <= size // 4  # [n, size]
-        inside = inside * jnp.expand_dims(near, (3 - axis, 3))
-    return jnp.where(inside > 0, jnp.zeros_like(x), x)
+        inside = inside & jnp.expand_dims(near, (3 - axis, 3))
+    return jnp.where(inside, jnp.zeros_like(x), x)
 
 
 AUGMENTATIONS: Mapping[str, Augmentation] = {"flip": flip, "crop": crop, "cutout": cutout}

@@ -54,7 +54,8 @@ def masked_cross_entropy(
     """
     counted = y >= 0
     own = cross_entropy_of_each(logits, jnp.where(counted, y, 0), smoothing)
-    return jnp.where(counted, own, 0.0).sum() / jnp.maximum(counted.sum(), 1)
+    number = jnp.maximum(counted.sum(), 1).astype(own.dtype)
+    return jnp.where(counted, own, 0.0).sum() / number
 
 
 def mean_squared_error(

@@ -85,7 +85,7 @@ def mean_of(values: Values, *, lower: bool = False) -> Metric:
                     f"a metric's values have shape {value.shape}, their weights {weight.shape}; "
                     "they must be the same"
                 )
-            return (value * weight).sum(), weight.sum()
+            return (value.astype(float) * weight.astype(float)).sum(), weight.sum()
         value = jnp.asarray(found)
         if value.ndim == 0:
             return value * batch.examples, batch.examples

@@ -18,6 +18,7 @@ from regularizers.primitives.facts import Fact, of_constant, results_of, unknown
 from regularizers.primitives.flow import implied
 from regularizers.primitives.jaxprs import JaxprEqn, Literal, Primitive, Var
 from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.linear_algebra import PINNED
 from regularizers.primitives.record import Record
 from regularizers.primitives.step import Body, Step
 from regularizers.primitives.table import RECORDS
@@ -116,11 +117,11 @@ class Inference:
         )
         if bodies:
             return step, [value.fact for value in found]
-        new = (
-            facts
-            if eqn.primitive in elementwise.IDENTITIES
-            else results_of(eqn, record.sign if record else None, facts)
-        )
+        if eqn.primitive in elementwise.IDENTITIES:
+            new = [Fact(fact.sign) for fact in facts]
+        else:
+            plain = record is not None and eqn.primitive not in PINNED
+            new = results_of(eqn, record.sign if record else None, facts, evaluates=plain)
         if record is None or misread:
             return step, new
         to = record.flow(step) if record.flow else implied(record, eqn, facts)

@@ -41,7 +41,7 @@ def by_group(graph: ChannelGraph, patterns: Mapping[str, T], what: str) -> dict[
 
 
 def matched(graph: ChannelGraph, patterns: Mapping[str, T]) -> dict[str, T]:
-    """The patterns that match a group of the graph."""
+    """The patterns that match a group of the graph, where the others' groups may be gone."""
     called = [set(_names(group)) for group in graph.groups.values()]
     return {
         pattern: value

@@ -43,7 +43,8 @@ def trace_channels(
         variables: a tree of arrays or `jax.ShapeDtypeStruct`s.
         *inputs: its further arguments; arrays, structs, or trees of them.
         prunable: patterns of layers or variables, e.g. `"backbone"` or `"*/Conv_*"`. If given, only
-            widths that none but these produce may change; what consumes them may lie elsewhere.
+            widths that none but these produce may change; what consumes them may lie elsewhere. A
+            kernel stands for its layer's biases and scales, too.
         pinned: patterns of layers or variables, e.g. a frozen subtree, of which no axis may change.
         **static: keyword arguments. Arrays in them are inputs, all else is passed as it is.
 
@@ -113,6 +114,11 @@ def _pin_patterns(
         for term in terms[i]:
             solver.pin(term, "pinned by the user")
     allowed = matching(prunable, paths, "prunable")
+    kernels = {i for i in range(len(paths)) if roles.kind.get(i) in ("kernel", "table")}
+    layers = {layer_name(paths[i]) for i in allowed & kernels}
+    allowed |= {
+        i for i, path in enumerate(paths) if i not in kernels and layer_name(path) in layers
+    }
     for i, k in sorted(roles.produces | roles.reduced) if prunable else ():
         if i not in allowed:
             solver.pin(terms[i][k], "produced by a layer that the user did not list as prunable")

@@ -26,7 +26,13 @@ from regularizers.primitives.jaxprs import (
     reshard_p,
 )
 from regularizers.primitives.jaxprs import primitives as p
-from regularizers.primitives.poles import integer_power_pole, pole_of, power_pole
+from regularizers.primitives.poles import (
+    below,
+    integer_power_pole,
+    inverse_cosine_pole,
+    pole_of,
+    power_pole,
+)
 from regularizers.primitives.record import FREE, Record, again, reads
 from regularizers.primitives.signs import (
     ANY,
@@ -65,7 +71,7 @@ from regularizers.primitives.terms import Axes, Solver
 KEEP_SIGNS: frozenset[Primitive] = frozenset({
     p.asin_p, p.asinh_p, p.atan_p, p.atanh_p, p.bessel_i1e_p, p.cbrt_p, p.conj_p, copy_p,
     p.erf_inv_p, p.erf_p, p.expm1_p, p.imag_p, layout_constraint_p, p.log1p_p, p.name_p, p.real_p,
-    p.reduce_precision_p, reshard_p, p.sharding_constraint_p, p.sign_p, p.sinh_p, p.sqrt_p,
+    p.reduce_precision_p, reshard_p, p.sharding_constraint_p, p.sign_p, p.sinh_p,
     p.stop_gradient_p, p.tanh_p,
 })  # fmt: skip
 
@@ -80,7 +86,7 @@ SIGNS: dict[SignRule, frozenset[Primitive]] = {
     positive: frozenset({p.bessel_i0e_p, p.cosh_p, p.erfc_p, p.exp2_p, p.exp_p, p.logistic_p}),
     positive_at_zero(NOT_BELOW): frozenset({p.acos_p}),
     positive_at_zero(ANY): frozenset({p.cos_p, one_minus_square_p}),
-    not_below: frozenset({p.acosh_p, p.clz_p, p.is_finite_p}),
+    not_below: frozenset({p.clz_p, p.is_finite_p}),
     any_zero: frozenset({mulhi_p}),
     all_zero: frozenset({p.complex_p}),
     negated: frozenset({p.neg_p}),
@@ -184,8 +190,11 @@ OBSERVER = Record(
 
 RECORDS: dict[Primitive, Record] = {
     **{own: _like(sign) for sign, primitives in SIGNS.items() for own in primitives},
-    **dict.fromkeys((p.digamma_p, p.lgamma_p, p.log_p, log2_p), _like(anything, pole=pole_of(0))),
-    p.rsqrt_p: _like(positive, pole=pole_of(0)),
+    **dict.fromkeys((p.digamma_p, p.lgamma_p), _like(anything, pole=pole_of(0))),
+    **dict.fromkeys((p.log_p, log2_p), _like(anything, pole=below(0, pole_of(0)))),
+    p.rsqrt_p: _like(positive, pole=below(0, pole_of(0))),
+    p.sqrt_p: _like(kept, pole=below(0)),
+    p.acosh_p: _like(not_below, pole=inverse_cosine_pole),
     p.div_p: _like(divided, pole=pole_of(1)),
     p.rem_p: _like(remainder, pole=pole_of(1)),
     p.integer_pow_p: _like(integer_power, pole=integer_power_pole),

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from regularizers.primitives.jaxprs import JaxprEqn, Literal, Var, rebind
+from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.signs import ANY, Sign, SignRule, possible, sign_of, whole_of
 
 Constant: TypeAlias = Callable[[], np.ndarray]
@@ -51,12 +52,22 @@ def of_constant(value: Any) -> Fact:
     return Fact(sign_of(value), lambda: value)
 
 
-def results_of(eqn: JaxprEqn, rule: SignRule | None, operands: Sequence[Fact]) -> list[Fact]:
-    """What is known of the results of an equation that runs no jaxprs."""
+def results_of(
+    eqn: JaxprEqn, rule: SignRule | None, operands: Sequence[Fact], *, evaluates: bool
+) -> list[Fact]:
+    """What is known of the results of an equation that runs no jaxprs.
+
+    Args:
+        eqn: the equation.
+        rule: what signs its results have.
+        operands: what is known of its operands.
+        evaluates: whether it can be evaluated here and now, as collectives cannot.
+    """
     sign = rule(whole_of(eqn, [fact.sign for fact in operands])) if rule else ANY
     signs = [possible(sign, v) for v in eqn.outvars]
     constants = [fact.constant for fact in operands if fact.constant is not None]
-    if len(constants) < len(operands) or eqn.effects:
+    made = operands or eqn.primitive is p.iota_p  # not from a size that nobody knows, or a device
+    if not (made and evaluates) or len(constants) < len(operands) or eqn.effects:
         return [Fact(sign) for sign in signs]
 
     @functools.cache

@@ -28,6 +28,16 @@ def pole_of(operand: int) -> PoleRule:
     return pole
 
 
+def below(operand: int, pole: PoleRule = finite) -> PoleRule:
+    """Nor where it is negative for sure: roots and logarithms."""
+    return lambda m: m.signs[operand] == NEGATIVE or pole(m)
+
+
+def inverse_cosine_pole(m: Meeting) -> bool:
+    """acosh(x) is a number for x >= 1, which no sign tells."""
+    return bool(m.signs[0] & (NEGATIVE | ZERO)) and any(m.changed)
+
+
 def integer_power_pole(m: Meeting) -> bool:
     """0^y is not finite for y < 0."""
     return m.eqn.params["y"] < 0 and bool(m.signs[0] & ZERO)

@@ -116,12 +116,15 @@ def _sum(a: Sign, b: Sign) -> Sign:
     def of(x: Sign, y: Sign) -> Sign:
         return y if x == ZERO else x if y in (ZERO, x) else ANY
 
+    if ZERO in (a, b):
+        return b if a == ZERO else a
     return _union([of(x, y) for x in _each(a) for y in _each(b)])
 
 
 @functools.cache
 def _negated(a: Sign) -> Sign:
-    return _union([{NEGATIVE: POSITIVE, ZERO: ZERO, POSITIVE: NEGATIVE}[x] for x in _each(a)])
+    turned = {NEGATIVE: POSITIVE, ZERO: ZERO, POSITIVE: NEGATIVE, UNREACHED: UNREACHED}
+    return _union([sign for bit, sign in turned.items() if a & bit])
 
 
 def _rooted(sign: Sign) -> Sign:
@@ -233,7 +236,7 @@ def power(m: Meeting) -> Sign:
     sign = ANY if base & NEGATIVE else base & POSITIVE
     if base & NOUGHT:
         sign |= (ZERO if exponent & (NEGATIVE | POSITIVE) else 0) | (
-            POSITIVE if exponent & (NEGATIVE | ZERO) else 0
+            POSITIVE if exponent & (NEGATIVE | NOUGHT) else 0
         )
     return sign
 

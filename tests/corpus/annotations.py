@@ -11,19 +11,11 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent.parent.parent
-# Values that trees are split into parts of, which then hold None where the other part has an array.
-SPLIT = {
-    "morph/compress/fixed_point.py",
-    "morph/compress/fixed_point_closest.py",
-    "morph/compress/ternary.py",
-    "morph/kernels/compressed.py",
-}
 ANNOTATED = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for package in ("regularizers", "morph")
     for path in (ROOT / package).rglob("*.py")
     if "from jaxtyping import" in path.read_text("utf-8")
-    and path.relative_to(ROOT).as_posix() not in SPLIT
 )
 
 SHAPED = re.compile(r"\b(Bool|Float|Inexact|Int|Integer|Key|Num|Real|Shaped|UInt|UInt8|UInt16)\[")

@@ -17,7 +17,7 @@ class Contexts:
         self.make, self.last, self.used = make, None, PROGRAMS
 
     def __call__(self):
-        if jax.config.jax_compilation_cache_dir or _is_lowering():
+        if jax.config.jax_enable_compilation_cache or _is_lowering():
             return self.make()  # neither the key of a program in a cache nor one inside another
         if self.used == PROGRAMS:
             self.last, self.used = self.make(), 0

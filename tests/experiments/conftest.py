@@ -85,5 +85,7 @@ def run(make_run):
     architecture = Architecture.load(workdir / "architecture.json")
     data = datasets.load("digits")
     network = network_of(NETWORK, data, CONFIG["width"]).resized(architecture)
-    save_variables(workdir / "variables", network.init(jax.random.key(0), data.train_images[:1]))
+    save_variables(
+        workdir / "variables", jax.jit(network.init)(jax.random.key(0), data.train_images[:1])
+    )
     return workdir

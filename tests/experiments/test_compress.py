@@ -9,10 +9,8 @@ from experiments import compress, datasets
 from experiments.models import network_of
 from morph.architecture.architecture import Architecture
 from morph.compress.coding import container, symbols
-from morph.compress.config import COMPRESSIONS, CompressConfig
 from morph.compress.methods import METHODS
 from morph.compress.training import accuracy_of
-from morph.errors import ConfigError
 from morph.training.data import Batch
 
 
@@ -60,7 +58,9 @@ def test_wrong_flags_are_one_line(run, capsys):
     place = f"--workdir={run}"
     wrong = failure(capsys, place, "--compress=prune", "--sparsity=1.5")
     assert "sparsity must be in [0, 1), found 1.5" in wrong
-    assert "matches no parameter" in failure(capsys, place, "--clusters=nothing/*=4")
+    assert "clusters='nothing/*' matches no layer" in failure(
+        capsys, place, "--clusters=nothing/*=4"
+    )
     assert "16 bits with the sign" in failure(capsys, place, "--compress=fixed", "--word_length=40")
     assert not (run / "network.morph").exists()
 
@@ -68,17 +68,6 @@ def test_wrong_flags_are_one_line(run, capsys):
 def test_a_missing_extra_is_told_first(run, capsys, monkeypatch):
     monkeypatch.setattr(symbols, "_missing", ModuleNotFoundError("No module named 'bitarray'"))
     assert "pip install 'morph-jax[compress]'" in failure(capsys, f"--workdir={run}")
-
-
-def test_a_config_says_what_is_wrong():
-    with pytest.raises(ConfigError, match="compress: there is no 'zip'; known are 'deep'"):
-        CompressConfig(compress="zip")
-    with pytest.raises(ConfigError, match="compress_steps must be at least 1, found 0"):
-        CompressConfig(compress_steps=0)
-
-
-def test_every_method_can_be_chosen():
-    assert tuple(METHODS) == COMPRESSIONS
 
 
 def test_nonzero_counts_what_is_stored():

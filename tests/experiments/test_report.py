@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from experiments.pictures.plots import Point, pareto_front
-from experiments.report import RunError, read_run, write_report
+from experiments.report import read_run, write_report
 from experiments.report.__main__ import main
 from experiments.report.charts import Bar, bar_chart, nice_ticks, tradeoff_chart
 from experiments.report.networks import network_chart, networks_section
@@ -16,6 +16,7 @@ from morph.architecture.parts import Removed
 from morph.kernels.factorized import STACK
 from morph.kernels.formats import FORMATS
 from morph.kernels.planned import PlannedKernel
+from regularizers.errors import MorphError
 
 VOID = {"meta"}
 
@@ -221,7 +222,7 @@ def test_the_front_is_what_nothing_beats():
 def test_a_broken_file_is_named(make_run, file, text, told):
     place = make_run("run")
     (place / file).write_text(text)
-    with pytest.raises(RunError, match=told):
+    with pytest.raises(MorphError, match=told):
         write_report(place)
 
 

@@ -8,7 +8,8 @@ import itertools
 import json
 import pickle
 import shutil
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,11 +24,13 @@ import morph
 import regularizers as reg
 from experiments import datasets, retrain, study, subject, sweep, targets
 from experiments.console.flags import config_of, define_settings
+from morph.budget.traces import Traces
 from morph.cycle import cycle, store
 from morph.cycle.config import CycleConfig
 from morph.cycle.context import Context
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_RETRAIN, UNUSED_BY_SWEEP, UNUSED_BY_TARGETS
+from morph.errors import ConfigError
 from morph.training.data import Batch
 
 
@@ -40,27 +43,26 @@ class Row:
     regression: bool = False  # labels are numbers
 
 
-GATES, TENSORIZED = (
-    {"penalty": "gates"},
-    {"tensorize": "svd", "tensorize_budget": 0.8, "tensorize_steps": 2},
-)
+# Rows that need the same share a run, so that few of these are more than the base.
+AGAIN = {"cycles": 2, "expand_budget": 1.0, "distill": 0.5}
+TENSORIZED = {"tensorize": "svd", "tensorize_steps": 2}
 ERRORS = {"loss": "mean_squared_error", "metrics": "explained_variance"}
 
 ROWS = {
     "target": Row("size"),
     "budget": Row(0.7),
     "expand_budget": Row(0.8),
-    "expand": Row("warm", {"cycles": 2}),
-    "final": Row("finetune", {"expand": "warm"}),
-    "patience": Row(1, {"cycles": 2}),
-    "cycles": Row(2),
+    "expand": Row("warm", AGAIN),
+    "final": Row("finetune"),
+    "patience": Row(1, AGAIN),
+    "cycles": Row(3, AGAIN),
     "seed_steps": Row(3),
     "shrink_steps": Row(5),
     "retrain_steps": Row(3),
-    "settle": Row(0.6, {"shrink_steps": 24}),
+    "settle": Row(0.0),
     "penalty": Row("Dense_1=gamma,*=group_lasso"),
     "strengths": Row("Dense_0=0.1"),
-    "gate_mode": Row("straight_through", GATES),
+    "gate_mode": Row("straight_through", {"penalty": "gates"}),
     "batch_size": Row(5),
     "learning_rate": Row(0.02),
     "shrink_learning_rate": Row(0.02),
@@ -77,20 +79,23 @@ ROWS = {
     "augment": Row("flip"),
     "mixup": Row(1.0),
     "distill": Row(0.5),
-    "distill_by": Row("responses", {"distill": 0.5}),
-    "distill_temperature": Row(5.0, {"distill": 0.5}),
-    "blocks": Row(False, {"blocks": True}),
-    "min_width": Row(8, {"budget": 0.6}),
-    "floors": Row("Dense_0=10", {"budget": 0.6}),
+    "distill_by": Row("responses", AGAIN),
+    "distill_temperature": Row(5.0, AGAIN),
+    "blocks": Row(False),
+    "min_width": Row(8),
+    "floors": Row("Dense_0=10"),
     "round_to": Row(3),
-    "tensorize": Row("svd", {"tensorize_budget": 0.8}),
-    "tensorize_budget": Row(0.7, TENSORIZED),
+    "tensorize": Row("svd"),
+    "tensorize_budget": Row(0.4, TENSORIZED),
     "tensorize_steps": Row(3, TENSORIZED),
     "baseline": Row(True),
     "seed": Row(1),
 }
+LOOK_EVERY = 2  # steps
 STEPS = {"seed_steps": 2, "shrink_steps": 4, "retrain_steps": 2}
-BASE = {**STEPS, "batch_size": 8, "penalty": "group_lasso", "learning_rate": 0.05}
+BUDGETS = {"budget": 0.6, "expand_budget": "none", "tensorize_budget": 0.5}
+PULLED = {"penalty": "group_lasso", "learning_rate": 0.05, "blocks": True}
+BASE = {**STEPS, **BUDGETS, **PULLED, "batch_size": 8}
 UNUSED = {
     "run": {},
     "sweep": UNUSED_BY_SWEEP,
@@ -104,8 +109,7 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        x = nn.Dense(12)(x.reshape(x.shape[0], -1))
-        x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+        x = nn.relu(nn.Dense(12)(x.reshape(x.shape[0], -1)))
         y = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Dense(11)(x)))
         x += nn.Dense(12)(y)
         return nn.Dense(3)(x)
@@ -163,12 +167,30 @@ def load(path, like=None):
     return pickle.loads((path / "variables").read_bytes())
 
 
+def told_apart(architecture):
+    """What makes a network another one."""
+    return json.dumps(replace(architecture, report={}).to_json())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared(morph.Network):
+    """A seed network for all runs: those that come to the same widths trace them once."""
+
+    known: dict[str, morph.Network] = field(default_factory=dict, compare=False)
+
+    def resized(self, architecture):
+        key = told_apart(architecture)
+        if key not in self.known:
+            self.known[key] = super().resized(architecture)
+        return self.known[key]
+
+
 def drawn_once(drawn):
     """Runs whose keys and widths are equal start from equal numbers: they are drawn once."""
     known: dict[Any, Any] = {}
 
     def remembered(self, architecture, number):
-        key = json.dumps(architecture.to_json()), self.config.seed, number
+        key = told_apart(architecture), self.config.seed, number
         if key not in known:
             known[key] = jax.device_get(drawn(self, architecture, number))
         return jax.device_put(known[key])
@@ -176,20 +198,37 @@ def drawn_once(drawn):
     return remembered
 
 
+def traced_once(made):
+    """Traces of the one seed network, which all runs share: no setting has a part in them."""
+    of_seed = Traces.of_seed
+
+    def traced(network, key, x):
+        assert network is made.network
+        if made.traces is None:
+            made.traces = of_seed(network, key, x)
+        return made.traces
+
+    return traced
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A small world: a tiny network for every name, and no pictures."""
-    made = SimpleNamespace(known={}, numbers=itertools.count(), regression=False)
+    made = SimpleNamespace(known={}, numbers=itertools.count(), regression=False, traces=None)
+    made.network = Shared(**vars(morph.linen_network(Net())))
     save, checkpoints = watching(made)
     made.folder = tmp_path_factory.mktemp("settings")
     with compiled_once(made.folder / "programs"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subject, "network_for", lambda *named: morph.linen_network(Net()))
+        patch.setattr(subject, "network_for", lambda *named: made.network)
+        for module in (sweep, targets):
+            patch.setattr(module, "Sweep", partial(Sweep, look_every=LOOK_EVERY))
         for module in (study, targets, retrain, store):
             patch.setattr(module, "load_variables", load)
             patch.setattr(module, "save_variables", save)
         patch.setattr(datasets, "load", lambda *named: tiny_data(made.regression))
         patch.setattr(cycle, "Checkpoints", checkpoints)
         patch.setattr(Context, "drawn", drawn_once(Context.drawn))
+        patch.setattr(Traces, "of_seed", traced_once(made))
         patch.setattr(sweep, "write_report", lambda workdir: workdir)
         patch.setattr(retrain, "write_report", lambda workdir: workdir)
         patch.setattr(sweep.plots, "plot_tradeoff", lambda *args, **kwargs: None)
@@ -203,35 +242,36 @@ def world(tmp_path_factory):
 
 
 def variables_of():
-    return Net().init(jax.random.key(0), tiny_data(False).train_images[:1])
+    return jax.jit(Net().init)(jax.random.key(0), tiny_data(False).train_images[:1])
 
 
 def typed(settings):
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
-def run_cycle(workdir, settings):
+def run_cycle(world, workdir, settings):
     own = flags.FlagValues()
     define_settings(own)
     own(["run", *typed(settings)])
     data = datasets.load("digits")
     result = morph.Cycle(
-        network=morph.linen_network(Net()),
+        network=world.network,
         train=Batch(data.train_images, data.train_labels),
         test=Batch(data.test_images, data.test_labels),
         config=config_of(own),
         workdir=workdir,
+        look_every=LOOK_EVERY,
     ).run()
     report = {**result.architecture.report, "config": None}
     (workdir / "results.json").write_text(json.dumps({"outcomes": report}))
 
 
-def run_sweep(workdir, settings):
+def run_sweep(world, workdir, settings):
     arguments = ["--budgets=0.6", f"--workdir={workdir}", "--seed_network=mlp"]
     sweep.main(["sweep", *arguments, *typed(settings)])
 
 
-def run_targets(workdir, settings):
+def run_targets(world, workdir, settings):
     """What reaches the sweeps that train; `run_sweep` sees what they make of it."""
     seen = []
 
@@ -248,7 +288,7 @@ def run_targets(workdir, settings):
     (workdir / "results.json").write_text(json.dumps({"outcomes": seen}))
 
 
-def run_retrain(workdir, settings):
+def run_retrain(world, workdir, settings):
     arguments = [f"--architecture={workdir.parent / 'architecture.json'}", f"--workdir={workdir}"]
     arguments += ["--dataset=digits", "--seed_network=mlp"]
     retrain.main(["retrain", *arguments, *typed(settings)])
@@ -272,7 +312,7 @@ def run(world, entry, settings, regression, before=()):
     world.regression, world.before, world.saved = regression, before, []
     world.workdir = world.folder / f"run-{next(world.numbers)}"
     try:
-        ENTRIES[entry](world.workdir, settings)
+        ENTRIES[entry](world, world.workdir, settings)
         told = json.loads((world.workdir / "results.json").read_text())
     finally:
         shutil.rmtree(world.workdir, ignore_errors=True)
@@ -300,8 +340,6 @@ def changes(world, entry, settings, value, regression):
 def test_every_setting_has_a_row_and_every_row_is_a_setting():
     names = {setting.name for setting in fields(CycleConfig)}
     assert set(ROWS) == names
-    for entry, unused in UNUSED.items():
-        assert set(unused) <= names, entry
     for name, row in ROWS.items():
         assert {**asdict(CycleConfig()), **BASE, **row.given}[name] != row.value
 
@@ -315,10 +353,33 @@ def test_a_setting_changes_the_result_or_is_refused(world, capsys, entry, name):
     given = {n: value for n, value in {**BASE, **row.given}.items() if n not in unused}
     if name in unused:
         with pytest.raises(SystemExit) as stop:
-            ENTRIES[entry](world.folder / "refused", {**given, name: row.value})
+            ENTRIES[entry](world, world.folder / "refused", {**given, name: row.value})
         assert stop.value.code == 2
         said = capsys.readouterr().err
         assert said.startswith(f"error: {name} is {row.value!r}, but has no use here: ")
         assert not (world.folder / "refused").exists()
         return
     assert changes(world, entry, given, {name: row.value}, row.regression)
+
+
+MISSED = {
+    "penalty": "Dens_0=gamma,*=group_lasso",
+    "strengths": "Dens_0=0.1",
+    "floors": "Dens_0=3",
+    "tensorize": "Dens_0=svd",
+}
+
+
+PATTERNS = [(entry, name) for entry in ENTRIES for name in MISSED if name not in UNUSED[entry]]
+
+
+@pytest.mark.parametrize(("entry", "name"), PATTERNS)
+def test_a_pattern_that_matches_nothing_is_refused_before_any_training(world, capsys, entry, name):
+    given = {n: value for n, value in BASE.items() if n not in UNUSED[entry]}
+    with pytest.raises((SystemExit, ConfigError)) as stop:
+        ENTRIES[entry](world, world.folder / "refused", {**given, name: MISSED[name]})
+    said = f"{stop.value}{capsys.readouterr().err}"
+    assert f"{name}: " in said or f"{name}=" in said
+    assert "'Dens_0' matches no" in said
+    assert "did you mean 'Dense_0'" in said
+    assert not (world.folder / "refused").exists()

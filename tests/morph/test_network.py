@@ -61,6 +61,6 @@ def test_models_of_the_other_kind_are_told_apart():
     with pytest.raises(TypeError, match=r"morph\.nnx_network\(lambda rngs: Model\(rngs=rngs\)\)"):
         morph.nnx_network(Train(nnx.Rngs(0)))
     with pytest.raises(
-        TypeError, match=r"expected a Linen module, found Train.*morph\.nnx_network"
+        TypeError, match=r"must be a flax\.linen\.Module; of NNX take morph\.nnx_network"
     ):
         morph.linen_network(Train(nnx.Rngs(0)))

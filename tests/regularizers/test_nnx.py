@@ -45,7 +45,7 @@ X = jax.random.normal(jax.random.key(1), (3, 4, 5, 2))
 def pair():
     """The Linen function and the NNX function, and variables that fit both."""
     model = LinenNet()
-    variables = model.init(jax.random.key(0), X)
+    variables = jax.jit(model.init)(jax.random.key(0), X)
     fn, state = reg.nnx_function(NNXNet(nnx.Rngs(0)))
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, variables)
     return model.apply, fn, variables

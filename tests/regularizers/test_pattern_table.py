@@ -5,9 +5,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import morph
 import regularizers as reg
 from morph.compress.cluster import shared
+from morph.compress.plan import fixed_point_plan
 from morph.compress.sparsities import matches
+from morph.compress.ternary import Ternary, ternarized
 from regularizers.channels.naming import by_group
 
 LAYER = ("layers_0", "layers_0/", "layers_0/kernel", "params/layers_0", "params/layers_0/kernel")
@@ -18,7 +21,7 @@ SPELLINGS = (*LAYER, "params/layers_0/", "*")
 def traced():
     model = nn.Sequential([nn.Dense(5), nn.Dense(7), nn.Dense(3)])
     x = jnp.ones((1, 11))
-    return model.apply, model.init(jax.random.key(0), x), x
+    return model.apply, jax.jit(model.init)(jax.random.key(0), x), x
 
 
 def _pinned(traced, pattern):
@@ -26,8 +29,7 @@ def _pinned(traced, pattern):
 
 
 def _prunable(traced, pattern):
-    listed = [pattern, "layers_0/bias"]  # a layer may change if all that it produces is listed
-    return "layers_0" in reg.trace_channels(*traced, prunable=listed).groups
+    return "layers_0" in reg.trace_channels(*traced, prunable=pattern).groups
 
 
 def _by_group(traced, pattern):
@@ -36,6 +38,26 @@ def _by_group(traced, pattern):
 
 def _sparsities(traced, pattern):
     return "layers_0/kernel" in matches(pattern, ["layers_0/kernel", "layers_1/kernel"], "pruning")
+
+
+def _tensorize(traced, pattern):
+    plan = morph.tensorize_plan(
+        reg.trace_channels(*traced), traced[1], kind={pattern: "svd"}, rank=1
+    )
+    return "params/layers_0/kernel" in plan.kernels
+
+
+def _word_length(traced, pattern):
+    _, variables, x = traced
+    graph, words = reg.trace_channels(*traced), {pattern: 5}
+    plan = fixed_point_plan(graph, variables, (x,), word_length=words, activations=False)
+    return plan.weights["params/layers_0/kernel"].word_length == 5
+
+
+def _ternary(traced, pattern):
+    graph = reg.trace_channels(*traced)
+    found = ternarized(graph, traced[1], kernels=pattern, keep=())
+    return isinstance(found["params"]["layers_0"]["kernel"], Ternary)
 
 
 def _clusters(traced, pattern):
@@ -49,6 +71,9 @@ SETTINGS = {
     "penalties, strengths, floors": _by_group,
     "sparsities": _sparsities,
     "clusters": _clusters,
+    "tensorize": _tensorize,
+    "word lengths": _word_length,
+    "ternary kernels": _ternary,
 }
 
 

@@ -103,7 +103,7 @@ MIXING = {
 @pytest.fixture(scope="module")
 def shrunk():
     """Masked parameters, the architecture without the dead channels, and the small loss."""
-    variables = MODEL.init(jax.random.key(1), X)
+    variables = jax.jit(MODEL.init)(jax.random.key(1), X)
     graph = reg.trace_channels(MODEL.apply, variables, X)
     arch = morph.shrink(graph, ALIVE)
     return graph.mask(variables, ALIVE)["params"], arch, loss_of(morph.compact(MODEL.apply, arch))

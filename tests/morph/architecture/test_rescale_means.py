@@ -98,7 +98,7 @@ def test_group_norm_of_linen(rng):
             return nn.Dense(K)(nn.relu(x).mean((1, 2)))
 
     x = jax.device_put(rng.normal(size=(2, 4, 4, M)).astype(np.float32))
-    variables = Net(4).init(jax.random.key(0), x)
+    variables = jax.jit(Net(4).init)(jax.random.key(0), x)
     graph = reg.trace_channels(Net(4).apply, variables, x)
     (inner,) = (name for name, width in graph.widths.items() if width == 4)
     arch = shrink(graph, {inner: np.asarray([True, False, True, False])})
@@ -147,7 +147,7 @@ class Normed(nn.Module):
 
 @pytest.fixture
 def normed(x):
-    variables = Normed(N).init(jax.random.key(0), x)
+    variables = jax.jit(Normed(N).init)(jax.random.key(0), x)
     graph = reg.trace_channels(Normed(N).apply, variables, x)
     return graph, variables, shrink(graph, {"into": KEEP})
 

@@ -22,7 +22,7 @@ GROUP, BIAS = "Dense_0", "params/Dense_0/bias"
 def document():
     model = build("mlp", input_shape=(8, 8, 1), num_classes=10, width=0.05)
     x = np.zeros((1, 8, 8, 1), np.float32)
-    graph = reg.trace_channels(model.apply, model.init(jax.random.key(0), x), x)
+    graph = reg.trace_channels(model.apply, jax.jit(model.init)(jax.random.key(0), x), x)
     alive = {name: np.arange(width) % 3 > 0 for name, width in graph.widths.items()}
     return morph.shrink(graph, alive).to_json()
 

@@ -25,5 +25,5 @@ class Small(nn.Module):
 @pytest.fixture(scope="module")
 def small():
     model, x = Small(), jnp.zeros((1, 8, 8, 5))
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     return variables, reg.trace_channels(model.apply, variables, x)

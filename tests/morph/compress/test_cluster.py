@@ -66,7 +66,7 @@ def test_patterns_choose():
     assert found["a"]["kernel"].centroids.shape == (2,)
     assert found["a"]["bias"] is params["a"]["bias"]
     assert found["b"]["kernel"] is params["b"]["kernel"]
-    with pytest.raises(ValueError, match=r"'c/.' matches no parameter"):
+    with pytest.raises(ValueError, match=r"clusters='c/.' matches no layer"):
         shared(params, {"c/*": 3})
     with pytest.raises(ValueError, match=r"a/bias: weights .* hold NaN"):
         shared({"a": {"bias": jnp.asarray([jnp.nan])}}, {"*": 3})

@@ -35,7 +35,7 @@ def case():
     x = generator.normal(size=(4, 3, 3, 1))[y] + 0.5 * generator.normal(size=(200, 3, 3, 1))
     network = linen_network(MLP(num_classes=4, widths=(11, 7)))
     data = Batch(x.astype(np.float32), y.astype(np.int32))
-    variables = network.init(jax.random.key(0), data.x[:1])
+    variables = jax.jit(network.init)(jax.random.key(0), data.x[:1])
     tx = optax.adam(1e-2)
     return network, train(network, variables, data, tx, steps=50, batch_size=40)[0], data
 

@@ -80,6 +80,7 @@ def test_n_of_m_chooses_anew():
             assert (params["kernel"][:, 0] != 0).tolist() == expected
 
 
+@pytest.mark.promotes
 def test_zeros_stay_zero_and_the_rest_trains_as_alone(params):
     """Stale momentum, decay and dense gradients wake nothing."""
     own = {"gradient": 1.0, "tx": optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.05))}
@@ -123,9 +124,10 @@ def case():
     x = generator.normal(size=(4, 3, 3, 1))[y] + 0.3 * generator.normal(size=(256, 3, 3, 1))
     network = linen_network(MLP(num_classes=4, widths=(11, 7)))
     data = Batch(x.astype(np.float32), y.astype(np.int32))
-    return network, network.init(jax.random.key(0), data.x[:1]), data
+    return network, jax.jit(network.init)(jax.random.key(0), data.x[:1]), data
 
 
+@pytest.mark.promotes
 def test_a_network_is_pruned_while_it_trains_and_again(case):
     network, variables, data = case
     tx = pruned(optax.adam(1e-2), iterative([0.4, 0.6], every=20, start=10), "erk")

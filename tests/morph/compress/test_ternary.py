@@ -32,7 +32,7 @@ class Net(nn.Module):
 @pytest.fixture(scope="module")
 def case():
     x = jax.random.normal(jax.random.key(1), (2, 4, 4, 2))
-    variables = Net().init(jax.random.key(0), x)
+    variables = jax.jit(Net().init)(jax.random.key(0), x)
     return Net().apply, variables, x, reg.trace_channels(Net().apply, variables, x)
 
 
@@ -123,13 +123,14 @@ def test_kernels_that_are_not_finite_are_refused(case):
         ternarized(graph, broken)
 
 
+@pytest.mark.promotes
 def test_training_learns_scales_and_assignments():
     generator = np.random.default_rng(0)
     y = generator.integers(4, size=256)
     x = generator.normal(size=(4, 3, 3, 1))[y] + 0.3 * generator.normal(size=(256, 3, 3, 1))
     data = Batch(x.astype(np.float32), y.astype(np.int32))
     network = linen_network(MLP(num_classes=4, widths=(11, 7)))
-    start = network.init(jax.random.key(0), data.x[:1])
+    start = jax.jit(network.init)(jax.random.key(0), data.x[:1])
     graph = reg.trace_channels(network.predict, start, data.x[:1])
     values = ternarized(graph, start, keep=())  # from scratch, all layers
     after, _ = train(network, values, data, optax.adam(1e-2), steps=100, batch_size=64)

@@ -21,9 +21,10 @@ def case():
     x = generator.normal(size=(4, 3, 3, 1))[y] + 0.3 * generator.normal(size=(256, 3, 3, 1))
     network = linen_network(MLP(num_classes=4, widths=(11, 7)))
     data = Batch(x.astype(np.float32), y.astype(np.int32))
-    return network, network.init(jax.random.key(0), data.x[:1]), data
+    return network, jax.jit(network.init)(jax.random.key(0), data.x[:1]), data
 
 
+@pytest.mark.promotes
 def test_values_are_trained_and_keep_their_form(case):
     network, variables, data = case
     first, second, last = variables["params"]

@@ -22,7 +22,6 @@ from morph.cycle.workdir import load_variables
 from morph.errors import (
     BudgetError,
     ConfigError,
-    DataError,
     Interrupted,
     TrainingDivergedError,
     WorkdirError,
@@ -387,22 +386,4 @@ def test_cycles_that_bring_nothing_are_not_repeated(tmp_path, data):
 def test_settings_of_the_training_are_checked(tmp_path, data, changes, message):
     with pytest.raises(ConfigError, match=message):
         make(tmp_path / "new", data, replace(CONFIG, **changes)).run()
-    assert not (tmp_path / "new").exists()
-
-
-def test_data_is_checked_at_the_entrance(tmp_path, data):
-    train, test = data
-    cases = {
-        "go from 1 to 3, but the network tells 3": Batch(train.x, np.where(train.y, train.y, 3)),
-        "training set is empty": Batch(train.x[:0], train.y[:0]),
-        "are not finite": Batch(np.where(train.x > 3, np.nan, train.x), train.y),
-        "of the test set": Batch(train.x[:, :4], train.y),
-        "batch_size is 32, but there are only 20": Batch(train.x[:20], train.y[:20]),
-    }
-    for message, wrong in cases.items():
-        with pytest.raises(DataError, match=message):
-            make(tmp_path / "new", (wrong, test)).run()
-    flat = [Batch(part.x.reshape(len(part.x), -1), part.y) for part in data]
-    with pytest.raises(DataError, match="augment is 'flip', which needs images"):
-        make(tmp_path / "new", flat, replace(CONFIG, augment="flip")).run()
     assert not (tmp_path / "new").exists()

@@ -18,7 +18,7 @@ def test_a_warm_expansion_keeps_the_function():
             return nn.Dense(2)(nn.relu(nn.Dense(4)(x.reshape((x.shape[0], -1)))))
 
     model, x = Net(), jax.random.normal(jax.random.key(1), (2, 4, 5, 2))
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     graph = reg.trace_channels(model.apply, variables, x)
     cost = reg.flops(graph)
     wide = morph.expand(morph.Architecture.of_seed(graph), cost, 3.5 * cost(), warm=True)

@@ -3,26 +3,9 @@
 import numpy as np
 import pytest
 
-from morph.errors import MissingExtraError
-from morph.export import Agreement, ExportError, bundle, compare, onnx, stablehlo, tflite
+from morph.export import Agreement, ExportError, compare
 
 pytest.importorskip("flatbuffers")
-
-
-@pytest.mark.parametrize(
-    ("module", "write"),
-    [
-        (stablehlo, lambda: stablehlo.to_stablehlo(len, None, None, "")),
-        (onnx, lambda: onnx.to_onnx(len, None, None, "")),
-        (tflite, lambda: tflite.to_tflite(len, None, None, "", calibration=())),
-        (bundle, lambda: bundle.load("")),
-    ],
-)
-@pytest.mark.wrong_arrays
-def test_a_missing_package_names_the_command(module, write, monkeypatch):
-    monkeypatch.setattr(module, "_missing", ModuleNotFoundError("No module named 'that'"))
-    with pytest.raises(MissingExtraError, match=r"'that'.*pip install 'morph-jax\[export\]'"):
-        write()
 
 
 @pytest.mark.wrong_arrays

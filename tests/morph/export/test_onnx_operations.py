@@ -35,6 +35,7 @@ FUNCTIONS = {
     "counts": lambda x: x + jnp.arange(5.0)[None, :, None],
     "wide": lambda x: jnp.broadcast_to(x[:, None], (x.shape[0], 2, 5, 3)),
     "rows": lambda x: jnp.arange(12.0).reshape(6, 2)[(x[:, 0] * 6).astype(np.int32)],
+    "shuffles": lambda x: x[:, jnp.asarray([4, 0, 3])] + x[:, :3][..., jnp.asarray([1, 2, 0])],
     "product": lambda x: jnp.einsum("nij,nkj->nik", x, x),
 }
 
@@ -53,7 +54,7 @@ def test_a_primitive_means_in_onnx_what_it_means_in_jax(name, tmp_path):
     [
         (lambda x: lax.conv_transpose(x, X[:, :3], (2,), "SAME"), "transposed convolution"),
         (lambda x: lax.pad(x, 0.0, [(0, 0, 0), (0, 0, 1), (0, 0, 0)]), "between elements"),
-        (lambda x: x[:, jnp.asarray([0, 2])], "whole rows"),
+        (lambda x: x[:, jnp.asarray([0, 2]), jnp.asarray([1, 2])], "whole rows"),
     ],
 )
 def test_what_a_rule_does_not_cover_says_why(fn, why, tmp_path):

@@ -30,7 +30,7 @@ class Net(nn.Module):
 @pytest.fixture(scope="module")
 def case():
     x = jax.random.normal(jax.random.key(1), (2, 4, 4, 2))
-    variables = Net().init(jax.random.key(0), x)
+    variables = jax.jit(Net().init)(jax.random.key(0), x)
     return Net().apply, variables, x
 
 

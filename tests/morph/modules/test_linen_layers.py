@@ -91,7 +91,7 @@ def test_linen_equals_compact(name):
 
 def test_linen_train_mode():
     model = LinenConvolutions()
-    variables = model.init(jax.random.key(0), IMAGE)
+    variables = jax.jit(model.init)(jax.random.key(0), IMAGE)
     arch = shrink(model.apply, variables, IMAGE)
     train = {"train": True, "mutable": ["batch_stats"]}
     small = morph.native(model, arch, IMAGE, **train)
@@ -102,7 +102,7 @@ def test_linen_train_mode():
 
 def test_linen_methods_and_nesting():
     model = LinenTied()
-    variables = model.init(jax.random.key(0), IDS)
+    variables = jax.jit(model.init)(jax.random.key(0), IDS)
     arch = shrink(model.apply, variables, IDS)
     small, taken = morph.native(model, arch, IDS), arch.take(variables)
     code = small.apply(taken, IDS, method="encode")
@@ -117,7 +117,7 @@ def test_linen_methods_and_nesting():
             return self.inner(ids)
 
     nested = Outer(small.clone())
-    fresh = nested.init(jax.random.key(0), IDS)
+    fresh = jax.jit(nested.init)(jax.random.key(0), IDS)
     assert jax.tree.map(jnp.shape, fresh["params"]["inner"]) == jax.tree.map(
         jnp.shape, taken["params"]
     )

@@ -40,13 +40,13 @@ def test_nnx_in_training_goes_on():
 
 def test_linen_needs_inputs():
     model = LinenTied()
-    arch = shrink(model.apply, model.init(jax.random.key(0), IDS), IDS)
+    arch = shrink(model.apply, jax.jit(model.init)(jax.random.key(0), IDS), IDS)
     with pytest.raises(NativeError, match="pass example inputs"):
         morph.native(model, arch)
 
 
 def test_other_things_are_no_models():
-    arch = shrink(LinenTied().apply, LinenTied().init(jax.random.key(0), IDS), IDS)
+    arch = shrink(LinenTied().apply, jax.jit(LinenTied().init)(jax.random.key(0), IDS), IDS)
     with pytest.raises(TypeError, match=r"nnx\.Module or a flax\.linen\.Module"):
         morph.native(lambda x: x, arch, IDS)
 

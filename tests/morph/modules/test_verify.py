@@ -73,7 +73,7 @@ class LinenSplit(nn.Module):
 
 def test_linen_code_that_fixes_a_width_is_an_error_that_names_the_layer():
     model = LinenFixed()
-    variables = model.init(jax.random.key(0), TOKENS)
+    variables = jax.jit(model.init)(jax.random.key(0), TOKENS)
     arch = shrink(model.apply, variables, TOKENS)
     with pytest.raises(NativeError, match=r"LinenFixed cannot.*split.*test_verify\.py:\d+"):
         morph.native(model, arch, TOKENS)
@@ -87,6 +87,6 @@ def test_linen_parameter_of_a_fixed_shape_is_an_error():
             return nn.Dense(3)(x + self.param("shift", nn.initializers.normal(), (1, 1, 9)))
 
     model = Shifted()
-    arch = shrink(model.apply, model.init(jax.random.key(0), TOKENS), TOKENS)
+    arch = shrink(model.apply, jax.jit(model.init)(jax.random.key(0), TOKENS), TOKENS)
     with pytest.raises(NativeError, match=r"shift.*\(1, 1, 6\)"):
         morph.native(model, arch, TOKENS)

@@ -9,35 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr, primitives
+from resized import (
+    GRADIENT,
+    assert_close,
+    draw_alive,
+    normal,
+    odd_jvp,
+    primitives_of,
+    shrink_function,
+)
 
 import morph
 import regularizers as reg
 from morph.architecture.architecture import Architecture
-
-# float32 sums of other lengths are added in another order. 1e-5 of the largest output is a hundred
-# roundings; a gradient is a longer chain of them, and where terms cancel more of it is rounding.
-VALUE, GRADIENT = 1e-5, 1e-4
-
-
-def assert_close(found, expected, tolerance=VALUE):
-    """Equal up to `tolerance` of the largest number of the expected tree."""
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected) if leaf.size)
-    assert largest > 0
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * largest)
-
-
-def draw_alive(graph, rng, share=0.6):
-    """Every group keeps at least one channel and loses at least one."""
-    alive = {}
-    for name, group in graph.groups.items():
-        mask = rng.random(group.width) < share
-        keep, lose = rng.choice(group.width, 2, replace=False)
-        mask[keep], mask[lose] = True, False
-        alive[name] = mask
-    return alive
 
 
 class Shrunk:
@@ -61,19 +45,6 @@ def shrunk_once(network):
 @pytest.fixture
 def shrunk(network):
     return shrunk_once(network)
-
-
-def shrink_function(fn, variables, *inputs, alive=None, seed=0):
-    """compact(fn), its variables, the masked variables and the architecture."""
-    graph = reg.trace_channels(fn, variables, *inputs)
-    alive = alive or draw_alive(graph, np.random.default_rng(seed))
-    arch = morph.shrink(graph, alive)
-    masked = graph.mask(variables, alive)
-    return morph.compact(fn, arch), arch.take(masked), masked, arch
-
-
-def normal(*shape, seed=0):
-    return jax.device_put(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 # Values and gradients
@@ -181,103 +152,6 @@ def test_gradient_of_relu_at_zero_is_zero():
     gradients = jax.grad(lambda v: small_fn(v, jnp.ones((2, 5))).sum())(small)
     assert arch.widths["a"] < 7
     assert not np.any(gradients["a"])
-
-
-@jax.custom_jvp
-def odd_jvp(x):
-    return jnp.sin(x)
-
-
-@odd_jvp.defjvp
-def _(primals, tangents):
-    (x,), (t,) = primals, tangents
-    return odd_jvp(x), 1000.0 * t * x  # not the derivative of the sine
-
-
-@jax.custom_vjp
-def odd_vjp(x, y):
-    return x * y
-
-
-odd_vjp.defvjp(
-    lambda x, y: (x * y, (x, jnp.tanh(y))),
-    lambda residuals, g: (1000.0 * g * residuals[1], g + residuals[0]),
-)
-
-
-@pytest.mark.parametrize(
-    "act",
-    [odd_jvp, lambda h: odd_vjp(h, jnp.square(h)), lambda h: odd_vjp(h, h), jax.jit(odd_jvp)],
-    ids=["custom_jvp", "custom_vjp", "custom_vjp of one value", "custom_jvp in jit"],
-)
-def test_derivative_rules_of_the_users_own_survive(act):
-    def loss(fn, x):
-        return jax.value_and_grad(lambda v: (fn(v, x) ** 2).sum())
-
-    def fn(v, x):
-        return act(x @ v["a"]) @ v["c"]
-
-    variables, x = {"a": normal(5, 7), "c": normal(7, 3)}, normal(2, 5)
-    small_fn, small, masked, arch = shrink_function(fn, variables, x)
-    expected, dense_gradients = loss(fn, x)(masked)
-    found, gradients = loss(small_fn, x)(small)
-    assert_close(found, expected)
-    assert_close(gradients, arch.take(dense_gradients), GRADIENT)
-
-
-def test_custom_jvp_in_forward_mode():
-    def fn(v, x):
-        return odd_jvp(x @ v["a"]) @ v["c"]
-
-    variables, x = {"a": normal(5, 7), "c": normal(7, 3)}, normal(2, 5)
-    small_fn, small, masked, arch = shrink_function(fn, variables, x)
-    expected = jax.jvp(lambda v: fn(v, x), (masked,), (masked,))
-    found = jax.jvp(lambda v: small_fn(v, x), (small,), (arch.take(masked),))
-    assert_close(found, expected)
-
-
-def test_custom_jvp_with_an_argument_that_is_no_number():
-    @jax.custom_jvp
-    def pick(which, x):
-        return jnp.where(which > 0, x, -x)
-
-    @pick.defjvp
-    def _(primals, tangents):
-        return pick(*primals), 7.0 * tangents[1]
-
-    def fn(v, which, x):
-        return pick(which, x @ v["a"]) @ v["c"]
-
-    variables, inputs = {"a": normal(5, 7), "c": normal(7, 3)}, (jnp.int32(1), normal(2, 5))
-    small_fn, small, masked, arch = shrink_function(fn, variables, *inputs)
-    expected = jax.grad(lambda v: fn(v, *inputs).sum())(masked)
-    found = jax.grad(lambda v: small_fn(v, *inputs).sum())(small)
-    assert_close(found, arch.take(expected), GRADIENT)
-
-
-def primitives_of(jaxpr):
-    found = []
-    for eqn in jaxpr.eqns:
-        found.append(eqn.primitive)
-        for value in eqn.params.values():
-            if isinstance(value, Jaxpr | ClosedJaxpr):
-                found += primitives_of(getattr(value, "jaxpr", value))
-    return found
-
-
-@pytest.mark.parametrize("policy", [None, jax.checkpoint_policies.dots_saveable])
-def test_remat_survives(policy):
-    def fn(v, x):
-        return jax.checkpoint(lambda x: nn.relu(x @ v["a"]) @ v["c"], policy=policy)(x)
-
-    variables, x = {"a": normal(5, 7), "c": normal(7, 3)}, normal(2, 5)
-    small_fn, small, masked, arch = shrink_function(fn, variables, x)
-    jaxpr = jax.make_jaxpr(small_fn)(small, x)
-    (remat,) = [eqn for eqn in jaxpr.eqns if eqn.primitive is primitives.remat_p]
-    assert remat.params["policy"] is policy
-    expected = jax.grad(lambda v: (fn(v, x) ** 2).sum())(masked)
-    found = jax.grad(lambda v: (small_fn(v, x) ** 2).sum())(small)
-    assert_close(found, arch.take(expected), GRADIENT)
 
 
 # Transformations and calls
@@ -440,63 +314,3 @@ def test_variables_of_another_model_are_refused(networks, rng):
         ValueError, match=r"the architecture has no variable 'params/Conv_1/kernel'"
     ):
         shrunk.small_fn({"params": {"Conv_1": {"kernel": jnp.ones(3)}}}, *shrunk.network.inputs)
-
-
-def mlp(v, x):
-    return nn.relu(x @ v["a"]) @ v["c"]
-
-
-def shrunk_mlp():
-    variables, x = {"a": normal(5, 7), "c": normal(7, 3)}, normal(2, 5)
-    _, small, _, arch = shrink_function(mlp, variables, x, alive={"a": np.arange(7) < 4})
-    return arch, small, x
-
-
-def test_call_that_fixes_a_resized_width_is_refused():
-    arch, small, x = shrunk_mlp()
-    fixes = morph.compact(lambda v, x: jnp.sort(x @ v["a"]) @ v["c"], arch)
-    wanted = r"cannot resize group 'a' in this call: sorted along it \[.*test_compact\.py:\d+"
-    with pytest.raises(ValueError, match=wanted):
-        fixes(small, x)
-
-
-def test_call_that_ties_two_resized_widths_is_refused():
-    variables = {"a": normal(5, 7), "b": normal(5, 7), "c": normal(14, 3)}
-    x = normal(2, 5)
-
-    def apart(v, x):
-        return jnp.concatenate([x @ v["a"], x @ v["b"]], 1) @ v["c"]
-
-    def tied(v, x):
-        return (x @ v["a"] + x @ v["b"]) @ v["c"][:7]
-
-    _, small, _, arch = shrink_function(apart, variables, x)
-    with pytest.raises(ValueError, match=r"cannot resize group 'a' in this call: ties a to b"):
-        morph.compact(tied, arch)(small, x)
-
-
-def test_call_that_splits_a_resized_width_is_refused():
-    arch, small, x = shrunk_mlp()
-    splits = morph.compact(lambda v, x: (x @ v["a"])[:, :2] @ v["c"][:2], arch)
-    with pytest.raises(ValueError, match=r"cannot resize group 'a' in this call: "):
-        splits(small, x)
-
-
-@jax.custom_vjp
-def sorts_backwards(x):
-    return jnp.sin(x)
-
-
-sorts_backwards.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (jnp.sort(x, 1) * g,))
-
-
-def test_derivative_rule_that_fixes_a_resized_width_is_refused_and_breaks_nothing():
-    def fn(v, x):
-        return (sorts_backwards(x @ v["a"]) + v["b"].reshape(1, -1)) @ v["c"]
-
-    variables, x = {"a": normal(5, 7), "b": normal(7), "c": normal(7, 3)}, normal(2, 5)
-    small_fn, small, masked, _ = shrink_function(fn, variables, x)
-    assert_close(small_fn(small, x), fn(masked, x))
-    with pytest.raises(ValueError, match="cannot resize group 'a' in this call: sorted along it"):
-        jax.grad(lambda v: small_fn(v, x).sum())(small)
-    assert_close(small_fn(small, x), fn(masked, x))

@@ -83,7 +83,7 @@ def test_nnx_constructors_are_resized_too():
             return self.b(nnx.relu(self.a(x)))
 
     net, x = morph.nnx_network(Small), jnp.ones((1, 30))
-    graph = reg.trace_channels(net.predict, net.init(jax.random.key(0), x), x)
+    graph = reg.trace_channels(net.predict, jax.jit(net.init)(jax.random.key(0), x), x)
     wide = morph.Architecture.of_seed(graph).with_parents({"a": (*range(14), *[-1] * 86)})
     fresh = morph.init(net.init, wide, jax.random.key(1, impl="rbg"), x)
     assert fresh["params"]["b"]["kernel"].shape == (100, 5)

@@ -36,7 +36,7 @@ class Net(nn.Module):
 def learned():
     """Shrunk by a third, then factorized."""
     model, x = Net(), jax.random.normal(jax.random.key(1), (3, 5, 7, 8))
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     graph = reg.trace_channels(model.apply, variables, x)
     alive = {name: np.arange(width) % 3 != 1 for name, width in graph.widths.items()}
     arch = morph.shrink(graph, alive)
@@ -147,6 +147,7 @@ def tensorizing(workdir, **settings):
     return cycle
 
 
+@pytest.mark.promotes
 def test_a_run_ends_factorized_also_when_stopped_meanwhile(tmp_path):
     straight = tensorizing(tmp_path / "straight").run()
     names = [outcome.name for outcome in straight.outcomes]

@@ -39,7 +39,7 @@ def task(kind, ranks):
 @pytest.mark.promotes
 def test_bonds_fall_to_the_rank_of_the_task(kind, rank, true):
     model, (x, y) = Layer(), task(kind, true)
-    variables = model.init(jax.random.key(1), x)
+    variables = jax.jit(model.init)(jax.random.key(1), x)
     graph = reg.trace_channels(model.apply, variables, x)
     plan = morph.tensorize_plan(graph, variables, kind=kind, rank=rank, cost="size", **CORES[kind])
     cores, fn = plan.draw(variables, jax.random.key(2)), morph.tensorized(model.apply)

@@ -25,14 +25,14 @@ class Net(nn.Module):
 @pytest.fixture(scope="module")
 def traced():
     network = morph.linen_network(Net(), train_kwarg=None)
-    return network, reg.trace_channels(network.predict, network.init(KEY, X), X)
+    return network, reg.trace_channels(network.predict, jax.jit(network.init)(KEY, X), X)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_folded_predicts_the_same(traced, mode):
     network, graph = traced
     gated = gated_network(network, graph, steps=4, mode=mode)
-    variables = gated.init(KEY, X)
+    variables = jax.jit(gated.init)(KEY, X)
     logits = {"Dense_1": jnp.array([-9, 9, -9, 9, 9, -9, 9], jnp.float32)}
     assert {n: v.shape for n, v in variables["params"][gates.NAME].items()} == {"Dense_1": (7,)}
     variables["params"][gates.NAME] = logits
@@ -48,7 +48,7 @@ def test_what_is_folded_predicts_the_same(traced, mode):
 def test_the_clock_counts_and_every_step_draws_anew(traced):
     network, graph = traced
     gated = gated_network(network, graph, steps=4)
-    variables = gated.init(KEY, X)
+    variables = jax.jit(gated.init)(KEY, X)
     one, updates = gated.forward(variables, X, jax.random.key(1))
     other, _ = gated.forward(variables, X, jax.random.key(2))
     assert int(updates[CLOCK]["steps"]) == 1

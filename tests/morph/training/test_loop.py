@@ -17,7 +17,7 @@ from morph.training.step import TrainState, make_step
 RNG = np.random.default_rng(0)
 DATA = Batch(RNG.normal(size=(30, 5)).astype(np.float32), RNG.integers(0, 3, 30).astype(np.int32))
 NETWORK = morph.linen_network(nn.Dense(3), train_kwarg=None)
-VARIABLES = NETWORK.init(jax.random.key(0), DATA.x[:1])
+VARIABLES = jax.jit(NETWORK.init)(jax.random.key(0), DATA.x[:1])
 
 
 def state(rate=0.1):

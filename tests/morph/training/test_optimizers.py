@@ -9,6 +9,7 @@ from morph.training.optimizers import OPTIMIZERS, make_optimizer, rate_schedule
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.promotes
 def test_every_optimizer_follows_the_gradient_and_decays_kernels_only(name):
     params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
     moved = {}
@@ -23,6 +24,7 @@ def test_every_optimizer_follows_the_gradient_and_decays_kernels_only(name):
         assert jnp.all(moved[0.5]["kernel"] < moved[0.0]["kernel"])
 
 
+@pytest.mark.promotes
 def test_gradients_are_clipped_and_the_rate_warms_up():
     params = {"kernel": jnp.zeros((3, 4))}
     rate = rate_schedule(1.0, 10, warmup_steps=4)

@@ -45,7 +45,7 @@ def dense():
 
 @pytest.fixture(scope="module")
 def variables(dense, data):
-    return dense.init(KEY, data.x[:1])
+    return jax.jit(dense.init)(KEY, data.x[:1])
 
 
 def train(dense, variables, data, chunk, *, step=None, tx=None, **state):
@@ -72,6 +72,7 @@ def assert_equal(one, other, tolerance=1e-6):
         np.testing.assert_allclose(a, b, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.promotes
 def test_steps_are_the_same_looped_or_one_by_one_resident_or_streamed(
     dense, variables, data, plain
 ):
@@ -94,6 +95,7 @@ def test_chunks_end_where_a_resumed_run_ends_them():
 
 
 @pytest.mark.parametrize("kind", ["linen", "nnx"])
+@pytest.mark.promotes
 def test_bfloat16_computes_in_it_and_keeps_float32(kind, networks, dense, variables, data):
     index = INDEX
     if kind == "nnx":
@@ -140,8 +142,9 @@ def test_the_average_is_the_textbook_one_and_as_sparse(dense, variables, data):
     assert state.replace(ema={}).learned["params"] is state.params
 
 
+@pytest.mark.promotes
 def test_a_teacher_of_full_weight_makes_labels_irrelevant(dense, variables, data):
-    taught = dense.init(jax.random.key(7), data.x[:1])
+    taught = jax.jit(dense.init)(jax.random.key(7), data.x[:1])
     teacher = Teacher(predict=dense.predict, weight=1.0, loss=soft_labels)
     step = make_step(teacher=teacher)
     runs = [
@@ -154,6 +157,7 @@ def test_a_teacher_of_full_weight_makes_labels_irrelevant(dense, variables, data
         assert_equal(untaught.params, runs[0][0].params)
 
 
+@pytest.mark.promotes
 def test_terms_of_a_loss_add_up_and_a_teacher_adds_its_own(dense, variables, data, plain):
     def halves(outputs, batch):
         half = 0.5 * cross_entropy(outputs, batch.y)

@@ -72,6 +72,9 @@ def test_pinned(pattern, left, model):
     ("pattern", "left"),
     [
         ("neck", {NECK}),
+        ("params/neck/kernel", {NECK}),  # and its bias with it
+        ("neck/bias", set()),
+        (["stem/kernel", "*/kernel"], {STEM, NECK}),  # but not the norms
         ("Block_0", {FIRST}),  # the stream is others' as well
         ("Block_0/Dense_0", set()),  # the norm behind it produces as well
         (["Block_0/Dense_0", "Block_0/BatchNorm_0"], {FIRST}),

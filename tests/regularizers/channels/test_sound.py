@@ -57,6 +57,9 @@ BROKEN = {
     "zero over the largest": lambda h, x: h / jnp.abs(h).max(0)[None],
     "zero over what may be zero": lambda h, x: h / jnp.maximum(h, x[:, :1]),
     "not a number by a root": lambda h, x: h * jax.lax.rsqrt(jnp.var(h, 0)[None]),
+    "an inverse cosine": lambda h, x: h * jnp.arccosh(h + 1.5 - 1.0),
+    "the root of a negative number": lambda h, x: h * jnp.sqrt(h - 0.5),
+    "the logarithm of a negative number": lambda h, x: h * jnp.log(jnp.abs(h) * -1.0),
     "the remainder": lambda h, x: jax.lax.rem(x[:, :1] + h, h),
 }
 FINITE = {

@@ -40,7 +40,7 @@ def mlp(variables, x):
 @pytest.fixture(scope="module")
 def conv_net():
     model, x = ConvNet(), jnp.zeros((2, 5, 7, 3))
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     graph = reg.trace_channels(model.apply, variables, x)
     return variables, graph
 
@@ -277,7 +277,7 @@ def test_strengths_in_units_of_fresh_layers(dense_net):
         np.testing.assert_allclose(fresh.strengths(variables)[name], expected, rtol=1e-5)
     # Where a layer has no scale, its kernel competes with the scales of others.
     model, x = FallsBack(), jnp.zeros((1, 4))
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     graph = reg.trace_channels(model.apply, variables, x)
     gamma = reg.NetworkRegularizer(graph, reg.flops(graph), "gamma").strengths(variables)
     kernel = np.asarray(variables["params"]["Dense_1"]["kernel"], np.float64)
