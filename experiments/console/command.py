@@ -17,7 +17,7 @@ from rich.console import Console
 
 from experiments.console.flags import read_flags
 from experiments.console.lasting import lasting, lasting_output
-from experiments.console.stop import stopped, to_go_on
+from experiments.console.stop import interruptible, is_interruption, stopped, to_go_on
 from experiments.console.terminal import terminal
 from morph.errors import ConfigError, Interrupted, PeerError
 from morph.untrusted import printable
@@ -36,7 +36,7 @@ def ending(command: str) -> Iterator[None]:
     Args:
         command: that goes on where it was stopped.
     """
-    with lasting_output():
+    with lasting_output(), interruptible():
         try:
             yield
         except Interrupted as stop:
@@ -47,7 +47,9 @@ def ending(command: str) -> Iterator[None]:
             fail(command, str(error))
         except USER_ERRORS as error:
             fail(None, str(error))
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                stopped(to_go_on(printable(command)))
             if not jax.distributed.is_initialized():
                 raise
             traceback.print_exc()

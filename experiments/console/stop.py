@@ -11,7 +11,8 @@ import shlex
 import signal
 import sys
 import threading
-from types import TracebackType
+from collections.abc import Iterator
+from types import FrameType
 from typing import NoReturn
 
 STATUS = 130
@@ -19,9 +20,30 @@ _AGAIN_S = 0.05
 
 
 def from_the_first_import() -> None:
-    """Makes one line of an interruption that nothing else takes, if a command is being started."""
-    if sys.argv[:1] == ["-m"]:  # what Python says while it looks for the module
-        sys.excepthook, sys.unraisablehook = _uncaught, _unraisable
+    """Lets Ctrl-C end a command at once that is being started: nothing is there to be lost.
+
+    A `KeyboardInterrupt` would not do: modules in C make other errors of it while they load.
+    """
+    starts = sys.argv[:1] == ["-m"]  # what Python says while it looks for the module
+    if starts and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Lets Ctrl-C raise a `KeyboardInterrupt`, in a command that tidies up after itself."""
+    if signal.getsignal(signal.SIGINT) is not _end:
+        yield
+        return
+    hook = sys.unraisablehook
+    sys.unraisablehook = _again
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _end)
 
 
 def stopped(text: str) -> NoReturn:
@@ -42,13 +64,25 @@ def to_go_on(command: str) -> str:
     return f"stopped; what was finished stays. To go on: {command}"
 
 
-def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        stopped(to_go_on(shlex.join(["python", *sys.orig_argv[1:]])))
-    sys.__excepthook__(kind, error, trace)
+def is_interruption(error: BaseException | None) -> bool:
+    """Whether a `KeyboardInterrupt` is behind an error."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
-def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    text = to_go_on(shlex.join(["python", *sys.orig_argv[1:]]))
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{text}\n".encode(errors="replace"))
+    os._exit(STATUS)
+
+
+def _again(lost: sys.UnraisableHookArgs) -> None:
     """Python drops what is raised while it tidies up, an interruption as well: it comes again."""
     if not issubclass(lost.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(lost)

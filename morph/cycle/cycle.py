@@ -314,9 +314,10 @@ class Cycle:
                         interval.begin(step)
                     if stop:
                         checkpoints.wait()
+                        left = f"a checkpoint is in {self.workdir}"
                         raise Interrupted(
                             f"stopped at step {step} of phase {phase.stretch.name!r}; "
-                            f"a checkpoint is in {self.workdir}"
+                            f"{left if number or step else 'nothing was trained yet'}"
                         )
                 carried, variables = phase.finish(run, work, carried)
                 start = 0

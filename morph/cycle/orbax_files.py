@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import shutil
 import sys
@@ -20,6 +21,7 @@ from morph.errors import WorkdirError
 _ALONE = ocp.options.MultiprocessingOptions(
     primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
 )
+_NOISE = ("_SignalingThread", "Skipping merge of OCDBT")
 
 
 def write_arrays(path: Path, tree: Any) -> None:
@@ -29,9 +31,13 @@ def write_arrays(path: Path, tree: Any) -> None:
         WorkdirError: if it cannot be written.
     """
     path = path.absolute()
-    for left in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):  # by one that failed
+    name = glob.escape(path.name)
+    for left in path.parent.glob(f"{name}.orbax-checkpoint-tmp*"):  # by one that failed
         shutil.rmtree(left, ignore_errors=True)
-    with _said_once("write", path), _checkpointer() as checkpointer:
+    # Orbax looks for the parts of one database by a pattern, of which the path is part: where that
+    # has brackets it finds none, and what it leaves cannot be read.
+    one_database = not glob.has_magic(str(path))
+    with _said_once("write", path), _checkpointer(one_database) as checkpointer:
         checkpointer.save(path, jax.tree.map(np.array, tree), force=True)
 
 
@@ -46,8 +52,8 @@ def read_arrays(path: Path, like: Any = None) -> Any:
         return checkpointer.restore(path.absolute(), plain)
 
 
-def _checkpointer() -> ocp.Checkpointer:
-    handler = ocp.StandardCheckpointHandler(multiprocessing_options=_ALONE)
+def _checkpointer(one_database: bool = True) -> ocp.Checkpointer:
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=_ALONE, use_ocdbt=one_database)
     return ocp.Checkpointer(handler, multiprocessing_options=_ALONE)
 
 
@@ -61,7 +67,7 @@ def _said_once(verb: str, path: Path) -> Iterator[None]:
     absl, hook = logging.getLogger("absl"), sys.unraisablehook
 
     def logged(record: logging.LogRecord) -> bool:
-        return "_SignalingThread" not in str(record.msg)
+        return not any(noise in str(record.msg) for noise in _NOISE)
 
     def unraisable(told: sys.UnraisableHookArgs) -> None:
         if str(told.exc_value) != "Event loop is closed":

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from morph.budget.traces import Traces
-from morph.cycle.arguments import check_functions, check_network, check_task
+from morph.cycle.arguments import check_network, check_optimizer, check_task
 from morph.cycle.checks import check_training
 from morph.cycle.config import CycleConfig, configured_optimizer
 from morph.cycle.schedule import rate_of
@@ -70,7 +70,7 @@ class Recipe:
         check_training(c)
         check_network(network)
         check_task(self.task)
-        check_functions(optimizer=self.optimizer)
+        check_optimizer(self.optimizer)
         seen = check_data(train, test, c.batch_size)
         here = seen[0].rows(slice(0, c.batch_size))
         _check_inputs(c, here)

@@ -20,15 +20,18 @@ from experiments.console.stop import from_the_first_import
 from_the_first_import()
 """
 SLEEPS = "import time\nprint('ready', flush=True)\ntime.sleep(60)\n"
+RUNS = "import sys, time\nfrom experiments.console.stop import *\n"
 PLACES = {
     "import": SLEEPS,
-    "destructor": "class A:\n    def __del__(self):\n        print('ready', flush=True)\n"
-    "        import time\n        time.sleep(60)\na = A()\ndel a\n"
-    "import time\ntime.sleep(60)\n",
-    "exit": "import atexit, sys, time\n"
-    "from experiments.console.stop import stopped, to_go_on\n"
+    "destructor": RUNS + "class A:\n    def __del__(self):\n        print('ready', flush=True)\n"
+    "        time.sleep(60)\ntry:\n    with interruptible():\n        a = A()\n        del a\n"
+    "        time.sleep(60)\nexcept KeyboardInterrupt:\n    stopped(to_go_on('again'))\n",
+    "exit": RUNS + "import atexit\n"
     "atexit.register(lambda: (print('ready', flush=True), time.sleep(60)))\n"
-    "stopped(to_go_on('again'))\n",
+    "with interruptible():\n    pass\n",
+    "second": RUNS + "import atexit\n"
+    "atexit.register(lambda: (print('ready', flush=True), time.sleep(60)))\n"
+    "with interruptible():\n    stopped(to_go_on('again'))\n",
 }
 
 
@@ -47,10 +50,10 @@ def test_one_line_and_130(place, tmp_path):
         assert process.stdout.readline() == "ready\n"
         os.kill(process.pid, signal.SIGINT)
         told = process.stderr.read()
-    goes_on = "again" if place == "exit" else "python -m own.main '--a=b c'"
+    goes_on = "again" if "again" in PLACES[place] else "python -m own.main '--a=b c'"
     assert told == f"\nstopped; what was finished stays. To go on: {goes_on}\n"
-    # At the exit a second Ctrl-C ends it at once: the shell calls that 130, too.
-    assert process.returncode == (-signal.SIGINT if place == "exit" else 130)
+    # The second Ctrl-C ends it by the signal itself: the shell calls that 130, too.
+    assert process.returncode == (-signal.SIGINT if place == "second" else 130)
 
 
 @pytest.fixture
@@ -72,20 +75,34 @@ def test_a_command_says_how_to_go_on(raised, told, capsys, keeps_signals):
     assert capsys.readouterr().err == f"\n{told}\n"
 
 
-def test_other_errors_are_shown_whole(capsys):
-    try:
-        raise RuntimeError("a bug")
-    except RuntimeError as error:
-        stop._uncaught(RuntimeError, error, error.__traceback__)
-    assert "Traceback" in capsys.readouterr().err
+def test_what_a_module_in_c_makes_of_it_is_still_an_interruption(capsys, keeps_signals):
+    with pytest.raises(SystemExit) as end, command.ending("again"):
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+    assert end.value.code == 130
+    assert capsys.readouterr().err.count("\n") == 2
 
 
-def test_only_a_command_that_is_being_started_gets_hooks(monkeypatch):
-    before = sys.excepthook, sys.unraisablehook
+def test_other_errors_are_raised():
+    with pytest.raises(ZeroDivisionError), command.ending("again"):
+        _ = 1 / 0
+    round_about = ValueError()
+    round_about.__context__ = ValueError()
+    round_about.__context__.__context__ = round_about
+    assert not stop.is_interruption(round_about)
+
+
+@pytest.mark.parametrize(
+    ("argv", "handler", "taken"),
+    [
+        (["-m"], signal.default_int_handler, True),
+        (["-m"], signal.SIG_IGN, False),  # in the background of a shell
+        (["pytest"], signal.default_int_handler, False),
+    ],
+)
+def test_only_a_command_that_is_being_started_takes_the_signal(monkeypatch, argv, handler, taken):
+    asked = []
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(stop.signal, "getsignal", lambda number: handler)
+    monkeypatch.setattr(stop.signal, "signal", lambda *args: asked.append(args))
     stop.from_the_first_import()
-    assert (sys.excepthook, sys.unraisablehook) == before
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    monkeypatch.setattr(sys, "argv", ["-m"])
-    stop.from_the_first_import()
-    assert sys.excepthook is stop._uncaught
+    assert bool(asked) == taken

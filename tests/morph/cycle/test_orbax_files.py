@@ -33,3 +33,16 @@ def test_what_is_not_there_or_another_structure_is_an_error(tmp_path):
     write_arrays(tmp_path / "a", {"w": np.zeros(3)})
     with pytest.raises(WorkdirError, match=r"cannot read the arrays in .*/a"):
         read_arrays(tmp_path / "a", {"other": np.zeros(3)})
+
+
+def test_a_path_may_look_like_a_pattern(tmp_path, caplog):
+    place = tmp_path / "exp[lr=0.1]*?"
+    place.mkdir()
+    tree = {"a": {"b": np.arange(6.0).reshape(2, 3)}, "c": np.ones((), np.int32)}
+    for _ in range(2):  # the second replaces the first
+        write_arrays(place / "v[0]", tree)
+    assert [path.name for path in place.iterdir()] == ["v[0]"]
+    for like in (None, tree):
+        found = read_arrays(place / "v[0]", like)
+        np.testing.assert_array_equal(found["a"]["b"], tree["a"]["b"])
+    assert caplog.text == ""
