@@ -30,11 +30,27 @@ def write_parts(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):  # where a disk is full, half a file is in the way
             draft.unlink(missing_ok=True)
+        _name(error, target)
         raise
     sync(target.parent)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Appends to a text file, which may be new."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        _name(error, path)
+        raise
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Names the file in an error; those of `write` do not."""
+    error.filename = error.filename or str(path)
 
 
 @contextmanager

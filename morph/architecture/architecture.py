@@ -405,6 +405,8 @@ def _alike(own: Axis, axis: Axis) -> Iterator[tuple[str, str]]:
     match axis, own:
         case str(), str():
             yield axis, own
+        case ax.Permuted(child), ax.Permuted(other):
+            yield from _alike(other, child)
         case (ax.Sum(parts), ax.Sum(others)) | (ax.Product(parts), ax.Product(others)):
             if len(parts) == len(others):
                 for part, other in zip(parts, others, strict=True):

@@ -85,7 +85,9 @@ class Slicing:
                 left = False
                 leaf, axes = means.get(path) or (
                     leaf,
-                    axes_of(leaf, path, place, self.variables[place.owner].shape),
+                    axes_of(
+                        leaf, path, place, self.variables[place.owner].at(np.shape(leaf)).shape
+                    ),
                 )
                 taken.append(self._slice(leaf, axes, place.owner, path))
             gone |= {i} if left else set()

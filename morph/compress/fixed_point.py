@@ -279,8 +279,7 @@ def equalized(graph: ChannelGraph, variables: Any) -> Any:
     Returns:
         The variables; for evaluation, and for a plan.
     """
-    leaves, treedef = graph.leaves(variables)
-    found = dict(zip(graph.variables, leaves, strict=True))
+    found, treedef = graph.leaves(variables)
     for path, after in following(graph).items():
         scale = _scale_of_norm(graph, after.bias) if after.sign < 0 else ""
         output = set(graph.variables[path].produces)

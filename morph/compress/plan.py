@@ -219,8 +219,7 @@ def fixed_point_plan(
         >>> logits = jax.jit(plan.simulated(model.apply))(variables, x)   # doctest: +SKIP
     """
     check_criterion(criterion)
-    leaves, _ = graph.leaves(unpacked(variables))
-    by_path = dict(zip(graph.variables, leaves, strict=True))
+    by_path, _ = graph.leaves(unpacked(variables))
     arrays = calibration_arrays(graph, calibration)
     kernels = list(dict.fromkeys(o.kernel for o in graph.operations if o.kernel))
     words = _word_lengths(word_length, kernels, "word_length")

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt
 
 from morph.kernels.compressed import Compressed, Shared
-from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.channels.parts import layer_name
 from regularizers.checks import NAMES, checked, number
@@ -161,7 +160,7 @@ def ternarized(
         raise InputError(f"no kernel would be ternary: keep={keep!r} names all of {layers}")
     leaves, treedef = graph.leaves(variables)
     found = []
-    for path, leaf in zip(flat_paths(variables)[0], leaves, strict=True):
+    for path, leaf in leaves.items():
         if path in chosen and not bool(jnp.isfinite(leaf).all()):
             raise InputError(f"{path} holds values that are NaN or infinite")
         found.append(Ternary.of(leaf, threshold) if path in chosen else leaf)

@@ -51,8 +51,8 @@ class Interval:
 class Checkpoints:
     """The checkpoints of one working directory; the newest whole one counts.
 
-    Only process 0 reads and writes; the others get what it read, and hear of what went wrong. What
-    was not read whole is never deleted: neither a torn one, nor one that cannot be read.
+    Only process 0 reads and writes; the others get what it read, and hear of what went wrong. Older
+    ones go once enough newer ones are whole; one that was found torn is never deleted.
 
     Args:
         workdir: where the run keeps its files.
@@ -111,8 +111,8 @@ class Checkpoints:
 
     def _save(self, arrays: Any, progress: Mapping[str, Any]) -> None:
         copies = {name: np.array(leaf) for name, leaf in named(arrays)}
-        self._check_finite(copies)
         self._wait()
+        self._check_finite(copies)
         self._last += 1
         self._writing = self._writer.submit(self._write, self._last, copies, dict(progress))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -29,8 +28,9 @@ from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
+from morph.cycle.arguments import check_interval, check_mesh, place_of, plain_identity
 from morph.cycle.checkpoint import Checkpoints, Interval
-from morph.cycle.checks import check_config
+from morph.cycle.checks import check_config, check_structure, check_training
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import Context, expand_budget_of, key_of
 from morph.cycle.expand import Expand
@@ -39,13 +39,14 @@ from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import NAMES, Measure
 from morph.cycle.patience import best_of
 from morph.cycle.phase import Phase, arrays_of
-from morph.cycle.progress import Carried, Outcome, carried_from_json, progress_json
+from morph.cycle.progress import Carried, Outcome, progress_json, read_progress
 from morph.cycle.recipe import Recipe
 from morph.cycle.retrain import Retrain, save_final
 from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch, stretches_of
 from morph.cycle.seed import Seed
 from morph.cycle.shrink import Shrink
+from morph.cycle.stamp import stamp_of
 from morph.cycle.store import Store
 from morph.cycle.tensorize import Factorize, Tensorize
 from morph.cycle.uniform import Uniform
@@ -178,6 +179,7 @@ class Cycle:
         """Runs or resumes all phases; in every process of a run alike.
 
         Raises:
+            ConfigError: naming an argument or a setting that makes no sense. DataError: of data.
             BudgetError: before any training, if a budget cannot be met.
             MeshError: if a batch cannot be cut evenly over the devices, the processes were not
                 started alike, or one of them is gone.
@@ -187,14 +189,20 @@ class Cycle:
             TrainingDivergedError: if the loss is not finite; the last checkpoint stays.
             Interrupted: after SIGINT or SIGTERM; a checkpoint is left.
         """
+        check_training(self.config)
         if self.start is not None and self.config.seed_steps:
             return replace(self, config=replace(self.config, seed_steps=0)).run()
+        check_interval("look_every", self.look_every)
+        check_interval("checkpoint_seconds", self.checkpoint_seconds, least=None, none=True)
+        check_interval("checkpoint_steps", self.checkpoint_steps, none=True)
+        check_mesh(self.mesh)
+        own = replace(self, identity=plain_identity(self.identity), workdir=place_of(self.workdir))
         with lost_peers():
-            check_alike(self._alike)
+            check_alike(own._alike)
             if is_first():
-                return self._run()
+                return own._run()
             with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
-                return replace(self, workdir=Path(scratch), listener=Silence())._run()
+                return replace(own, workdir=Path(scratch), listener=Silence())._run()
 
     def _alike(self) -> dict[str, Any]:
         """What must be the same in all processes of a run."""
@@ -204,8 +212,9 @@ class Cycle:
             **asdict(self.config),
             **switches(),
             **{module.__name__: module.__version__ for module in (jax, jaxlib, np, optax)},
-            **{name: _crc32(one) for name, one in sets.items() if isinstance(one, Batch)},
+            **{name: stamp_of(one) for name, one in sets.items() if isinstance(one, Batch)},
             "look_every": self.look_every,
+            "start": self.start is not None,
         }
 
     def _run(self) -> Result:
@@ -214,12 +223,14 @@ class Cycle:
         key = key_of(self.config.seed, 0)
         example = on_device(first_of(self.test, "test set").rows(slice(0, 1)))
         traces = Traces.of_seed(self.network, key, example.x)
+        check_structure(self.config, traces.graph, started=self.start is not None)
         cost = target_cost(self.config, traces.graph)
         start = None if self.start is None else fitted(read_start(self.start), traces.variables)
-        check_config(self.config, cost, traces.graph, started=start is not None)
+        check_config(self.config, cost, traces.graph)
         identity = dict(self.identity)
         if start is not None:
             identity["start_fingerprint"] = fingerprint(start)
+            check_alike(lambda: identity)
         mesh = data_mesh() if self.mesh is None else self.mesh
         if isinstance(self.train, Batch):
             check_divisible(self.config.batch_size, mesh)
@@ -262,8 +273,9 @@ class Cycle:
     def _claim(self, held: ExitStack, identity: Mapping[str, Any]) -> bool:
         """Takes the working directory for this run; True if it is resumed."""
         held.enter_context(locked(self.workdir))
-        config = {**identity, **asdict(self.config)}
-        return claim_workdir(self.workdir, config, asdict(CycleConfig()))
+        nothing = {"start_fingerprint": None}
+        config = {**nothing, **identity, **asdict(self.config)}
+        return claim_workdir(self.workdir, config, {**nothing, **asdict(CycleConfig())})
 
     def _facts(self, cost: Cost, identity: Mapping[str, Any]) -> dict[str, Any]:
         """What every report tells."""
@@ -311,25 +323,18 @@ class Cycle:
                 if following is None or following.stretch.steps:
                     progress = progress_json(number + 1, 0, carried)
                     run.store.checkpoint(checkpoints, variables, progress)
-        assert variables is not None  # there is always a seed phase
-        checkpoints.wait()
+            assert variables is not None  # there is always a seed phase
+            checkpoints.wait()
+            if any_of(stopped())[0]:
+                raise Interrupted(f"stopped after the last phase; its end is in {self.workdir}")
         return _result(run, carried, local(variables))
-
-
-def _crc32(batch: Batch) -> int:
-    crc32 = 0
-    for leaf in jax.tree.leaves(batch):
-        array = np.ascontiguousarray(leaf)
-        crc32 = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc32)
-    return crc32
 
 
 def _begin(run: Context, saved: Saved | None) -> tuple[Carried, Variables | None, int, int]:
     """What is known, the variables, the number of the stretch and the step to go on from."""
     if saved is None:
         return Carried(architecture=run.seed), None, 0, 0
-    number, start = saved.progress["phase"], saved.progress["step"]
-    carried = carried_from_json(saved.progress["carried"])
+    number, start, carried = read_progress(saved.progress)
     like = carried.architecture.abstract(run.traces.variables)
     if start == 0:
         return carried, jax.tree.map(jnp.asarray, saved.into(like)), number, start

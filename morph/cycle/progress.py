@@ -90,14 +90,29 @@ def progress_json(phase: int, step: int, carried: Carried) -> dict[str, Any]:
     }
 
 
-def carried_from_json(data: Mapping[str, Any]) -> Carried:
-    """What `progress_json` wrote under `carried`."""
-    return Carried(
-        architecture=Architecture.from_json(data["architecture"]),
-        outcomes=tuple(map(Outcome.of, data["outcomes"])),
-        steps=data["steps"],
-        converged=data["converged"],
-    )
+def read_progress(told: Mapping[str, Any]) -> tuple[int, int, Carried]:
+    """What `progress_json` told: the phase, the step, and what is carried.
+
+    Raises:
+        WorkdirError: if another version told it.
+    """
+    try:
+        carried = told["carried"]
+        return (
+            told["phase"],
+            told["step"],
+            Carried(
+                architecture=Architecture.from_json(carried["architecture"]),
+                outcomes=tuple(map(Outcome.of, carried["outcomes"])),
+                steps=carried["steps"],
+                converged=carried["converged"],
+            ),
+        )
+    except (KeyError, TypeError) as error:
+        raise WorkdirError(
+            f"the checkpoint does not tell where the run was ({error}): it is of another version; "
+            "resume with that, or choose another --workdir"
+        ) from error
 
 
 def drop_records(path: Path, phase: int, step: int) -> None:

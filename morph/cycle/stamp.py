@@ -18,8 +18,8 @@ from morph.network import Variables
 STAMP = "variables_sha256"  # in the report of an architecture, and in what was made from it
 
 
-def stamp_of(variables: Variables) -> str:
-    """SHA-256, in hex, of variables: their names, dtypes, shapes and every bit."""
+def stamp_of(variables: Any) -> str:
+    """SHA-256, in hex, of a tree of arrays: their names, dtypes, shapes and every bit."""
     sha256 = hashlib.sha256()
     for name, leaf in sorted(named(variables), key=lambda one: one[0]):
         array = np.ascontiguousarray(leaf)

@@ -40,7 +40,7 @@ SWITCHES: Mapping[str, Any] = MappingProxyType(
         "jax_threefry_partitionable": True,
     }
 )
-_LEFT = ("checkpoints/[0-9]*", "seed-*/*.json")  # what runs and sweeps leave
+_LEFT = ("checkpoints/[0-9]*", "seed*")  # what runs, sweeps and studies leave
 
 
 def switches() -> dict[str, Any]:
@@ -84,9 +84,11 @@ def claim_workdir(
         if key not in asked or there.get(key) != asked[key]
     ]
     if differences:
+        newer = sorted({*there} - {*asked})
         raise WorkdirError(
             f"{workdir} holds a run of another configuration ({'; '.join(differences)}). "
-            "Choose another --workdir, or repeat the command that started it to resume."
+            "Choose another --workdir, or repeat the command that started it to resume"
+            + (f", with the newer version that knows {', '.join(newer)}." if newer else ".")
         )
     return True
 

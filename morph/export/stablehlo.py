@@ -29,6 +29,11 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 SOME = all_of(Rule(asked="", kind=PLATFORMS.__contains__), f"some of {', '.join(PLATFORMS)}")
 
 
+def check_installed() -> None:
+    """Raises `MissingExtraError`, before any work, if a package is missing."""
+    need("StableHLO", _missing, "export")
+
+
 @checked(fn=FUNCTION, path=PATH, platforms=SOME)
 def to_stablehlo(
     fn: Callable[..., Any],
@@ -58,7 +63,7 @@ def to_stablehlo(
         >>> to_stablehlo(network.predict, variables, x, "net.stablehlo")   # doctest: +SKIP
         >>> load("net.stablehlo")(x)                                       # doctest: +SKIP
     """
-    need("StableHLO", _missing, "export")
+    check_installed()
     struct = example_struct(example)
     (any_batch,) = jax_export.symbolic_shape("batch")
     open_struct = struct.update(shape=(any_batch, *struct.shape[1:]))
@@ -97,7 +102,7 @@ def load(path: str | Path) -> Runner:
     Raises:
         ExportError: if the file is none. MissingExtraError.
     """
-    need("StableHLO", _missing, "export")
+    check_installed()
     try:
         exported = jax_export.deserialize(bytearray(Path(path).read_bytes()))
         shape = exported.in_avals[0].shape

@@ -183,9 +183,9 @@ def _check_numbers(
         others = {s: v for s, v in zip(shaping, values, strict=True) if v != left[s][0]}
         free += list(others) if others and differ(others) else []
     if free:
-        now = sorted({v for choice in left[free[0]] for v in choice.values()})
+        may_be = sorted({v for choice in left[free[0]] for v in choice.values()})
         raise NativeError(
-            f"numbers in it depend on {_names(free[:1])}, which may be any of {now} now"
+            f"numbers in it depend on {_names(free[:1])}, which may be any of {may_be} now"
         )
 
 

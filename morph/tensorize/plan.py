@@ -247,7 +247,7 @@ def tensorize_plan(
     if response not in RESPONSES:
         raise InputError(f"response {response!r} is none of {', '.join(RESPONSES)}")
     costing = "flops" if cost is None else cost
-    leaves = dict(zip(graph.variables, graph.leaves(variables)[0], strict=True))
+    leaves, _ = graph.leaves(variables)
     known = kernels_of(graph)
     kinds, left = _kinds(known, kind)
     for path in factors or {}:

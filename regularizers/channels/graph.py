@@ -13,6 +13,7 @@ import numpy as np
 
 from regularizers.channels.blocks import Block, find_blocks
 from regularizers.channels.calls import flat_paths
+from regularizers.channels.flax_values import RANDOM
 from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name, verbs
 from regularizers.channels.zeroed import judge
 from regularizers.checks import FLAG, NAME, NAMES, a, checked, shown
@@ -137,7 +138,7 @@ class ChannelGraph:
         """`variables` with the producers of dead channels set to zero.
 
         Args:
-            variables: a tree with the structure that was traced.
+            variables: what was traced, or only its `params`.
             alive: for some groups, bool [width]: which channels are alive. Others are all alive.
             removed: names of `blocks` that are silenced: all their parameters become zero.
 
@@ -148,15 +149,27 @@ class ChannelGraph:
         flags = self.check_alive(alive)
         silent = {path for block in self.check_removed(removed) for path in block.variables}
         leaves, treedef = self.leaves(variables)
-        masked = []
-        for leaf, variable in zip(leaves, self.variables.values(), strict=True):
-            if variable.path in silent and variable.trained:
-                leaf = jnp.zeros_like(leaf)
-            for k in sorted(variable.produces):
-                if any(not flags[name].all() for name in ax.groups_of(variable.axes[k])):
-                    leaf = _zeroed(leaf, k, ~ax.alive_positions(variable.axes[k], flags))
-            masked.append(leaf)
+        masked = [
+            self._masked(self.variables[path], leaf, flags, silent)
+            if path in self.variables
+            else leaf
+            for path, leaf in leaves.items()
+        ]
         return jax.tree.unflatten(treedef, masked)
+
+    def _masked(
+        self,
+        variable: Variable,
+        leaf: Any,
+        flags: Mapping[str, np.ndarray],
+        silent: Collection[str],
+    ) -> Any:
+        if variable.path in silent and variable.trained:
+            leaf = jnp.zeros_like(leaf)
+        for k in sorted(variable.produces):
+            if any(not flags[name].all() for name in ax.groups_of(variable.axes[k])):
+                leaf = _zeroed(leaf, k, ~ax.alive_positions(variable.axes[k], flags))
+        return leaf
 
     def fold(self, variables: Any, alive: Mapping[str, Any]) -> Any:
         """`mask`, and what dead channels add to a layer moved into the layer's bias.
@@ -174,8 +187,7 @@ class ChannelGraph:
             ValueError: if a mask or the variables do not fit.
         """
         flags = self.check_alive(alive)
-        leaves, treedef = self.leaves(self.mask(variables, alive))
-        values = dict(zip(self.variables, leaves, strict=True))
+        values, treedef = self.leaves(self.mask(variables, alive))
         for name, group in self.groups.items():
             for fold in group.folds if not flags[name].all() else ():
                 kernel = values[fold.kernel]
@@ -188,15 +200,23 @@ class ChannelGraph:
                 values[fold.kernel] = _zeroed(kernel, fold.axis, ~keep)
         return self.mask(jax.tree.unflatten(treedef, list(values.values())), alive)
 
-    def leaves(self, variables: Any) -> tuple[list[Any], Any]:
-        """The leaves of `variables`, checked against the graph, and the tree's structure.
+    def leaves(self, variables: Any) -> tuple[dict[str, Any], Any]:
+        """The leaves of `variables` by path, in the tree's order, and the tree's structure.
+
+        Only `params` will do where there are other collections.
 
         Raises:
             ValueError: if paths or shapes differ from those that were traced.
         """
         paths, leaves, treedef = flat_paths(variables)
-        check_fit(paths, leaves, {v.path: v.shape for v in self.variables.values()})
-        return leaves, treedef
+        expected = {v.path: v.shape for v in self.variables.values()}
+        full = [path if path in expected else f"params/{path}" for path in paths]
+        only_params = bool(paths) and not any(p in expected for p in paths)
+        if only_params and any(path in expected for path in full):
+            paths = full
+            expected = {p: shape for p, shape in expected.items() if p.startswith("params/")}
+        check_fit(paths, leaves, expected)
+        return dict(zip(paths, leaves, strict=True)), treedef
 
     def check_alive(self, alive: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`alive` as one bool array per group, checked."""
@@ -289,6 +309,8 @@ def check_fit(
 ) -> None:
     """Raises a ValueError that names the first leaf that is missing, extra or misshapen."""
     for path, leaf in zip(paths, leaves, strict=True):
+        if path not in expected and path.startswith(f"{RANDOM}/"):
+            continue
         if path not in expected:
             raise InputError(
                 f"the variables do not fit the graph: {path!r} was not among those that were "
@@ -300,7 +322,7 @@ def check_fit(
                 f"{list(expected[path])}, found {list(np.shape(leaf))}."
             )
     found = set(paths)
-    missing = [path for path in expected if path not in found]
+    missing = [p for p in expected if p not in found and not p.startswith(f"{RANDOM}/")]
     if missing:
         raise InputError(
             f"the variables do not fit the graph: {missing[0]!r} is missing "

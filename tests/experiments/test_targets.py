@@ -36,6 +36,11 @@ def test_a_network_for_every_target(tmp_path, capsys):
     assert data["units"] == {"flops": "FLOP", "0.5*flops+0.5*activation_bytes": "x seed"}
     architecture = Architecture.load(tmp_path / "run" / "flops.json")
     assert architecture.widths == learned[0]["widths"]
+    config = tmp_path / "run" / "config.json"
+    older = json.loads(config.read_text())
+    for name in ("penalty", "mixup", "data_fingerprint"):  # as if none before had had them
+        del older[name]
+    config.write_text(json.dumps(older))
     targets.main(command)  # again: nothing is trained
     assert "steps" not in capsys.readouterr().out
     assert [one["costs"] for one in json.loads(output.read_text())["networks"]] == [

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left .*config\.json"):
         files.write_text(path, "new")
     assert path.read_text() == "old"
     assert [found.name for found in tmp_path.iterdir()] == ["config.json"]
@@ -45,3 +46,12 @@ def test_files_that_belong_together_come_together_or_not_at_all(tmp_path):
     write("2")
     assert there() == {"a.json": "2", "b/2": "2", "other": "stays"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"a.json", "b", "other"}
+
+
+def test_a_line_that_cannot_be_appended_names_its_file(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    files.append_text(path, "1\n")
+    files.append_text(path, "2\n")
+    assert path.read_text() == "1\n2\n"
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        files.append_text(Path("/dev/full"), "3\n")

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from morph.cycle.progress import Outcome, drop_records
+from morph.architecture.architecture import Architecture
+from morph.cycle.progress import Carried, Outcome, drop_records, progress_json, read_progress
 from morph.errors import WorkdirError
 
 
@@ -38,3 +39,12 @@ def test_an_outcome_of_another_version():
         Outcome.of({**told, "widths": {}, "steps": 2, "later": 1})
     with pytest.raises(WorkdirError, match=r"is not whole: .*'widths' and 'steps'"):
         Outcome.of(told)
+
+
+def test_progress_of_another_version_is_one_error():
+    carried = Carried(architecture=Architecture(groups={}, variables={}), steps=3)
+    told = progress_json(1, 20, carried)
+    assert read_progress(json.loads(json.dumps(told))) == (1, 20, carried)
+    for other in ({**told, "carried": 5}, {"phase": 1, "step": 20}):
+        with pytest.raises(WorkdirError, match=r"does not tell where the run was .* another vers"):
+            read_progress(other)

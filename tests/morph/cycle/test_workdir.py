@@ -38,7 +38,8 @@ def test_a_setting_that_an_older_version_did_not_write_counts_as_its_default(wor
 def test_settings_of_a_newer_version_are_named_in_one_error(workdir):
     with pytest.raises(
         WorkdirError,
-        match=r"budget: 0\.5 there, nothing that this version knows; network: 'mlp' there",
+        match=r"budget: 0\.5 there, nothing that this version knows; network: 'mlp' there, 'x' "
+        r"asked for\)\. .* to resume, with the newer version that knows budget\.",
     ):
         claim_workdir(workdir, {"network": "x"})
 
@@ -59,7 +60,9 @@ def test_a_configuration_that_cannot_be_read_is_an_error_and_stays(workdir, monk
         assert config.read_text() == text
 
 
-@pytest.mark.parametrize("left", ["checkpoints/3.ckpt", "checkpoints/3/facts", "seed-0/seed.json"])
+@pytest.mark.parametrize(
+    "left", ["checkpoints/3.ckpt", "checkpoints/3/facts", "seed-0/seed.json", "seed/d"]
+)
 def test_what_a_run_left_is_not_taken_over_without_its_configuration(workdir, left):
     (workdir / left).parent.mkdir(parents=True)
     (workdir / left).write_text("{}")
