@@ -205,7 +205,7 @@ MORPH = {
         },
     ),
     "mean_of": ({"values": fn}, {"values": FUNCTIONS, "lower": FLAGS}),
-    "nnx_network": ({}, {"build": FUNCTIONS}),
+    "nnx_network": ({"build": fn}, {"build": FUNCTIONS, "train_kwarg": NAMES}),
     "shrink": (
         {"graph": GRAPH, "alive": {"a": np.ones(N, bool)}},
         {
