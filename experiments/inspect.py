@@ -68,7 +68,6 @@ from experiments.models import (
     InspectError,
     arguments,
     cannot_trace,
-    find_attribute,
     function_of,
     parse_input,
     parse_kwargs,
@@ -76,6 +75,7 @@ from experiments.models import (
 )
 from experiments.networks import SEED_NETWORKS, build
 from experiments.pictures import cost_plots, svg
+from morph.imports import find_attribute
 from morph.untrusted import printable
 from regularizers import json_files
 from regularizers.errors import MorphError

@@ -23,49 +23,49 @@ from typing import Any
 from absl import app, flags, logging
 from rich.console import Console
 
-from experiments import compress, datasets, export
+from experiments import compress, export, subject
 from experiments.console import flags as settings
 from experiments.console.command import command_of, ending, fail
 from experiments.console.display import (
     Display,
-    Result,
+    result_of,
     result_table,
     width_table,
 )
-from experiments.console.flags import config_of, define_settings, define_width, read_flags
+from experiments.console.flags import config_of, define_settings, read_flags
 from experiments.console.tensorboard import Listeners, TensorBoard
 from experiments.facts import facts_of, write_facts
-from experiments.models import network_of
-from experiments.networks import SEED_NETWORKS
 from experiments.pictures import plots
 from experiments.report import write_report
-from experiments.retrain import define_seed_flags
+from experiments.report.page import agreement
+from experiments.subject import (
+    data_of,
+    define_start,
+    define_subject_flags,
+    identity_of,
+    seed_of,
+    slug,
+)
 from morph.cycle.cycle import Cycle
 from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
 from morph.errors import ConfigError, MissingExtraError
 from morph.files import write_text
 from morph.tensorize.diagram import to_dot
-from morph.training.data import Batch
 from morph.training.mesh import connect, is_first
 from morph.training.peers import watch
 from regularizers import json_files
 from regularizers.costs.cost import SEEDS
 
 define_settings()
-define_width(flags.FLAGS, 1.0)
 flags.adopt_module_key_flags(settings)
 compress.define_compression(flags.FLAGS, compress=None)
 flags.adopt_module_key_flags(compress)
-SEED_NETWORK = flags.DEFINE_enum(
-    "seed_network", "resnet8", list(SEED_NETWORKS), "The network whose structure is learned."
-)
-DATASET = flags.DEFINE_enum(
-    "dataset", "digits", list(datasets.DATASETS), "What to train on; digits needs no download."
-)
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data set's files are looked for first.")
+define_subject_flags(seed_network="resnet8", dataset="digits", width=1.0)
+define_start()
+flags.adopt_module_key_flags(subject)
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where everything goes; runs/DATASET-SEED_NETWORK if not given."
+    "workdir", None, "Where everything goes; runs/DATA-NETWORK if not given."
 )
 CHECKPOINT_SECONDS = flags.DEFINE_float(
     "checkpoint_seconds", 60.0, "A checkpoint is left at least this often.", 0.0
@@ -96,25 +96,22 @@ def run(command: str) -> None:
         compress.compression_of(flags.FLAGS)  # likewise
     if connect(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value):
         watch(partial(fail, command))
-    dataset = datasets.load(DATASET.value, DATA_DIR.value)
-    workdir = Path(WORKDIR.value or f"runs/{DATASET.value}-{SEED_NETWORK.value}")
+    data = data_of(flags.FLAGS, {})
+    network, name = seed_of({}, flags.FLAGS, data)
+    workdir = Path(WORKDIR.value or f"runs/{slug(data.name)}-{slug(name)}")
     ratio = config.budget if isinstance(config.budget, float) else None
     with ExitStack() as held:
         listeners: list[Listener] = [display := held.enter_context(Display(budget_ratio=ratio))]
         if TENSORBOARD.value and is_first():
             listeners.append(held.enter_context(TensorBoard(workdir / "tensorboard")))
         cycle = Cycle(
-            network=network_of(SEED_NETWORK.value, dataset, flags.FLAGS.width),
-            train=Batch(dataset.train_images, dataset.train_labels),
-            test=Batch(dataset.test_images, dataset.test_labels),
+            network=network,
+            train=data.train,
+            test=data.test,
             config=config,
             workdir=workdir,
-            identity={
-                "seed_network": SEED_NETWORK.value,
-                "width": flags.FLAGS.width,
-                "dataset": DATASET.value,
-                "data_fingerprint": dataset.fingerprint,
-            },
+            identity=identity_of(name, data, flags.FLAGS["width"].value),
+            start=flags.FLAGS["start"].value,
             listener=Listeners(listeners),
             checkpoint_seconds=CHECKPOINT_SECONDS.value,
             checkpoint_steps=CHECKPOINT_STEPS.value,
@@ -141,8 +138,12 @@ def run(command: str) -> None:
 def ship(workdir: Path, command: str, console: Console) -> None:
     """Compresses and exports what a run learned, as far as flags ask for it."""
     options = flags.FlagValues()
-    define_seed_flags(options)  # unset: the run's own report tells all but where the data are
-    options(["run", *([f"--data_dir={DATA_DIR.value}"] if DATA_DIR.value else [])])
+    define_subject_flags(options)
+    compress.define_task_flags(options)
+    # The run's own report tells the rest.
+    given = ("model", "train_kwarg", "data", "data_dir", "loss", "metrics")
+    named = {name: flags.FLAGS[name].value for name in given if flags.FLAGS[name].present}
+    options(["run", *(f"--{name}={value}" for name, value in named.items())])
     learned = compress.read(workdir, options)
     variables = learned.variables
     if flags.FLAGS["compress"].value:
@@ -176,6 +177,9 @@ def save_results(workdir: Path, result: CycleResult, command: str, seconds: floa
         "outcomes": [asdict(outcome) for outcome in result.outcomes],
         "config": report["config"],
     }
+    if "start_fingerprint" in report:
+        facts |= {"start_fingerprint": report["start_fingerprint"]}
+        facts |= {"against_start": result.against_seed}
     write_facts(workdir, facts_of(command, seconds, facts))
 
 
@@ -202,28 +206,26 @@ def show(display: Display, result: CycleResult) -> None:
     own = report["target"] not in ("flops", "model_size")  # those have columns anyway
     display.print(
         result_table(
-            [
-                Result(
-                    name=outcome.name,
-                    flops=outcome.flops,
-                    parameters=outcome.parameters,
-                    accuracy=outcome.accuracy,
-                    cost=outcome.cost,
-                )
-                for outcome in outcomes
-            ],
+            [result_of(asdict(outcome)) for outcome in outcomes],
             cost=report["target"] if own else "",
             unit=report["unit"] if report["unit"] != SEEDS else "",
         )
     )
     for outcome in outcomes:
         if outcome.logit_difference is not None:
-            same = "the same" if outcome.same_predictions else "not all the same"
-            display.print(
-                f"{outcome.name}: dense and small network differ by "
-                f"{outcome.logit_difference:.1e} of the largest logit on the test set, {same} "
-                "predictions"
-            )
+            display.print(f"{outcome.name}: {agreement(asdict(outcome))}")
+    if flags.FLAGS["start"].value:
+        display.print(cost_of_shrinking(result.against_seed))
+
+
+def cost_of_shrinking(against: Mapping[str, float]) -> str:
+    """What a network is and costs against the one that was given."""
+    ratios = ("cost", "flops", "parameters")
+    costs = ", ".join(f"{name} {100 * against[name]:.1f} %" for name in ratios)
+    metrics = ", ".join(
+        f"{name} {value:+.4g}" for name, value in against.items() if name not in ratios
+    )
+    return f"against the network that was given: {metrics}; {costs}"
 
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:

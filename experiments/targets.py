@@ -23,12 +23,17 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import Display, humanize
-from experiments.console.flags import check_output, config_of, define_settings, define_width
-from experiments.models import network_of
-from experiments.networks import SEED_NETWORKS
+from experiments.console.flags import check_output, config_of, define_settings
+from experiments.pictures.plots import is_share
+from experiments.subject import (
+    data_of,
+    define_start,
+    define_subject_flags,
+    identity_of,
+    seed_of,
+)
 from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
 from morph.cycle.config import CycleConfig, check_target
@@ -57,18 +62,14 @@ _DEFAULTS = {
 def define_flags() -> flags.FlagValues:
     """The flags of this command."""
     own = flags.FlagValues()
-    flags.DEFINE_enum(
-        "seed_network", "towers", list(SEED_NETWORKS), "The network to begin with.", flag_values=own
-    )
-    flags.DEFINE_string("dataset", "fashion_mnist", "What to train on.", flag_values=own)
-    flags.DEFINE_string("data_dir", None, "Where data sets are.", flag_values=own)
+    define_subject_flags(own, seed_network="towers", dataset="fashion_mnist", width=1.0)
+    define_start(own)
     flags.DEFINE_list(
         "targets",
         ["flops", "size", "edge_tpu", "here"],
         "The costs to learn a network for; `here` is the latency on this machine.",
         flag_values=own,
     )
-    define_width(own, 1.0)
     define_settings(own)
     for name, value in _DEFAULTS.items():
         own.set_default(name, value)
@@ -175,17 +176,21 @@ def study(options: flags.FlagValues, console: Console) -> tuple[list[Learned], S
         check_target(target)
     if options.output:
         check_output("output", options.output)
-    data = datasets.load(options.dataset, options.data_dir)
-    test, workdir = options.test_examples, Path(options.workdir)
+    data = data_of(options, {})
+    network, name = seed_of({}, options, data)
+    test, workdir = data.test, Path(options.workdir)
+    if isinstance(test, Batch):
+        test = test.rows(slice(0, options.test_examples))
     with Display(console=console) as display:
         own = Study(
             workdir=workdir,
             config=config,
             sweeps={
                 target: Sweep(
-                    network=network_of(options.seed_network, data, options.width),
-                    train=Batch(data.train_images, data.train_labels),
-                    test=Batch(data.test_images[:test], data.test_labels[:test]),
+                    network=network,
+                    train=data.whole("targets"),
+                    test=test,
+                    start=options.start,
                     config=replace(config, target=target, budget=CycleConfig().budget),
                     listener=display,
                 )
@@ -194,10 +199,10 @@ def study(options: flags.FlagValues, console: Console) -> tuple[list[Learned], S
         )
         for target, sweep in own.sweeps.items():
             sweep.check([own.budget(target)])
-        identity = {name: options[name].value for name in ("seed_network", "dataset", "width")}
+        identity = identity_of(name, data, options.width) | own.first.start_identity
         defaults = {one.name: options[one.name].default for one in fields(CycleConfig)}
-        defaults["data_fingerprint"] = identity["data_fingerprint"] = data.fingerprint
-        claim_workdir(workdir, {**identity, **asdict(config)}, defaults)
+        defaults["data_fingerprint"] = data.fingerprint
+        claim_workdir(workdir, {**identity, **asdict(own.first.config)}, defaults)
         seed = own.seed()
         networks = {"seed": seed}
         for target in own.sweeps:
@@ -225,8 +230,10 @@ def table_of(learned: Sequence[Learned], sweeps: Mapping[str, Sweep]) -> Table:
     table.add_column(metric, justify="right")
     for one in learned:
         ratios = [f"{one.costs[t] / seed.costs[t]:.1%}" for t in sweeps]
+        value = one.metrics[metric]
+        shown = f"{value:.1%}" if is_share(metric) else f"{value:.4g}"
         measured = f"{humanize(one.seconds, 's')}  {one.seconds / seed.seconds:.1%}"
-        table.add_row(one.name, *ratios, measured, f"{one.metrics[metric]:.1%}")
+        table.add_row(one.name, *ratios, measured, shown)
     return table
 
 

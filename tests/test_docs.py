@@ -19,10 +19,17 @@ ROOT = Path(__file__).parent.parent
 PAGES = (
     "inference", "pinned", "custom_primitives", "costs", "edge_tpu", "calibrate", "training",
     "tensorize", "pruning", "quantization", "container", "export", "patterns", "own_loop",
-    "other_libraries",
+    "other_libraries", "data", "trained",
 )  # fmt: skip
 IMPORT = re.compile(r"^(?:from|import) ((?:morph|regularizers)[\w.]*)", re.MULTILINE)
-DOORS = {"morph", "regularizers", "morph.compress", "morph.export", "morph.tensorize"}
+DOORS = {
+    "morph",
+    "regularizers",
+    "morph.compress",
+    "morph.export",
+    "morph.tensorize",
+    "morph.training",
+}
 TOLD = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),

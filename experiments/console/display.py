@@ -323,6 +323,7 @@ class Result:
         flops: FLOPs of one example, 2 per multiply-add.
         parameters: number of parameters.
         accuracy: test accuracy as a share; None where it was not measured.
+        metrics: all that was measured, by name; shown is the first, where there is no accuracy.
         cost: what was paid for, if that is neither of these; None where it was not asked for.
     """
 
@@ -331,6 +332,21 @@ class Result:
     parameters: float
     accuracy: float | None = None
     cost: float | None = None
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def quality(self) -> tuple[str, str]:
+        """What tells how good it is, and how much that is."""
+        if self.accuracy is not None or not self.metrics:
+            return "accuracy", "–" if self.accuracy is None else _percent(self.accuracy)
+        name = next(iter(self.metrics))
+        return name.replace("_", " "), f"{self.metrics[name]:.4g}"
+
+
+def result_of(outcome: Mapping[str, Any]) -> Result:
+    """A row of an outcome, as `results.json` has it."""
+    names = ("name", "flops", "parameters", "accuracy", "cost")
+    return Result(**{name: outcome[name] for name in names}, metrics=outcome.get("metrics") or {})
 
 
 def result_table(
@@ -356,14 +372,14 @@ def result_table(
     seed = results[0]
     table = Table(title=f"{title}; cost: {cost}" if cost else title, title_justify="left")
     table.add_column("network")
-    for column in ("accuracy", "FLOPs", "of seed", "parameters", "of seed"):
+    for column in (seed.quality[0], "FLOPs", "of seed", "parameters", "of seed"):
         table.add_column(column, justify="right")
     if cost:
         table.add_column("cost", justify="right")
         table.add_column("of seed", justify="right")
     for result in results:
         cells = [
-            "–" if result.accuracy is None else _percent(result.accuracy),
+            result.quality[1],
             humanize(result.flops, "FLOP"),
             _ratio(result.flops, seed.flops),
             humanize(result.parameters),

@@ -12,6 +12,7 @@ from absl import flags
 
 from morph.cycle.config import CycleConfig
 from morph.errors import ConfigError
+from morph.imports import is_path
 from morph.settings import settings_of
 
 T = TypeVar("T")
@@ -31,6 +32,14 @@ class Amount(flags.ArgumentParser):
     def flag_type(self) -> str:
         """What the help calls it."""
         return "amount"
+
+
+class NameOrPath(flags.EnumParser):
+    """One of some names, or the path of an attribute of somebody's module."""
+
+    def parse(self, argument: Any) -> str:
+        """The name or the path as it stands."""
+        return str(argument) if is_path(argument) else str(super().parse(argument))
 
 
 def _amount(name: str, default: Any, text: str, flag_values: flags.FlagValues) -> None:
@@ -61,6 +70,9 @@ def define_settings(
     """
     for one in settings_of(cls):
         default = defaults.get(one.name, one.default)
+        if one.imported and one.choices:
+            flags.DEFINE(NameOrPath(one.choices), one.name, default, one.help, flag_values)
+            continue
         if one.choices:
             known = list(one.choices)
             flags.DEFINE_enum(one.name, default, known, one.help, flag_values=flag_values)

@@ -278,9 +278,11 @@ class Point:
         series: what it is compared under, e.g. `learned`; points of one are joined by a line.
         label: written beside it; "" for nothing.
         cost: a share of the seed's.
-        accuracy: a share; the mean, if there are several runs.
+        accuracy: a share, or another metric; the mean, if there are several runs.
         spread: their standard deviation; None for a single run.
         runs: how many there are.
+        metric: what `accuracy` is, if it is another one.
+        lower: the lower it is, the better.
     """
 
     series: str
@@ -289,13 +291,33 @@ class Point:
     accuracy: float
     spread: float | None = None
     runs: int = 1
+    metric: str = "accuracy"
+    lower: bool = False
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its metric is told in per cent."""
+        return is_share(self.metric)
+
+    def shown(self, value: float) -> str:
+        """A value of its metric as text."""
+        return f"{value:.2%}" if self.is_share else f"{value:.4g}"
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of examples, which is told in per cent."""
+    return metric.endswith("accuracy")
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
     """The points that no other beats in both cost and accuracy, the cheapest first."""
+
+    def worth(point: Point) -> float:
+        return -point.accuracy if point.lower else point.accuracy
+
     front: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.cost, -point.accuracy)):
-        if not front or point.accuracy > front[-1].accuracy:
+    for point in sorted(points, key=lambda point: (point.cost, -worth(point))):
+        if not front or worth(point) > worth(front[-1]):
             front.append(point)
     return front
 
@@ -355,9 +377,10 @@ def plot_tradeoff(
                 zorder=2,
             )
         ax.set_xlabel(plain(f"{cost}, share of the seed"))
-        ax.set_ylabel("test accuracy")
+        ax.set_ylabel(plain(f"test {points[0].metric.replace('_', ' ')}"))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        if points[0].is_share:
+            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         ax.grid(color=LIGHT, linewidth=0.5, alpha=0.6)
         ax.set_title(plain(title))
         ax.legend(frameon=False, loc="lower right")

@@ -103,15 +103,21 @@ class CycleConfig:
         help="L2 penalty on kernels; decoupled in adamw, lamb and lion.",
         range="[0, inf)",
     )
-    loss: str = setting("cross_entropy", help="What is minimised.", choices=LOSSES)
+    loss: str = setting(
+        "cross_entropy",
+        help="What is minimised: a name, or a function (outputs, batch) or morph.Task of your own.",
+        choices=LOSSES,
+        imported=True,
+    )
     label_smoothing: float = setting(
         0.0, help="The share of a label that is spread over all classes.", range="[0, 1)"
     )
     metrics: str = setting(
         "accuracy",
-        help=f"Measured on the test set: some of {', '.join(METRICS)}, separated by commas; "
-        "--patience goes by the first.",
+        help=f"Measured on the test set: some of {', '.join(METRICS)}, separated by commas, "
+        "or a function (outputs, batch) or morph.Metric of your own. --patience goes by the first.",
         each=METRICS,
+        imported=True,
     )
     optimizer: str = setting(
         "momentum",

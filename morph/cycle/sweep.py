@@ -30,7 +30,7 @@ from morph.cycle.arguments import check_interval
 from morph.cycle.checks import check_config, check_structure, check_training
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import key_of
-from morph.cycle.given import Start, fitted, read_start
+from morph.cycle.given import Start, fingerprint, fitted, read_start
 from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import Measure
 from morph.cycle.members import (
@@ -367,6 +367,11 @@ class Sweep:
     def whole(self) -> Architecture:
         """The seed network's architecture."""
         return Architecture.of_seed(self.graph)
+
+    @property
+    def start_identity(self) -> dict[str, str]:
+        """What tells given weights from others; nothing if the seed is trained."""
+        return {} if self.start is None else {"start_fingerprint": fingerprint(self._given)}
 
     @cached_property
     def _given(self) -> Variables:

@@ -18,17 +18,34 @@ from morph.budget.trim import strongest_within
 from morph.errors import BudgetError
 from morph.pruning.curves import Walk
 from morph.pruning.judge import Judge, Loss, matching
-from regularizers.channels.graph import ChannelGraph
-from regularizers.costs.cost import Cost
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import FLAG, FUNCTION, NAME, a, by_name, checked, whole
+from regularizers.costs.cost import COST, Cost
 from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.objective.regularizer import NetworkRegularizer
 
 CURVES, SCORES = "curves", "scores"
 POWERS = (0.0, 0.5)  # of a group's mean score: what is best differs from network to network
+BATCHES = a(Iterable, "batches for calibration, one after another")
 LEAST = 1e-30  # what a channel that is alive is worth at least
 
 
+@checked(
+    graph=GRAPH,
+    cost=COST,
+    loss=FUNCTION,
+    fn=FUNCTION,
+    batches=BATCHES,
+    by=NAME,
+    steps=whole(least=1),
+    blocks=FLAG,
+    round_to=whole(least=1),
+    min_width=whole(least=1),
+    floors=by_name(whole(least=1), "whole numbers of at least 1 by pattern"),
+    inexact=FLAG,
+    heard=FUNCTION,
+)
 def prune(
     graph: ChannelGraph,
     variables: Any,
@@ -91,13 +108,12 @@ def prune(
     """
     if by not in (CURVES, SCORES):
         raise InputError(f"prune: by must be 'curves' or 'scores'{near(by, (CURVES, SCORES))}")
-    if steps < 1:
-        raise InputError(f"prune: steps must be at least 1, found {steps}")
     if (loss is None) == (fn is None):
         raise InputError(
             "prune needs either loss=, (variables, batch) -> scalar, or fn=, (variables, batch) -> "
             f"outputs, whose own outputs are kept; found {'neither' if loss is None else 'both'}"
         )
+    graph.leaves(variables)  # or it says what does not fit
     known = list(batches)
     if not known:
         raise InputError("prune: batches hold nothing to measure on")
@@ -105,7 +121,7 @@ def prune(
     limit = parse_budget(budget, cost)
     if limit > cost.seed:
         raise BudgetError(
-            f"prune makes a network cheaper: asked for {cost.show(limit)}, and it costs "
+            f"prune makes a network cheaper: the budget is {cost.show(limit)}, and it costs "
             f"{cost.show(cost.seed)} now"
         )
     least = floors_of(graph, min_width, floors)
@@ -239,6 +255,11 @@ class _Ways:
         return Left(alive=walk.alive(), removed=walk.removed)
 
 
+@checked(
+    forward=FUNCTION,
+    variables=a(Mapping, "variables by collection, as model.init gives them"),
+    batches=BATCHES,
+)
 def recalibrate(
     forward: Callable[[Any, Any], Any], variables: Mapping[str, Any], batches: Iterable[Any]
 ) -> dict[str, Any]:

@@ -205,7 +205,41 @@ MORPH = {
         },
     ),
     "mean_of": ({"values": fn}, {"values": FUNCTIONS, "lower": FLAGS}),
-    "nnx_network": ({"build": fn}, {"build": FUNCTIONS, "train_kwarg": NAMES}),
+    "nnx_network": (
+        {"build": lambda rngs: nnx.Linear(3, 3, rngs=rngs)},
+        {"build": FUNCTIONS, "train_kwarg": [7, b"a", ["a"]]},
+    ),
+    "prune": (
+        {
+            "graph": GRAPH,
+            "variables": V,
+            "cost": FLOPS,
+            "budget": 0.5,
+            "loss": lambda v, batch: jnp.square(fn(v, batch)).mean(),
+            "batches": [X],
+        },
+        {
+            "graph": GRAPHS,
+            "variables": TREES,
+            "cost": [None, OTHER, "flops", 3],
+            "budget": [math.nan, math.inf, -1.0, 0.0, "half", [1], 1.5],
+            "loss": [3, "mse", lambda v, batch: X],
+            "fn": [3, fn],
+            "batches": [None, 3, []],
+            "by": [7, "score"],
+            "steps": [*WHOLES, 0],
+            "blocks": FLAGS,
+            "round_to": [*WHOLES, 0],
+            "min_width": [*WHOLES, 0],
+            "floors": [3, {"a": 0}, {"a": "4"}, {"b": 2}],
+            "inexact": FLAGS,
+            "heard": [3, "bar"],
+        },
+    ),
+    "recalibrate": (
+        {"forward": lambda v, batch: {}, "variables": {"params": V}, "batches": [X]},
+        {"forward": FUNCTIONS, "variables": [None, 3, [V]], "batches": [None, 3, []]},
+    ),
     "shrink": (
         {"graph": GRAPH, "alive": {"a": np.ones(N, bool)}},
         {
