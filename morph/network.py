@@ -39,7 +39,8 @@ class Network:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be called."""
-        check("Network", vars(self), dict.fromkeys(vars(self), FUNCTION))
+        names = ("init", "predict", "forward")
+        check("Network", {n: getattr(self, n) for n in names}, dict.fromkeys(names, FUNCTION))
 
     def resized(self, architecture: Architecture) -> Network:
         """The network at the widths of an architecture that was inferred from `predict`."""

@@ -97,8 +97,8 @@ class Sweep:
 
     def __post_init__(self) -> None:
         """Refuses what it would have to ignore."""
-        check_training(self.config)
         check_unused(self.config, UNUSED_BY_SWEEP)
+        check_training(self.config)
         check_interval("look_every", self.look_every)
         if self.start is not None:
             object.__setattr__(self, "config", replace(self.config, seed_steps=0))

@@ -30,8 +30,8 @@ from morph.cycle.config import CycleConfig
 from morph.cycle.context import Context
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_RETRAIN, UNUSED_BY_SWEEP, UNUSED_BY_TARGETS
-from morph.errors import ConfigError
 from morph.training.data import Batch
+from regularizers.errors import MorphError
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Row:
 # Rows that need the same share a run, so that few of these are more than the base.
 AGAIN = {"cycles": 2, "expand_budget": 1.0, "distill": 0.5}
 TENSORIZED = {"tensorize": "svd", "tensorize_steps": 2}
+PULLED_LONG = {"shrink_steps": 10}  # the controller looks, and decides, on the way
 ERRORS = {"loss": "mean_squared_error", "metrics": "explained_variance"}
 
 ROWS = {
@@ -60,8 +61,8 @@ ROWS = {
     "shrink_steps": Row(5),
     "retrain_steps": Row(3),
     "settle": Row(0.0),
-    "penalty": Row("Dense_1=gamma,*=group_lasso"),
-    "strengths": Row("Dense_0=0.1"),
+    "penalty": Row("Dense_1=gamma,*=group_lasso", PULLED_LONG),
+    "strengths": Row("Dense_1=0.01"),
     "gate_mode": Row("straight_through", {"penalty": "gates"}),
     "batch_size": Row(5),
     "learning_rate": Row(0.02),
@@ -81,7 +82,7 @@ ROWS = {
     "distill": Row(0.5),
     "distill_by": Row("responses", AGAIN),
     "distill_temperature": Row(5.0, AGAIN),
-    "blocks": Row(False),
+    "blocks": Row(False, {**PULLED_LONG, "strengths": "Dense_1=100"}),
     "min_width": Row(8),
     "floors": Row("Dense_0=10"),
     "round_to": Row(3),
@@ -377,7 +378,7 @@ PATTERNS = [(entry, name) for entry in ENTRIES for name in MISSED if name not in
 @pytest.mark.parametrize(("entry", "name"), PATTERNS)
 def test_a_pattern_that_matches_nothing_is_refused_before_any_training(world, capsys, entry, name):
     given = {n: value for n, value in BASE.items() if n not in UNUSED[entry]}
-    with pytest.raises((SystemExit, ConfigError)) as stop:
+    with pytest.raises((SystemExit, MorphError)) as stop:
         ENTRIES[entry](world, world.folder / "refused", {**given, name: MISSED[name]})
     said = f"{stop.value}{capsys.readouterr().err}"
     assert f"{name}: " in said or f"{name}=" in said

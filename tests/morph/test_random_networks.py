@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from corpus.costs import COSTS
-from corpus.programs import IMAGE, OPERATIONS, network
+from corpus.fuzz import check
+from corpus.programs import HARD, IMAGE, OPERATIONS, network
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 

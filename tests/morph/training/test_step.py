@@ -107,7 +107,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32(kind, networks, dense, variab
             names = [name for name in variables if name != "params"]
             return built.fn(variables, x, train=True, mutable=names, rngs={"dropout": key})
 
-        dense = Network(init=None, predict=built.fn, forward=forward)
+        dense = Network(init=built.fn, predict=built.fn, forward=forward)
     whole, losses = train(dense, variables, data, index)
     step = make_step(precision="bfloat16")
     state, rough = train(dense, variables, data, index, step=step)
