@@ -23,8 +23,9 @@ from absl import flags
 from rich.table import Table
 from rich.text import Text
 
-from experiments.console.command import USER_ERRORS
+from experiments.console.command import command_of, ending
 from experiments.console.display import duration, humanize
+from experiments.console.flags import check_output, read_flags
 from experiments.console.terminal import terminal
 from experiments.pictures import plots
 from experiments.pictures.plots import Point
@@ -32,7 +33,6 @@ from experiments.report.charts import tradeoff_chart
 from experiments.report.page import page_of
 from experiments.report.runs import Run, RunError, read_run
 from experiments.report.tables import table
-from morph.untrusted import printable
 
 _PAGES, _PICTURES = (".html",), (".png", ".svg", ".pdf")
 MISSING = "–"
@@ -279,8 +279,8 @@ _WRITERS: dict[str, Callable[[Sequence[Entry], Path], None]] = {
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.compare`; `argv[0]` is the program's name."""
     options = define_flags()
-    try:
-        workdirs = options(list(argv))[1:]
+    with ending(command_of("experiments.compare", argv)):
+        workdirs = read_flags(options, argv)[1:]
         if options.help:
             print(f"{__doc__}\n{options.get_help()}")
             return
@@ -288,18 +288,17 @@ def main(argv: Sequence[str]) -> None:
         for path in outputs:
             if path.suffix not in _WRITERS:
                 raise RunError(f"--output={path}: its ending must be one of {', '.join(_WRITERS)}")
+            check_output("output", path)
         if not workdirs:
             raise RunError("nothing to compare; name the working directories of runs")
         entries = entries_of([read_run(workdir) for workdir in dict.fromkeys(workdirs)])
+        for path in outputs:
+            _WRITERS[path.suffix](entries, path)
         console = terminal()
         for sheet in sheets_of(entries):
             console.print(sheet.for_terminal())
         for path in outputs:
-            _WRITERS[path.suffix](entries, path)
-            console.print(str(path), soft_wrap=True, highlight=False)
-    except USER_ERRORS as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        sys.exit(2)
+            console.print(str(path), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ needs; WORKDIR/compressed.json has what was measured after each stage. `--compre
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,28 +23,38 @@ import numpy as np
 from absl import flags
 from rich.console import Console
 
-from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import figure_table
 from experiments.console.flags import define_settings, settings_from
 from experiments.report import write_report
-from experiments.report.compression import STAGE_HEAD, stage_cells
-from experiments.retrain import check_seed, define_seed_flags, fact, seed_of, start_of
+from experiments.report.compression import stage_cells, stage_head
+from experiments.retrain import check_code, check_seed, start_of
+from experiments.subject import (
+    Data,
+    data_of,
+    define_subject_flags,
+    fact,
+    identity_of,
+    seed_of,
+)
 from morph.architecture.architecture import Architecture
 from morph.compress.coding import container, table
 from morph.compress.coding.symbols import check_installed
 from morph.compress.config import CompressConfig
 from morph.compress.methods import Stage, compressed
 from morph.compress.training import evaluated
+from morph.cycle.config import CycleConfig
+from morph.cycle.recipe import Recipe
 from morph.cycle.stamp import STAMP, check_pair, stamp_of
 from morph.cycle.workdir import locked
 from morph.errors import ConfigError
 from morph.files import together, write_bytes, write_text
 from morph.kernels.compressed import Pruned, Shared, is_compressed
 from morph.network import Network, Variables
-from morph.training.data import Batch
+from morph.settings import check_settings
+from morph.training.data import first_of
 from morph.training.evaluate import Evaluator
-from morph.training.metrics import METRICS
+from regularizers import json_files
 from regularizers.calibration.timing import compiled, interleaved
 
 FILE, FIGURES = "network.morph", "compressed.json"
@@ -96,41 +105,65 @@ class Learned:
         network: of its widths.
         variables: trained.
         data: of its data set.
+        task: what it was trained for, as a recipe.
         about: how to build the seed, and the checksum of the variables: for the file.
     """
 
     architecture: Architecture
     network: Network
     variables: Variables
-    data: datasets.Dataset
+    data: Data
+    task: Recipe
     about: Mapping[str, Any]
 
 
 def read(workdir: Path, options: flags.FlagValues) -> Learned:
-    """What a run learned; options are those of `define_seed_flags`.
+    """What a run learned; options are those of `define_subject_flags` and `define_task_flags`.
 
     Raises:
         one of `USER_ERRORS`.
     """
     architecture = Architecture.load(workdir / "architecture.json")
     report = architecture.report
-    data = datasets.load(fact("dataset", report, options, None), options.data_dir)
+    data = data_of(options, report)
     seed, name = seed_of(report, options, data)
-    x = data.train_images[:1]
+    x = data.x
     check_seed(architecture, seed, x, name)
     variables = start_of(str(workdir / "variables"), architecture, seed, x)
     assert variables is not None
     check_pair(workdir / "architecture.json", architecture, variables)
-    width = fact("width", report, options, 1.0)
-    about = {"seed_network": name, "width": width, "dataset": data.name}
+    about = identity_of(name, data, fact("width", report, options, 1.0))
+    del about["data_fingerprint"]
     about[STAMP] = stamp_of(variables)
     return Learned(
         architecture=architecture,
         network=evaluated(seed.resized(architecture)),
         variables=variables,
         data=data,
+        task=task_of(report, options),
         about=about,
     )
+
+
+def define_task_flags(own: flags.FlagValues) -> None:
+    """The flags of what a network is for, where a report names code to run."""
+    for name, what in {"loss": "minimised", "metrics": "measured"}.items():
+        flags.DEFINE_string(name, None, f"What is {what}; as it was learned.", flag_values=own)
+
+
+def task_of(report: Mapping[str, Any], options: flags.FlagValues) -> Recipe:
+    """What a network was trained for: as its report says, but for what flags say.
+
+    Raises:
+        ConfigError: if only the report names code to run.
+    """
+    told = {name: report.get("config", {}).get(name) for name in ("loss", "metrics")}
+    own = {name: options[name].value for name in told if options[name].value is not None}
+    check_code(told, own)
+    named = {name: value for name, value in {**told, **own}.items() if value is not None}
+    recipe = Recipe(config=CycleConfig(**named))
+    check_settings(recipe.config)
+    return recipe
 
 
 def run(options: flags.FlagValues, command: str, console: Console) -> None:
@@ -144,7 +177,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     config, workdir = compression_of(options), Path(options.workdir)
     with locked(workdir, make=False):
         compress(workdir, read(workdir, options), config, command, console)
-    console.print(f"Look at {write_report(options.workdir)}", soft_wrap=True)
+    console.print(f"Look at {write_report(workdir)}", soft_wrap=True)
 
 
 def compress(
@@ -163,14 +196,16 @@ def compress(
         The variables that the file holds.
     """
     started = time.monotonic()
-    train = Batch(learned.data.train_images, learned.data.train_labels)
-    test = Batch(learned.data.test_images, learned.data.test_labels)
-    evaluator = Evaluator(test, {"accuracy": METRICS["accuracy"]})
+    evaluator = Evaluator(learned.data.test, learned.task.metrics)
+    one_input = jax.tree.map(
+        jax.numpy.asarray, first_of(learned.data.test, "test set").rows(slice(0, 1)).x
+    )
     report = learned.architecture.report
     rows = [
         {
             "name": outcome["name"],
             "accuracy": outcome["accuracy"],
+            "metrics": outcome.get("metrics", {}),
             "parameters": outcome["parameters"],
             "flops": outcome["flops"],
             "bytes": 4 * outcome["parameters"],
@@ -180,11 +215,13 @@ def compress(
     ]
 
     def measured(stage: Stage) -> tuple[dict[str, Any], bytes]:
-        one = compiled(stage.predict, stage.variables, jax.numpy.asarray(test.x[:1]))
+        one = compiled(stage.predict, stage.variables, one_input)
         packed = container.pack(stage.variables, **_more(learned, stage))
+        metrics = evaluator.measure(jax.jit(stage.predict), stage.variables)
         row = {
             "name": stage.name,
-            "accuracy": evaluator.measure(jax.jit(stage.predict), stage.variables)["accuracy"],
+            "accuracy": metrics.get("accuracy"),
+            "metrics": metrics,
             "parameters": nonzero(stage.variables),
             "flops": rows[-1]["flops"] if rows else None,
             "bytes": len(packed),
@@ -195,10 +232,13 @@ def compress(
     stage = Stage(name="learned", variables=learned.variables, predict=learned.network.predict)
     row, packed = measured(stage)
     rows.append(row)
-    for stage in compressed(learned.network, learned.variables, train, config):
+    task = learned.task.whole
+    if learned.task.loss is not None:
+        task = dataclasses.replace(task, loss=learned.task.loss)
+    for stage in compressed(learned.network, learned.variables, learned.data.train, config, task):
         row, packed = measured(stage)
         rows.append(row)
-        console.print(f"{stage.name}: accuracy {rows[-1]['accuracy']:.4f}", soft_wrap=True)
+        console.print(f"{stage.name}: {stage_head([row])[1]} {stage_cells(row)[1]}", soft_wrap=True)
     file = workdir / FILE
     with together(workdir) as aside:
         write_bytes(aside / FILE, packed)
@@ -213,10 +253,10 @@ def compress(
             "stages": rows,
             "layers": [{**dataclasses.asdict(row), "rate": round(row.rate, 2)} for row in layers],
         }
-        write_text(aside / FIGURES, json.dumps(figures, indent=2) + "\n")
+        write_text(aside / FIGURES, json_files.text(figures, indent=2))
     leaves = [(path.removeprefix("params/"), *rest) for path, *rest in map(table.cells, layers)]
     console.print(figure_table("The file, leaf by leaf", table.HEAD, leaves))
-    console.print(figure_table("After each step", STAGE_HEAD, map(stage_cells, rows)))
+    console.print(figure_table("After each step", stage_head(rows), map(stage_cells, rows)))
     console.print(
         f"{file}: {rows[-1]['bytes']:,} bytes, {4 * learned_size(learned) / rows[-1]['bytes']:.1f} "
         "times smaller than the learned network in 32-bit weights; read back, and the same to the "
@@ -250,7 +290,8 @@ def _verified(file: Path, stage: Stage, evaluator: Evaluator) -> container.Conte
         evaluator.outputs(predict, dict(variables))
         for variables in (stage.variables, contents.variables)
     )
-    if not container.same(contents.variables, stage.variables) or not np.array_equal(written, read):
+    equal = jax.tree.all(jax.tree.map(np.array_equal, written, read))
+    if not container.same(contents.variables, stage.variables) or not equal:
         raise container.ContainerError(
             f"{file} holds another network than was written; the disk may be broken: write it again"
         )
@@ -262,7 +303,8 @@ def define_flags() -> flags.FlagValues:
     own = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Of the run.", flag_values=own)
     define_compression(own, compress="deep")
-    define_seed_flags(own)
+    define_subject_flags(own)
+    define_task_flags(own)
     flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
     return own
 

@@ -25,6 +25,7 @@ from experiments.dataset_files import (
 from morph.errors import need
 from regularizers.errors import MorphError
 from regularizers.messages import near
+from regularizers.user_cache import user_cache
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -155,7 +156,7 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
 
 def cache_dir() -> Path:
     """The folder where npm data packages are unpacked, each in a folder of its own name."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "morph"
+    return user_cache() or Path("morph")  # in the current directory, for who has no home
 
 
 def _find(name: str, row: DatasetRow, data_dir: str | None) -> dict[str, Path]:
@@ -173,7 +174,7 @@ def _find(name: str, row: DatasetRow, data_dir: str | None) -> dict[str, Path]:
             file: path
             for file in row.files
             for path in (folder / f"{file}.gz", folder / file)  # of two, the latter stays
-            if path.is_file()
+            if os.path.isfile(path)  # also where a folder may not be looked into
         }
         if len(present) == len(row.files):
             return present

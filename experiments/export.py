@@ -12,7 +12,6 @@ predicted.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 from rich.console import Console
 
@@ -29,21 +29,23 @@ from experiments.console.command import launch
 from experiments.console.display import figure_table
 from experiments.report import write_report
 from experiments.report.compression import EXPORT_HEAD, export_cells
-from experiments.retrain import define_seed_flags
+from experiments.subject import define_subject_flags
 from morph.compress.coding import container
 from morph.cycle.stamp import STAMP, check_stamp
 from morph.cycle.workdir import locked
-from morph.errors import ConfigError
+from morph.errors import ConfigError, ExportError
 from morph.export import Agreement, Exported, bundle, compare, edge_tpu, onnx, stablehlo, tflite
 from morph.export.exported import Runner
 from morph.files import together, write_text
 from morph.kernels.compressed import unpacked
 from morph.network import Variables
-from morph.training.data import Batch
+from morph.training.data import first_of, passes
 from morph.training.evaluate import Evaluator
+from morph.untrusted import in_markdown
+from regularizers import json_files
 
 FIGURES, FOLDER = "exported.json", "export"
-CALIBRATION = 300  # training images that int8 ranges are taken from
+CALIBRATION = 300  # training examples that int8 ranges are taken from
 
 
 class Target(NamedTuple):
@@ -51,11 +53,13 @@ class Target(NamedTuple):
 
     Attributes:
         suffix: of the file.
-        export: `(fn, variables, example, path, training images)`.
+        check_installed: raises if a package is missing.
+        export: `(fn, variables, example, path, training inputs)`.
         load: from the file to what runs it.
     """
 
     suffix: str
+    check_installed: Callable[[], None]
     export: Callable[[Any, Any, Any, Path, Any], Exported]
     load: Callable[[Path], Runner]
 
@@ -63,18 +67,21 @@ class Target(NamedTuple):
 TARGETS: Mapping[str, Target] = {
     "stablehlo": Target(
         ".stablehlo",
-        lambda fn, variables, x, path, images: stablehlo.to_stablehlo(fn, variables, x, path),
+        stablehlo.check_installed,
+        lambda fn, variables, x, path, inputs: stablehlo.to_stablehlo(fn, variables, x, path),
         stablehlo.load,
     ),
     "onnx": Target(
         ".onnx",
-        lambda fn, variables, x, path, images: onnx.to_onnx(fn, variables, x, path),
+        onnx.check_installed,
+        lambda fn, variables, x, path, inputs: onnx.to_onnx(fn, variables, x, path),
         onnx.load,
     ),
     "tflite": Target(
         ".tflite",
-        lambda fn, variables, x, path, images: tflite.to_tflite(
-            fn, variables, x, path, calibration=images[:CALIBRATION]
+        tflite.check_installed,
+        lambda fn, variables, x, path, inputs: tflite.to_tflite(
+            fn, variables, x, path, calibration=inputs[:CALIBRATION]
         ),
         tflite.load,
     ),
@@ -85,14 +92,18 @@ def targets_of(names: Sequence[str]) -> dict[str, Target]:
     """The targets that a flag names.
 
     Raises:
-        ConfigError: if there is none, or one is unknown.
+        ConfigError: if there is none, or one is unknown. MissingExtraError: if packages are.
     """
     if not names or not set(names) <= set(TARGETS):
         raise ConfigError(
             f"--export takes some of {', '.join(TARGETS)}, separated by commas; found "
             f"{','.join(names)!r}"
         )
-    return {name: TARGETS[name] for name in names}
+    targets = {name: TARGETS[name] for name in names}
+    bundle.check_installed()
+    for target in targets.values():
+        target.check_installed()
+    return targets
 
 
 def export(
@@ -136,27 +147,37 @@ def _written(
     folder.mkdir()
     network, data = learned.network, learned.data
     dense = jax.tree.map(jnp.asarray, unpacked(variables))
-    example = data.train_images[:8]
-    evaluator = Evaluator(Batch(data.test_images, data.test_labels))
-    reference = evaluator.outputs(jax.jit(network.predict), dense)
+    inputs = first_of(data.train, "training pipeline").rows(slice(0, CALIBRATION)).x
+    reference = Evaluator(data.test).outputs(jax.jit(network.predict), dense)
+    if not jax.tree_util.all_leaves([inputs]) or not jax.tree_util.all_leaves([reference]):
+        raise ExportError(
+            "--export takes networks of one input array and one output array; this one takes "
+            f"{jax.tree.map(np.shape, inputs)} and gives {jax.tree.map(np.shape, reference)}: "
+            "export morph.compact(...) with a function that calls it as the target needs"
+        )
+    test = [jax.tree.map(np.asarray, batch) for batch in passes(data.test)]
+    asked = np.concatenate([batch.x for batch in test])
+    labels = None
+    if learned.task.decide is not None:  # outputs are logits of classes
+        labels = np.concatenate([batch.y for batch in test])
     rows: list[dict[str, Any]] = []
     written: list[Exported] = []
     agreements: dict[str, Agreement] = {}
     for name, target in targets.items():
         path = folder / f"network{target.suffix}"
-        made = target.export(network.predict, dense, example, path, data.train_images)
+        made = target.export(network.predict, dense, inputs[:8], path, inputs)
         run = target.load(path)
-        agreement = compare(reference, run(data.test_images), data.test_labels)
+        agreement = compare(reference, run(asked), labels)
         written.append(made)
         agreements[name] = agreement
         rows.append(
             {
                 "name": name,
-                "accuracy": agreement.accuracy[1],
-                "reference_accuracy": agreement.reference_accuracy[1],
+                "accuracy": agreement.accuracy.get(1),
+                "reference_accuracy": agreement.reference_accuracy.get(1),
                 "logit_difference": agreement.logit_difference,
                 "bytes": made.size_bytes,
-                "latency_ms": compress.milliseconds(partial(run, data.test_images[:1])),
+                "latency_ms": compress.milliseconds(partial(run, asked[:1])),
                 "note": made.note,
             }
         )
@@ -169,14 +190,14 @@ def _written(
         written,
         name=f"{learned.about['seed_network']} on {learned.about['dataset']}",
         figures={
-            "accuracy": agreement.reference_accuracy[1],
+            **({} if labels is None else {"accuracy": agreement.reference_accuracy[1]}),
             "parameters": compress.nonzero({"params": dense["params"]}),
             **({"FLOPs": final["flops"]} if "flops" in final else {}),
         },
         agreements=agreements,
         architecture=learned.architecture,
         command=command,
-        notes=str(placed or ""),
+        notes="\n".join(f"- {in_markdown(line)}" for line in str(placed or "").splitlines()),
     )
     figures = {
         "command": command,
@@ -185,7 +206,7 @@ def _written(
         "rows": rows,
         "edge_tpu": str(placed or ""),
     }
-    write_text(place / FIGURES, json.dumps(figures, indent=2) + "\n")
+    write_text(place / FIGURES, json_files.text(figures, indent=2))
     return rows, placed
 
 
@@ -221,7 +242,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("workdir", None, "Of the run.", flag_values=own)
     flags.DEFINE_list("export", list(TARGETS), "What to write.", flag_values=own)
     flags.DEFINE_bool("compressed", True, "The compressed network, if any.", flag_values=own)
-    define_seed_flags(own)
+    define_subject_flags(own)
+    compress.define_task_flags(own)
     flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
     return own
 

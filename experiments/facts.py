@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import jax
 
 from morph.files import write_text
-from regularizers.json_files import finite
+from regularizers import json_files
 
 PACKAGES = ("jax", "flax", "optax", "numpy")
 
@@ -37,9 +36,9 @@ def facts_of(command: str, seconds: float, facts: Mapping[str, Any]) -> dict[str
 
 def write_facts(workdir: Path, facts: Mapping[str, Any]) -> None:
     """Writes results.json."""
-    write_text(workdir / "results.json", json.dumps(finite(facts), indent=2) + "\n")
+    write_text(workdir / "results.json", json_files.text(facts, indent=2))
 
 
 def lines_of(records: Iterable[Mapping[str, Any]]) -> str:
     """Records of training, one a line, as metrics.jsonl has them."""
-    return "".join(json.dumps(finite(record)) + "\n" for record in records)
+    return "".join(map(json_files.text, records))

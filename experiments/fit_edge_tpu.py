@@ -33,7 +33,6 @@ latency, fitted and left out in the same ways. The JSON has the keys
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -43,9 +42,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from absl import flags
 
-from experiments.console.command import USER_ERRORS
+from experiments.console.command import command_of, ending
+from experiments.console.flags import check_output, read_flags
 from experiments.published import PUBLISHED, FitError, Network, read_published, read_tables
+from morph.files import write_text
 from morph.untrusted import printable
+from regularizers import json_files
 from regularizers.costs.edge_tpu import EDGE_TPU, EdgeTPU, seconds
 from regularizers.costs.form import EXACT
 
@@ -271,7 +273,7 @@ def show(report: Mapping[str, Any]) -> None:
         f"{'family out':>12}"
     )
     for row in report["networks"]:
-        name = row["network"] + ("" if row["trusted"] else " *")
+        name = printable(row["network"]) + ("" if row["trusted"] else " *")
         print(
             f"{name:<36}{row['published_ms']:>7.1f} ms{row['predicted_ms']:>9.2f} ms"
             f"{row['error']:>+8.1%}{row['left_out_error']:>+10.1%}{row['family_out_error']:>+12.1%}"
@@ -310,6 +312,8 @@ def run(options: flags.FlagValues, command: str) -> None:
     """What the flags ask for."""
     if (options.table is None) != (options.networks is None):
         raise FitError("--table and --networks go together")
+    if options.json:
+        check_output("json", options.json)
     if options.table:
         networks = read_tables(Path(options.table), Path(options.networks))
     else:
@@ -317,27 +321,24 @@ def run(options: flags.FlagValues, command: str) -> None:
     table = Path(options.table or PUBLISHED).name
     report = {"command": command, "table": table} | make_report(networks)
     report["alternatives"] = make_alternatives(networks)
+    if options.json:
+        write_text(options.json, json_files.text(report, indent=1))
     show(report)
     if options.json:
-        text = json.dumps(report, indent=1) + "\n"
-        Path(options.json).write_text(text, encoding="utf-8")
-        print(f"\nWritten: {options.json}")
+        print(f"\nWritten: {printable(options.json)}")
 
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.fit_edge_tpu`; `argv[0]` is the program's name."""
-    options = define_flags()
-    try:
-        rest = options(argv)
+    options, command = define_flags(), command_of("experiments.fit_edge_tpu", argv)
+    with ending(command):
+        rest = read_flags(options, argv)
         if options.help:
             print(f"{__doc__}\n{options.get_help()}")
             return
         if len(rest) > 1:
             raise FitError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
-        run(options, " ".join(["python -m experiments.fit_edge_tpu", *argv[1:]]))
-    except USER_ERRORS as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        sys.exit(2)
+        run(options, command)
 
 
 if __name__ == "__main__":

@@ -48,18 +48,17 @@ The JSON has the keys
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 import regularizers as reg
-from experiments.console.command import USER_ERRORS
+from experiments.console.command import USER_ERRORS, command_of, ending
+from experiments.console.flags import check_output, read_flags
 from experiments.console.terminal import terminal
 from experiments.inspect_tables import show
 from experiments.inspected import COSTS, make_report, to_json
@@ -69,7 +68,6 @@ from experiments.models import (
     InspectError,
     arguments,
     cannot_trace,
-    find_attribute,
     function_of,
     parse_input,
     parse_kwargs,
@@ -77,7 +75,9 @@ from experiments.models import (
 )
 from experiments.networks import SEED_NETWORKS, build
 from experiments.pictures import cost_plots, svg
+from morph.imports import find_attribute
 from morph.untrusted import printable
+from regularizers import json_files
 from regularizers.errors import MorphError
 from regularizers.named import check_name
 
@@ -157,7 +157,7 @@ def run(options: flags.FlagValues) -> None:
         at = " and ".join(map(str, inputs))
         cost_plots.plot_costs(graph, report.costs, options.plot, f"{name} at {at}")
     if options.json:
-        print(json.dumps(to_json(report), indent=2))
+        print(json_files.text(to_json(report), indent=2), end="")
         return
     show(report, terminal(width=None if sys.stdout.isatty() else _CONSOLE_WIDTH))
     for path in (options.picture, options.plot):
@@ -182,8 +182,7 @@ def _check_picture(path: str) -> None:
         svg.writer_of(path)
     except MorphError as error:
         raise InspectError(f"--picture={path}: {error}") from None
-    if not Path(path).parent.is_dir():
-        raise InspectError(f"--picture={path}: there is no directory {str(Path(path).parent)!r}")
+    check_output("picture", path)
 
 
 def _check_plot(path: str) -> None:
@@ -192,6 +191,7 @@ def _check_plot(path: str) -> None:
         cost_plots.check_path(path)
     except MorphError as error:
         raise InspectError(f"--plot={path}: {error}") from None
+    check_output("plot", path)
 
 
 def _cost_names(given: Sequence[str]) -> tuple[str, ...]:
@@ -208,21 +208,19 @@ def _cost_names(given: Sequence[str]) -> tuple[str, ...]:
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.inspect`; `argv[0]` is the program's name."""
     options = define_flags()
-    verbose = False
-    try:
-        rest = options(argv)
-        verbose = options.verbosity > 0
+    with ending(command_of("experiments.inspect", argv)):
+        rest = read_flags(options, argv)
         if options.help:
             print(f"{__doc__}\n{options.get_help()}")
             return
         if len(rest) > 1:
             raise InspectError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
-        run(options)
-    except USER_ERRORS as error:
-        if verbose:
-            traceback.print_exc()
-        print(f"error: {printable(error)}", file=sys.stderr)
-        sys.exit(2)
+        try:
+            run(options)
+        except USER_ERRORS:
+            if options.verbosity > 0:
+                traceback.print_exc()
+            raise
 
 
 if __name__ == "__main__":

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib
 import inspect
-import operator
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,42 +102,6 @@ def parse_kwargs(text: str) -> dict[str, Any]:
     if None in found:
         raise InspectError(f"--kwargs={text}: ** is not taken; {form}")
     return {str(name): value for name, value in found.items()}
-
-
-def find_attribute(target: str) -> Any:
-    """The object that `package.module:attribute` names.
-
-    Raises:
-        InspectError: if there is no such module or attribute.
-    """
-    module_name, _, attribute = target.partition(":")
-    if not module_name or not attribute:
-        raise InspectError(
-            f"--model={target} names no attribute; write package.module:attribute, "
-            "e.g. --model=networks:build"
-        )
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the user's module may raise anything while it is imported
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing and f"{module_name}.".startswith(f"{missing}."):
-            raise InspectError(
-                f"--model={target}: no module {missing!r}, neither in the current directory "
-                "nor installed; run this where `import` would find it"
-            ) from error
-        raise InspectError(
-            f"--model={target}: importing {module_name} fails with {cause(error)}"
-        ) from error
-    try:
-        return operator.attrgetter(attribute)(module)
-    except AttributeError as error:
-        names = [name for name in vars(module) if not name.startswith("_")]
-        raise InspectError(
-            f"--model={target}: module {module_name} has no {attribute!r}{near(attribute, names)}"
-        ) from error
 
 
 def function_of(
@@ -275,10 +236,12 @@ def _article(noun: str) -> str:
 
 def network_of(name: str, dataset: datasets.Dataset, width: float) -> Network:
     """The seed network of that name for a data set, Linen or NNX alike."""
-    model = build(
-        name,
-        input_shape=dataset.train_images.shape[1:],
-        num_classes=dataset.num_classes,
-        width=width,
-    )
+    return network_for(name, dataset.train_images.shape[1:], dataset.num_classes, width)
+
+
+def network_for(name: str, input_shape: tuple[int, ...], num_classes: int, width: float) -> Network:
+    """The seed network of that name for images [height, width, channels] of so many classes."""
+    height, across, channels = input_shape
+    shape = (height, across, channels)
+    model = build(name, input_shape=shape, num_classes=num_classes, width=width)
     return linen_network(model) if isinstance(model, nn.Module) else nnx_network(model)

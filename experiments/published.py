@@ -66,8 +66,11 @@ def read_published(path: Path = PUBLISHED) -> list[Network]:
 def read_tables(table: Path, networks: Path) -> list[Network]:
     """A table of latencies (CSV) and the layers of its networks (JSON)."""
     known = json_files.read_object(networks)
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FitError(f"{table} is no table: {error}") from error
     found = []
     for line, row in enumerate(rows, start=2):
         missing = {"network", "key", "usb3_latency_ms", "trusted"} - set(row)
@@ -109,5 +112,5 @@ def _network(
         )
     except KeyError as error:
         raise FitError(f"{key} has no {error}") from None
-    except ValueError as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise FitError(f"{key}: {error}") from None

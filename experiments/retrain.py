@@ -3,14 +3,14 @@
     python -m experiments.retrain --architecture=runs/digits-resnet8/architecture.json
 
 The file names the seed network, its width, the data set and the configuration that learned it;
-flags override them, and must be given where a file has none; a setting that only tells how to
-shrink is refused. For a seed network of your own:
+flags override them, and must be given where a file has none, or names code to run; a setting that
+only tells how to shrink is refused. For a seed network of your own:
 
     python -m experiments.retrain --architecture=a.json --model=package.module:attribute
 
-where the attribute is a Linen module or its class, or a function of `rngs` that makes an NNX
-module, as for experiments.inspect. Several files, given in order, are chained: each is relative to
-the network that the one before it made.
+where the attribute is a Linen module or its class, a morph.Network, or a function of `rngs` that
+makes an NNX module, as for experiments.run; likewise --data, --loss and --metrics. Several files,
+given in order, are chained: each is relative to the network that the one before it made.
 
 Weights are drawn from scratch, or read from --variables. --workdir then holds architecture.json
 (chained, with its report), the trained variables, metrics.jsonl, results.json and report.html.
@@ -18,30 +18,26 @@ Weights are drawn from scratch, or read from --variables. --workdir then holds a
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import reduce
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from absl import flags
-from flax import nnx
 from rich.console import Console
 
-from experiments import datasets
 from experiments.console.command import launch
-from experiments.console.display import Display, Result, result_table
+from experiments.console.display import Display, result_of, result_table
 from experiments.console.flags import define_settings
 from experiments.facts import facts_of, lines_of, write_facts
-from experiments.models import find_attribute, network_of
-from experiments.networks import SEED_NETWORKS
 from experiments.report import write_report
+from experiments.subject import data_of, define_subject_flags, identity_of, seed_of
 from morph.architecture.architecture import Architecture
 from morph.cycle.config import CycleConfig
 from morph.cycle.stamp import stamped
@@ -50,28 +46,14 @@ from morph.cycle.unused import UNUSED_BY_RETRAIN, check_unused
 from morph.cycle.workdir import load_variables, locked, save_variables
 from morph.errors import ArchitectureError, ConfigError, WorkdirError
 from morph.files import together, write_text
-from morph.network import Network, Variables, linen_network, nnx_network
+from morph.imports import is_path
+from morph.network import Network, Variables
 from morph.settings import read_settings
-from morph.training.data import Batch
 from regularizers.channels.calls import flat_paths
 
 # What tells how a network was shrunk, and is only told again; a teacher would change the training.
 _PAST = {*UNUSED_BY_RETRAIN} - {"distill"}
 _MOST_DIFFERENCES = 5  # that a message lists
-
-
-def define_seed_flags(own: flags.FlagValues) -> None:
-    """The flags that name a seed network and its data, where a report does not."""
-    flags.DEFINE_string("model", None, "package.module:attribute: the seed.", flag_values=own)
-    flags.DEFINE_enum(
-        "seed_network", None, list(SEED_NETWORKS), "Or one of the registry.", flag_values=own
-    )
-    flags.DEFINE_string("train_kwarg", "train", "That of --model for the mode.", flag_values=own)
-    flags.DEFINE_float("width", None, "Of the seed network.", 0.01, flag_values=own)
-    flags.DEFINE_enum(
-        "dataset", None, list(datasets.DATASETS), "What to train on.", flag_values=own
-    )
-    flags.DEFINE_string("data_dir", None, "Where data sets are looked for first.", flag_values=own)
 
 
 def define_flags() -> flags.FlagValues:
@@ -80,7 +62,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_multi_string(
         "architecture", [], "The JSON file; several are chained.", flag_values=own
     )
-    define_seed_flags(own)
+    define_subject_flags(own)
     flags.DEFINE_string("variables", None, "Start from these, saved.", flag_values=own)
     flags.DEFINE_string("workdir", "runs/retrain", "Where everything goes.", flag_values=own)
     define_settings(own)
@@ -114,55 +96,24 @@ def config_of(report: Mapping[str, Any], options: flags.FlagValues) -> CycleConf
     before = asdict(read_settings(CycleConfig, report.get("config", {})))
     told = {name: value for name, value in before.items() if name not in _PAST}
     own = {name: options[name].value for name in before if options[name].present}
+    check_code(told, own)
     config = CycleConfig(**{**told, **own})
     check_unused(config, UNUSED_BY_RETRAIN)
     return config
 
 
-def fact(name: str, report: Mapping[str, Any], options: flags.FlagValues, default: Any) -> Any:
-    """What a flag says, or else the report of the architecture.
+def check_code(told: Mapping[str, Any], own: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Raises if a report names code to run that no flag names.
 
     Raises:
-        ConfigError: if neither does, and there is no default.
+        ConfigError: with the flag to give.
     """
-    value = options[name].value
-    found = report.get(name, default) if value is None else value
-    if found is None:
-        raise ConfigError(f"the architecture's report names no {name}; give --{name}")
-    return found
-
-
-def seed_of(
-    report: Mapping[str, Any], options: flags.FlagValues, data: datasets.Dataset
-) -> tuple[Network, str]:
-    """The seed network and its name, from the flags or the architecture's report.
-
-    Raises:
-        ConfigError: if nothing names it, or it is no model.
-    """
-    if options.model is None:
-        name = fact("seed_network", report, options, None)
-        if name not in SEED_NETWORKS:
+    for name in ("loss", "metrics"):
+        if is_path(str(told.get(name, ""))) and name not in own:
             raise ConfigError(
-                f"the architecture's seed network {name!r} is not in the registry; name it with "
-                "--model=package.module:attribute"
+                f"the architecture was learned with {name} {told[name]!r}, code to run; to run it "
+                f"give --{name}={told[name]}"
             )
-        return network_of(name, data, fact("width", report, options, 1.0)), name
-    if options.seed_network is not None:
-        raise ConfigError("--model and --seed_network both name the seed; give one of them")
-    model = find_attribute(options.model)
-    if inspect.isclass(model) and issubclass(model, nn.Module):
-        model = model()
-    if isinstance(model, nn.Module):
-        kwarg = options.train_kwarg or None
-        accepted = inspect.signature(type(model).__call__).parameters
-        return linen_network(model, train_kwarg=kwarg if kwarg in accepted else None), options.model
-    if callable(model) and not isinstance(model, nnx.Module):
-        return nnx_network(lambda rngs: model(rngs=rngs)), options.model
-    raise ConfigError(
-        f"--model={options.model} is a {type(model).__name__}; it must name a Linen module or its "
-        "class, or a function of `rngs` that makes an NNX module"
-    )
 
 
 def check_seed(architecture: Architecture, network: Network, x: Any, name: str) -> None:
@@ -232,9 +183,9 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     architecture = chained(options.architecture)
     report = architecture.report
     config = config_of(report, options)
-    data = datasets.load(fact("dataset", report, options, None), options.data_dir)
+    data = data_of(options, report)
     network, name = seed_of(report, options, data)
-    x = data.train_images[:1]
+    x = data.x
     check_seed(architecture, network, x, name)
     start = start_of(options.variables, architecture, network, x)
     workdir = Path(options.workdir)
@@ -242,8 +193,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         with Display(console=console) as display:
             sweep = Sweep(
                 network=network,
-                train=Batch(data.train_images, data.train_labels),
-                test=Batch(data.test_images, data.test_labels),
+                train=data.whole("retrain"),
+                test=data.test,
                 config=config,
                 listener=display,
             )
@@ -260,9 +211,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
                 "unit": sweep.cost.unit,
                 "seed_cost": float(sweep.cost()),
                 "cost": outcome.cost,
-                "seed_network": name,
-                "dataset": data.name,
-                "data_fingerprint": data.fingerprint,
+                **identity_of(name, data, options.width or report.get("width")),
                 "config": asdict(config) | {name: before[name] for name in _PAST if name in before},
                 "outcomes": [*seeds, asdict(outcome)],
             },
@@ -273,12 +222,9 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             save_variables(aside / "variables", trained.variables)
             write_text(aside / "metrics.jsonl", lines_of(trained.records))
             write_facts(aside, facts)
-    rows = [
-        Result(name=o["name"], flops=o["flops"], parameters=o["parameters"], accuracy=o["accuracy"])
-        for o in facts["outcomes"]
-    ]
-    console.print(result_table(rows))
-    console.print(f"Read {write_report(workdir)}", soft_wrap=True)
+        page = write_report(workdir)
+    console.print(result_table([result_of(one) for one in facts["outcomes"]]))
+    console.print(f"Read {page}", soft_wrap=True)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -11,12 +11,8 @@ seconds and ends at an accuracy of 0.98 to 0.99. The same command resumes a stop
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -24,37 +20,40 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import app, flags, logging
 from rich.console import Console
 
-from experiments import compress, datasets, export
+from experiments import compress, export, subject
 from experiments.console import flags as settings
-from experiments.console.command import USER_ERRORS
+from experiments.console.command import command_of, ending, fail
 from experiments.console.display import (
     Display,
-    Result,
+    result_of,
     result_table,
     width_table,
 )
-from experiments.console.flags import config_of, define_settings
+from experiments.console.flags import config_of, define_settings, read_flags
 from experiments.console.tensorboard import Listeners, TensorBoard
 from experiments.facts import facts_of, write_facts
-from experiments.models import network_of
-from experiments.networks import SEED_NETWORKS
 from experiments.pictures import plots
 from experiments.report import write_report
-from experiments.retrain import define_seed_flags
+from experiments.report.page import agreement
+from experiments.subject import (
+    data_of,
+    define_start,
+    define_subject_flags,
+    identity_of,
+    seed_of,
+    slug,
+)
 from morph.cycle.cycle import Cycle
 from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
-from morph.errors import ConfigError, Interrupted, MissingExtraError, PeerError
+from morph.errors import ConfigError, MissingExtraError
 from morph.files import write_text
 from morph.tensorize.diagram import to_dot
-from morph.training.data import Batch
 from morph.training.mesh import connect, is_first
 from morph.training.peers import watch
-from morph.untrusted import printable
 from regularizers import json_files
 from regularizers.costs.cost import SEEDS
 
@@ -62,16 +61,11 @@ define_settings()
 flags.adopt_module_key_flags(settings)
 compress.define_compression(flags.FLAGS, compress=None)
 flags.adopt_module_key_flags(compress)
-SEED_NETWORK = flags.DEFINE_enum(
-    "seed_network", "resnet8", list(SEED_NETWORKS), "The network whose structure is learned."
-)
-WIDTH = flags.DEFINE_float("width", 1.0, "Uniform width multiplier of the seed network.", 0.01)
-DATASET = flags.DEFINE_enum(
-    "dataset", "digits", list(datasets.DATASETS), "What to train on; digits needs no download."
-)
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data set's files are looked for first.")
+define_subject_flags(seed_network="resnet8", dataset="digits", width=1.0)
+define_start()
+flags.adopt_module_key_flags(subject)
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where everything goes; runs/DATASET-SEED_NETWORK if not given."
+    "workdir", None, "Where everything goes; runs/DATA-NETWORK if not given."
 )
 CHECKPOINT_SECONDS = flags.DEFINE_float(
     "checkpoint_seconds", 60.0, "A checkpoint is left at least this often.", 0.0
@@ -102,25 +96,22 @@ def run(command: str) -> None:
         compress.compression_of(flags.FLAGS)  # likewise
     if connect(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value):
         watch(partial(fail, command))
-    dataset = datasets.load(DATASET.value, DATA_DIR.value)
-    workdir = Path(WORKDIR.value or f"runs/{DATASET.value}-{SEED_NETWORK.value}")
+    data = data_of(flags.FLAGS, {})
+    network, name = seed_of({}, flags.FLAGS, data)
+    workdir = Path(WORKDIR.value or f"runs/{slug(data.name)}-{slug(name)}")
     ratio = config.budget if isinstance(config.budget, float) else None
     with ExitStack() as held:
         listeners: list[Listener] = [display := held.enter_context(Display(budget_ratio=ratio))]
         if TENSORBOARD.value and is_first():
             listeners.append(held.enter_context(TensorBoard(workdir / "tensorboard")))
         cycle = Cycle(
-            network=network_of(SEED_NETWORK.value, dataset, WIDTH.value),
-            train=Batch(dataset.train_images, dataset.train_labels),
-            test=Batch(dataset.test_images, dataset.test_labels),
+            network=network,
+            train=data.train,
+            test=data.test,
             config=config,
             workdir=workdir,
-            identity={
-                "seed_network": SEED_NETWORK.value,
-                "width": WIDTH.value,
-                "dataset": DATASET.value,
-                "data_fingerprint": dataset.fingerprint,
-            },
+            identity=identity_of(name, data, flags.FLAGS["width"].value),
+            start=flags.FLAGS["start"].value,
             listener=Listeners(listeners),
             checkpoint_seconds=CHECKPOINT_SECONDS.value,
             checkpoint_steps=CHECKPOINT_STEPS.value,
@@ -130,10 +121,14 @@ def run(command: str) -> None:
         return
     seconds = time.monotonic() - started
     save_results(workdir, result, command, seconds)
-    show(display, workdir, result)
+    page = write_report(workdir)
+    missing = draw(workdir, result)
+    show(display, result)
+    if missing:
+        display.print(f"no pictures: {missing}")
     if EXPORT.value or flags.FLAGS["compress"].value:
         ship(workdir, command, display.console)
-    page = write_report(workdir)
+        page = write_report(workdir)
     display.console.print(
         f"\nDone in {seconds:.0f} s. Look at {page}, read {workdir}/architecture.json",
         soft_wrap=True,
@@ -143,8 +138,12 @@ def run(command: str) -> None:
 def ship(workdir: Path, command: str, console: Console) -> None:
     """Compresses and exports what a run learned, as far as flags ask for it."""
     options = flags.FlagValues()
-    define_seed_flags(options)  # unset: the run's own report tells all but where the data are
-    options(["run", *([f"--data_dir={DATA_DIR.value}"] if DATA_DIR.value else [])])
+    define_subject_flags(options)
+    compress.define_task_flags(options)
+    # The run's own report tells the rest.
+    given = ("model", "train_kwarg", "data", "data_dir", "loss", "metrics")
+    named = {name: flags.FLAGS[name].value for name in given if flags.FLAGS[name].present}
+    options(["run", *(f"--{name}={value}" for name, value in named.items())])
     learned = compress.read(workdir, options)
     variables = learned.variables
     if flags.FLAGS["compress"].value:
@@ -178,50 +177,55 @@ def save_results(workdir: Path, result: CycleResult, command: str, seconds: floa
         "outcomes": [asdict(outcome) for outcome in result.outcomes],
         "config": report["config"],
     }
+    if "start_fingerprint" in report:
+        facts |= {"start_fingerprint": report["start_fingerprint"]}
+        facts |= {"against_start": result.against_seed}
     write_facts(workdir, facts_of(command, seconds, facts))
 
 
-def show(display: Display, workdir: Path, result: CycleResult) -> None:
-    """Prints the tables and draws the pictures."""
-    rows = width_rows(result)
+def draw(workdir: Path, result: CycleResult) -> MissingExtraError | None:
+    """Draws the pictures; what is missing for that, if they cannot be drawn."""
+    if result.architecture.factorized:
+        write_text(workdir / "tensors.dot", to_dot(result.architecture.factorized))
+    try:
+        plots.plot_widths(width_rows(result), workdir / "widths.png")
+        plots.plot_training(read_records(workdir), workdir / "training.png")
+    except MissingExtraError as error:
+        return error
+    return None
+
+
+def show(display: Display, result: CycleResult) -> None:
+    """Prints the tables."""
     order = {"seed": 0, "uniform": 2}
     outcomes = sorted(result.outcomes, key=lambda outcome: order.get(outcome.name, 1))
     display.print("")
-    display.print(width_table(rows))
+    display.print(width_table(width_rows(result)))
     display.print("")
     report = result.architecture.report
     own = report["target"] not in ("flops", "model_size")  # those have columns anyway
     display.print(
         result_table(
-            [
-                Result(
-                    name=outcome.name,
-                    flops=outcome.flops,
-                    parameters=outcome.parameters,
-                    accuracy=outcome.accuracy,
-                    cost=outcome.cost,
-                )
-                for outcome in outcomes
-            ],
+            [result_of(asdict(outcome)) for outcome in outcomes],
             cost=report["target"] if own else "",
             unit=report["unit"] if report["unit"] != SEEDS else "",
         )
     )
     for outcome in outcomes:
         if outcome.logit_difference is not None:
-            same = "the same" if outcome.same_predictions else "not all the same"
-            display.print(
-                f"{outcome.name}: dense and small network differ by "
-                f"{outcome.logit_difference:.1e} of the largest logit on the test set, {same} "
-                "predictions"
-            )
-    if result.architecture.factorized:
-        write_text(workdir / "tensors.dot", to_dot(result.architecture.factorized))
-    try:
-        plots.plot_widths(rows, workdir / "widths.png")
-        plots.plot_training(read_records(workdir), workdir / "training.png")
-    except MissingExtraError as error:
-        display.print(f"no pictures: {error}")
+            display.print(f"{outcome.name}: {agreement(asdict(outcome))}")
+    if flags.FLAGS["start"].value:
+        display.print(cost_of_shrinking(result.against_seed))
+
+
+def cost_of_shrinking(against: Mapping[str, float]) -> str:
+    """What a network is and costs against the one that was given."""
+    ratios = ("cost", "flops", "parameters")
+    costs = ", ".join(f"{name} {100 * against[name]:.1f} %" for name in ratios)
+    metrics = ", ".join(
+        f"{name} {value:+.4g}" for name, value in against.items() if name not in ratios
+    )
+    return f"against the network that was given: {metrics}; {costs}"
 
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:
@@ -233,55 +237,17 @@ def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.run`."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every checkpoint
-    command = shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]])
-    try:
+    command = command_of("experiments.run", sys.argv)
+    with ending(command):
         if len(argv) > 1:
             raise ConfigError(f"unexpected arguments: {' '.join(argv[1:])}; flags start with --")
         run(command)
-    except Interrupted as stop:
-        print(f"\n{stop}. To resume: {command}", file=sys.stderr)
-        sys.exit(130)
-    except PeerError as error:
-        fail(command, str(error))
-    except USER_ERRORS as error:
-        fail(None, str(error))
-    except Exception:
-        if not jax.distributed.is_initialized():
-            raise
-        traceback.print_exc()
-        leave(1)
-
-
-_ENDING = threading.Lock()
-
-
-def fail(command: str | None, error: str) -> None:
-    """Ends with one line; with the command, if it is worth repeating in all processes of a run."""
-    again = ""
-    if jax.distributed.is_initialized():
-        if not _ENDING.acquire(blocking=False):
-            threading.Event().wait()  # another thread has said it, and ends us
-        again = f". To go on, start all processes again: {command}" if command else ""
-    print(f"error: {printable(error)}{again}", file=sys.stderr)
-    leave(2)
-
-
-def leave(status: int) -> None:
-    """Ends the process; one of several at once: JAX would wait for the others, and abort."""
-    if jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
 
 
 def parsed(argv: Sequence[str]) -> list[str]:
     """What is left of the command line; a flag that cannot be taken ends it as other errors do."""
-    try:
-        return list(flags.FLAGS(argv))
-    except flags.Error as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        sys.exit(2)
+    with ending(command_of("experiments.run", argv)):
+        return read_flags(flags.FLAGS, argv)
 
 
 if __name__ == "__main__":

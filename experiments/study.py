@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.table import Table
 
 from experiments.facts import lines_of
@@ -40,7 +39,10 @@ class Shelf:
     def file(self, kind: str, seed: int, budget: float | None = None) -> Path:
         """Where the architecture of a network is, or will be."""
         place = self.workdir / f"seed-{seed}"
-        return (place if budget is None else place / f"budget-{budget:g}") / f"{kind}.json"
+        if budget is not None:
+            short = f"{budget:g}"
+            place /= f"budget-{short if float(short) == budget else repr(budget)}"
+        return place / f"{kind}.json"
 
     def outcome(self, file: Path) -> Outcome | None:
         """What came out, if the network is there."""
@@ -157,9 +159,7 @@ class Study:
             yield from ([item] for item in items)
 
     def _seed_variables(self, seed: int) -> Variables:
-        network, x = self.sweep.network, self.sweep.train.x[:1]
-        like = jax.eval_shape(network.init, jax.random.key(0), x)
-        return self.shelf.variables(self.shelf.file("seed", seed), like)
+        return self.shelf.variables(self.shelf.file("seed", seed), self.sweep.traces.variables)
 
 
 def collected(shelf: Shelf, budgets: Sequence[float], seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -177,8 +177,16 @@ def collected(shelf: Shelf, budgets: Sequence[float], seeds: Sequence[int]) -> l
     return rows
 
 
-def points_of(rows: Sequence[Mapping[str, Any]], seed_cost: float) -> list[Point]:
-    """For every kind and budget the mean over the seeds, and their spread."""
+def points_of(
+    rows: Sequence[Mapping[str, Any]], seed_cost: float, *, lower: bool = False
+) -> list[Point]:
+    """For every kind and budget the mean over the seeds, and their spread.
+
+    Args:
+        rows: of `collected`.
+        seed_cost: in the unit of the target.
+        lower: the lower the first metric, the better.
+    """
     points = []
     for kind, label in {"seed": "seed", **KINDS}.items():
         own = [row for row in rows if row["kind"] == kind]
@@ -193,6 +201,8 @@ def points_of(rows: Sequence[Mapping[str, Any]], seed_cost: float) -> list[Point
                     accuracy=statistics.mean(accuracies),
                     spread=statistics.stdev(accuracies) if len(runs) > 1 else None,
                     runs=len(runs),
+                    metric=next(iter(runs[0]["metrics"]), "accuracy"),
+                    lower=lower,
                 )
             )
     return points
@@ -206,15 +216,16 @@ def _value(row: Mapping[str, Any]) -> float:
 def table_of(points: Sequence[Point], cost: str) -> Table:
     """Accuracy at every budget, learned beside uniform."""
     table = Table(title=f"Accuracy against {cost}", title_justify="left")
-    for column in ("network", "budget", f"{cost}, of seed", "accuracy", "spread", "runs"):
+    metric = points[0].metric.replace("_", " ") if points else "accuracy"
+    for column in ("network", "budget", f"{cost}, of seed", metric, "spread", "runs"):
         table.add_column(column, justify="left" if column == "network" else "right")
     for point in points:
-        spread = "–" if point.spread is None else f"{point.spread:.2%}"
+        spread = "–" if point.spread is None else point.shown(point.spread)
         table.add_row(
             point.series,
             point.label,
             f"{point.cost:.1%}",
-            f"{point.accuracy:.2%}",
+            point.shown(point.accuracy),
             spread,
             str(point.runs),
         )

@@ -23,6 +23,7 @@ budgets or seeds, and only those are trained. Several hosts may share a working 
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -36,44 +37,40 @@ from typing import Any
 from absl import flags
 from rich.console import Console
 
-from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import Display, humanize
 from experiments.console.flags import config_of, define_settings
 from experiments.facts import facts_of, write_facts
-from experiments.models import network_of
-from experiments.networks import SEED_NETWORKS
 from experiments.pictures import plots
 from experiments.report import write_report
 from experiments.study import Shelf, Study, collected, points_of, table_of
+from experiments.subject import (
+    data_of,
+    define_start,
+    define_subject_flags,
+    identity_of,
+    seed_of,
+    slug,
+)
 from morph.cycle.config import CycleConfig
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_SWEEP
 from morph.cycle.workdir import claim_workdir
 from morph.errors import ConfigError, MissingExtraError
-from morph.training.data import Batch
+from morph.settings import check_settings
 
 HOWS = ("vmap", "turn", "processes")
 # What a working directory is for; budgets and seeds may be added to it.
 # Of all settings the random seed says whose strengths are the unit.
-IDENTITY = (
-    "seed_network", "width", "dataset",
-    *(setting.name for setting in fields(CycleConfig) if setting.name not in UNUSED_BY_SWEEP),
-)  # fmt: skip
+SETTINGS = tuple(one.name for one in fields(CycleConfig) if one.name not in UNUSED_BY_SWEEP)
 _DEFAULTS = {"penalty": "group_lasso", "blocks": False}
 
 
 def define_flags() -> flags.FlagValues:
     """The flags of this command, which shares names, and no values, with experiments.run."""
     own = flags.FlagValues()
-    flags.DEFINE_enum(
-        "seed_network", "mlp", list(SEED_NETWORKS), "The network to begin with.", flag_values=own
-    )
-    flags.DEFINE_float("width", 1.0, "Multiplies the seed's widths.", 0.01, flag_values=own)
-    flags.DEFINE_enum(
-        "dataset", "digits", list(datasets.DATASETS), "What to train on.", flag_values=own
-    )
-    flags.DEFINE_string("data_dir", None, "Where data sets are looked for first.", flag_values=own)
+    define_subject_flags(own, seed_network="mlp", dataset="digits", width=1.0)
+    define_start(own)
     flags.DEFINE_string("workdir", None, "Where everything goes.", flag_values=own)
     flags.DEFINE_list(
         "budgets", ["1", "0.75", "0.5", "0.25", "0.1"], "Ratios to the seed's.", flag_values=own
@@ -118,39 +115,36 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     seeds = numbers("seeds", options.seeds, int)
     only = numbers("only", options.only, float) if options.only else budgets
     if odd := [budget for budget in only if budget not in budgets]:
-        listed = ", ".join(f"{budget:g}" for budget in budgets)
-        raise ConfigError(f"--only={odd[0]:g} is none of the budgets ({listed})")
-    if odd := [seed for seed in seeds if seed < 0]:
-        raise ConfigError(f"--seeds must be at least 0, found {odd[0]}")
+        listed = ", ".join(map(str, budgets))
+        raise ConfigError(f"--only={odd[0]} is none of the budgets ({listed})")
     config = config_of(options)
     steps = options.retrain_steps or config.seed_steps + config.shrink_steps
     config = replace(config, retrain_steps=steps)
-    data = datasets.load(options.dataset, options.data_dir)
-    workdir = Path(
-        options.workdir or f"runs/sweep-{options.dataset}-{options.seed_network}-{options.target}"
-    )
+    for seed in seeds:
+        check_settings(replace(config, seed=seed))
+    data = data_of(options, {})
+    network, name = seed_of({}, options, data)
+    workdir = Path(options.workdir or f"runs/sweep-{slug(data.name)}-{slug(name)}-{options.target}")
     with Display(console=console) as display:
         sweep = Sweep(
-            network=network_of(options.seed_network, data, options.width),
-            train=Batch(data.train_images, data.train_labels),
-            test=Batch(data.test_images, data.test_labels),
+            network=network,
+            train=data.whole("a sweep"),
+            test=data.test,
+            start=options.start,
             config=config,
             listener=display,
         )
         sweep.check(budgets)
-        identity = {name: options[name].value for name in IDENTITY} | {"retrain_steps": steps}
-        identity["data_fingerprint"] = data.fingerprint
+        about = identity_of(name, data, options.width) | sweep.start_identity
+        identity = {name: options[name].value for name in SETTINGS} | {"retrain_steps": steps}
         settings = {one.name: options[one.name].default for one in fields(CycleConfig)}
-        claim_workdir(workdir, identity, settings)
+        claim_workdir(workdir, {**identity, **about}, settings)
         report = {
             "target": sweep.cost.name,
             "unit": sweep.cost.unit,
             "seed_cost": float(sweep.cost()),
-            "seed_network": options.seed_network,
-            "width": options.width,
-            "dataset": options.dataset,
-            "data_fingerprint": data.fingerprint,
-            "config": asdict(config),
+            **about,
+            "config": asdict(sweep.config),
         }
         shelf = Shelf(workdir=workdir, report=report)
         study = Study(sweep=sweep, shelf=shelf, together=options.how == "vmap")
@@ -159,7 +153,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             in_processes(budgets, options.jobs, command)
         study.run(only, seeds)
     rows = collected(shelf, budgets, seeds)
-    points = points_of(rows, report["seed_cost"])
+    first = next(iter(sweep.recipe.metrics.values()))
+    points = points_of(rows, report["seed_cost"], lower=first.lower)
     results = facts_of(
         command,
         time.monotonic() - started,
@@ -173,13 +168,13 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         },
     )
     write_facts(workdir, results)
-    console.print(table_of(points, sweep.cost.name))
+    page = write_report(workdir)
     try:
         plots.plot_tradeoff(points, workdir / "tradeoff.png", cost=sweep.cost.name)
     except MissingExtraError as error:
         console.print(f"no picture: {error}")
+    console.print(table_of(points, sweep.cost.name))
     seed = humanize(report["seed_cost"], report["unit"])
-    page = write_report(workdir)
     console.print(f"The seed costs {seed}. Read {page}", soft_wrap=True)
 
 
@@ -190,11 +185,14 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
         ConfigError: with what the first one that failed said last.
     """
     words = shlex.split(command)[3:]
+    # A folder `experiments` where this runs is not to be taken for this package.
+    paths = [str(Path(__file__).resolve().parents[1]), *os.environ.get("PYTHONPATH", "").split()]
 
     def one(budget: float) -> subprocess.CompletedProcess[str]:
         own = [*words, "--how=turn", f"--only={budget!r}"]
         return subprocess.run(
-            [sys.executable, "-m", "experiments.sweep", *own],
+            [sys.executable, "-P", "-m", "experiments.sweep", *own],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -205,7 +203,7 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
         for budget, done in zip(budgets, pool.map(one, budgets), strict=True):
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-                raise ConfigError(f"the process for budget {budget:g} failed: {last}")
+                raise ConfigError(f"the process for budget {budget} failed: {last}")
 
 
 def main(argv: Sequence[str]) -> None:

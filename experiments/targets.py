@@ -10,7 +10,6 @@ again, so that more targets can be added, and the timing repeated.
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 import time
@@ -24,22 +23,29 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments import datasets
 from experiments.console.command import launch
 from experiments.console.display import Display, humanize
-from experiments.console.flags import config_of, define_settings
-from experiments.models import network_of
-from experiments.networks import SEED_NETWORKS
+from experiments.console.flags import check_output, config_of, define_settings
+from experiments.pictures.plots import is_share
+from experiments.subject import (
+    data_of,
+    define_start,
+    define_subject_flags,
+    identity_of,
+    seed_of,
+)
 from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
-from morph.cycle.config import CycleConfig
+from morph.cycle.config import CycleConfig, check_target
 from morph.cycle.members import Member, Trained
 from morph.cycle.stamp import check_pair, stamped
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_TARGETS, check_unused
 from morph.cycle.workdir import claim_workdir, load_variables, save_variables
+from morph.files import write_text
 from morph.network import Variables
 from morph.training.data import Batch
+from regularizers import json_files
 from regularizers.calibration.timing import compiled, interleaved
 
 # What this command does where nothing else is asked for.
@@ -56,18 +62,14 @@ _DEFAULTS = {
 def define_flags() -> flags.FlagValues:
     """The flags of this command."""
     own = flags.FlagValues()
-    flags.DEFINE_enum(
-        "seed_network", "towers", list(SEED_NETWORKS), "The network to begin with.", flag_values=own
-    )
-    flags.DEFINE_string("dataset", "fashion_mnist", "What to train on.", flag_values=own)
-    flags.DEFINE_string("data_dir", None, "Where data sets are.", flag_values=own)
+    define_subject_flags(own, seed_network="towers", dataset="fashion_mnist", width=1.0)
+    define_start(own)
     flags.DEFINE_list(
         "targets",
         ["flops", "size", "edge_tpu", "here"],
         "The costs to learn a network for; `here` is the latency on this machine.",
         flag_values=own,
     )
-    flags.DEFINE_float("width", 1.0, "Multiplies the seed's widths.", flag_values=own)
     define_settings(own)
     for name, value in _DEFAULTS.items():
         own.set_default(name, value)
@@ -170,17 +172,25 @@ def study(options: flags.FlagValues, console: Console) -> tuple[list[Learned], S
     """
     config = config_of(options)
     check_unused(config, UNUSED_BY_TARGETS)
-    data = datasets.load(options.dataset, options.data_dir)
-    test, workdir = options.test_examples, Path(options.workdir)
+    for target in options.targets:
+        check_target(target)
+    if options.output:
+        check_output("output", options.output)
+    data = data_of(options, {})
+    network, name = seed_of({}, options, data)
+    test, workdir = data.test, Path(options.workdir)
+    if isinstance(test, Batch):
+        test = test.rows(slice(0, options.test_examples))
     with Display(console=console) as display:
         own = Study(
             workdir=workdir,
             config=config,
             sweeps={
                 target: Sweep(
-                    network=network_of(options.seed_network, data, options.width),
-                    train=Batch(data.train_images, data.train_labels),
-                    test=Batch(data.test_images[:test], data.test_labels[:test]),
+                    network=network,
+                    train=data.whole("targets"),
+                    test=test,
+                    start=options.start,
                     config=replace(config, target=target, budget=CycleConfig().budget),
                     listener=display,
                 )
@@ -189,10 +199,10 @@ def study(options: flags.FlagValues, console: Console) -> tuple[list[Learned], S
         )
         for target, sweep in own.sweeps.items():
             sweep.check([own.budget(target)])
-        identity = {name: options[name].value for name in ("seed_network", "dataset", "width")}
+        identity = identity_of(name, data, options.width) | own.first.start_identity
         defaults = {one.name: options[one.name].default for one in fields(CycleConfig)}
-        defaults["data_fingerprint"] = identity["data_fingerprint"] = data.fingerprint
-        claim_workdir(workdir, {**identity, **asdict(config)}, defaults)
+        defaults["data_fingerprint"] = data.fingerprint
+        claim_workdir(workdir, {**identity, **asdict(own.first.config)}, defaults)
         seed = own.seed()
         networks = {"seed": seed}
         for target in own.sweeps:
@@ -220,8 +230,10 @@ def table_of(learned: Sequence[Learned], sweeps: Mapping[str, Sweep]) -> Table:
     table.add_column(metric, justify="right")
     for one in learned:
         ratios = [f"{one.costs[t] / seed.costs[t]:.1%}" for t in sweeps]
+        value = one.metrics[metric]
+        shown = f"{value:.1%}" if is_share(metric) else f"{value:.4g}"
         measured = f"{humanize(one.seconds, 's')}  {one.seconds / seed.seconds:.1%}"
-        table.add_row(one.name, *ratios, measured, f"{one.metrics[metric]:.1%}")
+        table.add_row(one.name, *ratios, measured, shown)
     return table
 
 
@@ -233,7 +245,6 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     """
     started = time.monotonic()
     learned, own = study(options, console)
-    console.print(table_of(learned, own.sweeps))
     if options.output:
         data = {
             "command": command,
@@ -244,7 +255,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             "units": {target: sweep.cost.unit for target, sweep in own.sweeps.items()},
             "networks": [asdict(one) for one in learned],
         }
-        Path(options.output).write_text(json.dumps(data, indent=2) + "\n")
+        write_text(options.output, json_files.text(data, indent=2))
+    console.print(table_of(learned, own.sweeps))
 
 
 def main(argv: Sequence[str]) -> None:

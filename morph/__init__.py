@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from morph.kernels.tensorized import tensorized
     from morph.modules.native import native
     from morph.network import Network, linen_network, nnx_network
+    from morph.pruning.prune import prune, recalibrate
     from morph.resize.compact import compact
     from morph.resize.emission import emits
     from morph.resize.initialize import init
@@ -65,6 +66,8 @@ __all__ = [
     "mean_of",
     "native",
     "nnx_network",
+    "prune",
+    "recalibrate",
     "shrink",
     "tensorize_plan",
     "tensorized",

@@ -14,7 +14,9 @@ from flax import nnx
 from morph.architecture.architecture import Architecture
 from morph.resize.compact import compact
 from morph.resize.initialize import init
-from regularizers.errors import InputError
+from regularizers.channels.flax_values import framework_of
+from regularizers.checks import FUNCTION, NAME, NONE, Rule, a, check, checked, shown
+from regularizers.errors import InputError, InputTypeError
 from regularizers.nnx import nnx_function
 
 Variables: TypeAlias = dict[str, Any]  # by collection: {"params": ..., "batch_stats": ...}
@@ -35,6 +37,10 @@ class Network:
     predict: Callable[[Variables, Any], Any]
     forward: Callable[[Variables, Any, Any], tuple[Any, Variables]]
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot be called."""
+        check("Network", vars(self), dict.fromkeys(vars(self), FUNCTION))
+
     def resized(self, architecture: Architecture) -> Network:
         """The network at the widths of an architecture that was inferred from `predict`."""
         return Network(
@@ -42,6 +48,14 @@ class Network:
             predict=compact(self.predict, architecture),
             forward=compact(self.forward, architecture),
         )
+
+
+NETWORK = a(Network, "a morph.Network, e.g. of morph.linen_network")
+VARIABLES = Rule(
+    asked="the variables of a network, a mapping with params",
+    kind=lambda value: isinstance(value, Mapping),
+    holds=lambda value: "params" in value,
+)
 
 
 def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -60,6 +74,10 @@ def _mutable(variables: Mapping[str, Any]) -> list[str]:
     return [name for name in variables if name != "params"]
 
 
+@checked(
+    module=a(nn.Module, "a flax.linen.Module; of NNX take morph.nnx_network"),
+    train_kwarg=NAME | NONE,
+)
 def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Network:
     """A Linen module as a `Network`.
 
@@ -69,18 +87,16 @@ def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Ne
         train_kwarg: None for a module that is the same in both modes.
 
     Raises:
+        TypeError: if it is no Linen module.
         ValueError: if the module takes no such argument.
     """
+    if framework_of(module) != "linen":
+        raise InputTypeError(
+            f"expected a Linen module, found {type(module).__name__}; an NNX model goes to "
+            "morph.nnx_network as a function of its random streams: lambda rngs: Model(rngs=rngs)."
+        )
     if train_kwarg is not None:
-        accepted = inspect.signature(type(module).__call__).parameters
-        if train_kwarg not in accepted and not any(
-            parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values()
-        ):
-            raise InputError(
-                f"{type(module).__name__}.__call__ takes no argument {train_kwarg!r}; it takes "
-                f"{', '.join(name for name in accepted if name != 'self')}. Name the one that "
-                "switches to train mode, or pass train_kwarg=None if there is none."
-            )
+        _check_takes(type(module), train_kwarg)
 
     def mode(train: bool) -> dict[str, Any]:
         return {train_kwarg: train} if train_kwarg else {}
@@ -105,25 +121,58 @@ def linen_network(module: nn.Module, *, train_kwarg: str | None = "train") -> Ne
     return Network(init=initialise, predict=predict, forward=forward)
 
 
-def nnx_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
+def _check_takes(kind: type, train_kwarg: str) -> None:
+    """Raises a ValueError if a class of models takes no such argument in its call."""
+    accepted = inspect.signature(kind.__call__).parameters
+    by_name = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    if train_kwarg not in accepted and not by_name:
+        raise InputError(
+            f"{kind.__name__}.__call__ takes no argument {train_kwarg!r}; it takes "
+            f"{', '.join(name for name in accepted if name != 'self')}. Name the one that "
+            "switches to train mode, or pass train_kwarg=None if there is none."
+        )
+
+
+@checked(train_kwarg=NAME | NONE)
+def nnx_network(
+    build: Callable[[nnx.Rngs], nnx.Module], *, train_kwarg: str | None = None
+) -> Network:
     """An NNX model as a `Network`.
 
     Args:
         build: makes the model from its random streams.
+        train_kwarg: a boolean keyword of the model's call for the mode, e.g. `"training"`. Without
+            one the mode is that of `model.train()` and `model.eval()`, and `train`, where the model
+            has that argument.
+
+    Raises:
+        TypeError: if a model is given instead of what makes one.
+        ValueError: from the network's functions, if the model takes no such argument.
     """
+    if framework_of(build) or not callable(build):
+        raise InputTypeError(
+            f"expected a function of random streams that makes an NNX model, found "
+            f"{shown(build)}: morph.nnx_network(lambda rngs: Model(rngs=rngs))."
+        )
 
     @functools.cache
     def function() -> Callable[..., Any]:
-        return nnx_function(build(nnx.Rngs(0)))[0]
+        model = build(nnx.Rngs(0))
+        if train_kwarg is not None:
+            _check_takes(type(model), train_kwarg)
+        return nnx_function(model)[0]
+
+    def mode(train: bool) -> dict[str, Any]:
+        return {"train": train, **({train_kwarg: train} if train_kwarg else {})}
 
     def predict(variables: Variables, x: Any) -> Any:
         args, kwargs = arguments(x)
-        return function()(variables, *args, **kwargs)
+        return function()(variables, *args, **kwargs, **mode(False))
 
     def forward(variables: Variables, x: Any, key: Any) -> tuple[Any, Variables]:
         mutable = _mutable(variables)
         args, kwargs = arguments(x)
-        static: dict[str, Any] = {"train": True, "mutable": mutable, "rngs": {"dropout": key}}
+        static: dict[str, Any] = {"mutable": mutable, "rngs": {"dropout": key}, **mode(True)}
         result = function()(variables, *args, **kwargs, **static)
         return result if mutable else (result, {})
 

@@ -15,6 +15,7 @@ from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from morph.errors import ConfigError
+from morph.imports import is_path
 from regularizers.messages import near
 
 T = TypeVar("T")
@@ -73,6 +74,7 @@ class Setting:
         choices: the names that it may be; empty for any.
         each: likewise, for each of the names in it, which are separated by commas.
         range: the numbers that it may be; None for any.
+        imported: it may be the path of an attribute of somebody's module, too.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Setting:
     choices: Collection[str]
     each: Collection[str]
     range: Range | None
+    imported: bool
 
     def check_type(self, value: Any) -> None:
         """Raises if a value is of another type, or is not a number.
@@ -103,7 +106,7 @@ class Setting:
         names = names_of(value) if self.each else [value] if self.choices else []
         known = self.each or self.choices
         for name in names:
-            if name not in known:
+            if name not in known and not (self.imported and is_path(name)):
                 raise ConfigError(f"{self.name}: there is no {name!r}{near(name, known)}")
         if self.range is not None and value is not None and value not in self.range:
             raise ConfigError(f"{self.name} must be {self.range}, found {value}")
@@ -116,6 +119,7 @@ def setting(
     choices: Collection[str] = (),
     each: Collection[str] = (),
     range: str | None = None,
+    imported: bool = False,
 ) -> T:
     """Declares a field of settings.
 
@@ -125,6 +129,7 @@ def setting(
         choices: the names that it may be; empty for any.
         each: likewise, for each of the names in it, which are separated by commas.
         range: the numbers that it may be, such as `[0, 1)`; None for any. None is in every range.
+        imported: it may be the path of an attribute of somebody's module, too.
 
     Returns:
         What stands in the class's body after the field's annotation.
@@ -138,7 +143,7 @@ def setting(
         morph.errors.ConfigError: share must be in [0, 1), found 1.5
     """
     bounds = None if range is None else Range(text=range)
-    told = {"help": help, "choices": choices, "each": each, "range": bounds}
+    told = {"help": help, "choices": choices, "each": each, "range": bounds, "imported": imported}
     return dataclasses.field(default=default, metadata=told)
 
 
@@ -153,6 +158,7 @@ def settings_of(cls: type) -> list[Setting]:
             choices=field.metadata["choices"],
             each=field.metadata["each"],
             range=field.metadata["range"],
+            imported=field.metadata["imported"],
         )
         for field in dataclasses.fields(cls)
     ]

@@ -1,6 +1,6 @@
 """The one reader of JSON: bounded in bytes, depth and numbers, so that a hostile file is an error.
 
-What it reads can be written, and read again; `finite` is what can be written of any value.
+What it reads can be written, and read again; `text` is how anything is written.
 """
 
 from __future__ import annotations
@@ -73,6 +73,29 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    r"""The JSON text of a value, with the end of its last line.
+
+    Numbers that are not finite become null.
+
+    Args:
+        value: of dictionaries, lists, tuples, strings, numbers, booleans and None.
+        indent: spaces per level; None for one line.
+        sort_keys: whether names go by the alphabet.
+
+    Raises:
+        JsonError: if JSON cannot hold it.
+
+    Example:
+        >>> text({"loss": float("nan")})
+        '{"loss": null}\\n'
+    """
+    try:
+        return json.dumps(finite(value), indent=indent, sort_keys=sort_keys, allow_nan=False) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise JsonError(f"JSON cannot hold it: {error}") from error
 
 
 def parse_object(text: str | bytes, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:

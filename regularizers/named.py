@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
+from regularizers.calibration.machine import cache_path
 from regularizers.calibration.measure import calibrate
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import NAME, checked
 from regularizers.costs.activation import activation_bytes
+from regularizers.costs.calibrated import Calibration
 from regularizers.costs.cost import Cost, weighted
 from regularizers.costs.devices import DEVICES
 from regularizers.costs.energy import energy
@@ -21,7 +25,14 @@ from regularizers.messages import near
 
 def latency_here(graph: ChannelGraph) -> Cost:
     """Seconds of one call on this machine, which is calibrated if it has not been."""
-    return latency(graph, calibrate())
+    return latency(graph, _once(calibrate, cache_path()))
+
+
+@cache
+def _once(timed: Callable[[], Calibration], file: Path | None) -> Calibration:
+    """A calibration, the same for a whole process, whether it can be kept in a file or not."""
+    del file  # it names the device and the versions
+    return timed()
 
 
 # A new cost is a function and a row here.
@@ -60,6 +71,7 @@ def check_name(spec: str) -> tuple[tuple[float, str], ...]:
     return tuple(terms)
 
 
+@checked(graph=GRAPH, spec=NAME)
 def cost_named(graph: ChannelGraph, spec: str) -> Cost:
     """The cost of that name, or the weighted sum of several.
 

@@ -11,12 +11,14 @@ from flax import nnx
 
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.flax_values import collection_of, framework_of
+from regularizers.checks import a, checked
 from regularizers.errors import InputTypeError, UnknownNameError
 from regularizers.messages import near
 
 OURS = ("train", "mutable", "rngs")  # keywords that say something of the call, as Linen's do
 
 
+@checked(model=a(nnx.Module, "an nnx.Module; of Linen take model.apply"))
 def nnx_function(model: nnx.Module) -> tuple[Callable[..., Any], dict[str, Any]]:
     """An NNX model as a pure function and its state by collection, as Linen has it.
 

@@ -18,10 +18,18 @@ from morph.cycle.workdir import save_variables
 ROOT = Path(__file__).parent.parent
 PAGES = (
     "inference", "pinned", "custom_primitives", "costs", "edge_tpu", "calibrate", "training",
-    "tensorize", "pruning", "quantization", "container", "export", "patterns",
+    "tensorize", "pruning", "quantization", "container", "export", "patterns", "own_loop",
+    "other_libraries", "data", "trained",
 )  # fmt: skip
 IMPORT = re.compile(r"^(?:from|import) ((?:morph|regularizers)[\w.]*)", re.MULTILINE)
-DOORS = {"morph", "regularizers", "morph.compress", "morph.export", "morph.tensorize"}
+DOORS = {
+    "morph",
+    "regularizers",
+    "morph.compress",
+    "morph.export",
+    "morph.tensorize",
+    "morph.training",
+}
 TOLD = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
@@ -86,8 +94,13 @@ def reasons_in(tree: ast.AST) -> Iterator[str]:
                         yield piece.value.strip(" ,:[]")
 
 
+NEEDS = {"other_libraries": ("equinox", "haiku")}  # the extra `test` brings them
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_code_runs(page):
+    for package in NEEDS.get(page, ()):
+        pytest.importorskip(package)
     namespace = {"__name__": page}
     for code in blocks(ROOT / "docs" / f"{page}.md"):
         exec(code, namespace)

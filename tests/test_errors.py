@@ -12,6 +12,7 @@ import morph
 import regularizers as reg
 from experiments.console.command import launch
 from regularizers.errors import InputError, MorphError, UnknownNameError
+from regularizers.named import check_name
 
 
 def defined():
@@ -50,7 +51,7 @@ def test_both_surfaces_show_the_same_base():
 
 def test_an_error_of_ours_is_also_what_the_standard_library_calls_it():
     with pytest.raises(ValueError, match="no cost 'flop'") as caught:
-        reg.cost_named(None, "flop")
+        check_name("flop")
     assert isinstance(caught.value, InputError)
 
 

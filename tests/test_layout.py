@@ -38,7 +38,7 @@ ELSEWHERE = {
     "export/test_exported.py": ["errors"],
     "export/test_tflite.py": ["export/edge_tpu"],
     "tensorize/test_plan.py": [
-        "kernels/planned", "tensorize/budget", "tensorize/layers", "tensorize/options",
+        "kernels/planned", "tensorize/layers", "tensorize/options",
     ],
     "resize/test_compact.py": ["resize/emission", "resize/evaluate", "resize/sizes"],
     "resize/test_lacking.py": ["resize/silence"],

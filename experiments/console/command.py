@@ -2,22 +2,78 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
+import jax
 from absl import flags, logging
 from rich.console import Console
 
+from experiments.console.flags import read_flags
+from experiments.console.lasting import lasting, lasting_output
+from experiments.console.stop import stopped, to_go_on
 from experiments.console.terminal import terminal
-from morph.errors import (
-    ConfigError,
-)
+from morph.errors import ConfigError, Interrupted, PeerError
 from morph.untrusted import printable
 from regularizers.errors import MorphError
 
 # What a person can cause; everything else is a bug and shows its traceback.
 USER_ERRORS = (MorphError, OSError, flags.Error)
+
+
+@contextlib.contextmanager
+def ending(command: str) -> Iterator[None]:
+    """How a command ends: what a person caused is one line and exit status 2, Ctrl-C one and 130.
+
+    What it prints changes nothing: not what it writes, and not the exit status.
+
+    Args:
+        command: that goes on where it was stopped.
+    """
+    with lasting_output():
+        try:
+            yield
+        except Interrupted as stop:
+            stopped(f"{printable(stop)}. To resume: {printable(command)}")
+        except KeyboardInterrupt:
+            stopped(to_go_on(printable(command)))
+        except PeerError as error:
+            fail(command, str(error))
+        except USER_ERRORS as error:
+            fail(None, str(error))
+        except Exception:
+            if not jax.distributed.is_initialized():
+                raise
+            traceback.print_exc()
+            leave(1)
+
+
+_ENDING = threading.Lock()
+
+
+def fail(command: str | None, error: str) -> NoReturn:
+    """Ends with one line; with the command, if it is worth repeating in all processes of a run."""
+    if not _ENDING.acquire(blocking=False):
+        threading.Event().wait()  # another thread has said it, and ends us
+    again = f". To go on, start all processes again: {printable(command)}" if command else ""
+    print(f"error: {printable(error)}{again}", file=sys.stderr)
+    leave(2)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process; one of several at once: JAX would wait for the others, and abort."""
+    if jax.distributed.is_initialized():
+        for stream in (sys.stdout, sys.stderr):
+            lasting(stream).flush()
+        os._exit(status)
+    _ENDING.release()
+    sys.exit(status)
 
 
 def launch(
@@ -27,29 +83,27 @@ def launch(
     argv: Sequence[str],
     run: Callable[[flags.FlagValues, str, Console], None],
 ) -> None:
-    """Runs a command with its flags.
+    """Runs a command with its flags, and ends as `ending` says.
 
     Args:
         module: its name, e.g. `experiments.sweep`.
         about: what `--help` says before the flags.
         options: its flags, among them `help`.
         argv: the command line; `argv[0]` is the program's name.
-        run: `(options, command line, console)`; what a person can cause is said in one line, with
-            exit status 2.
+        run: `(options, command line, console)`.
     """
-    command = shlex.join(["python", "-m", module, *argv[1:]])
+    command = command_of(module, argv)
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every checkpoint
-    try:
-        rest = options(list(argv))
+    with ending(command):
+        rest = read_flags(options, argv)
         if options.help:
             print(f"{about}\n{options.get_help()}")
             return
         if len(rest) > 1:
             raise ConfigError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
         run(options, command, terminal())
-    except KeyboardInterrupt:
-        print(f"\nstopped; what was finished stays. To go on: {command}", file=sys.stderr)
-        sys.exit(130)
-    except USER_ERRORS as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        sys.exit(2)
+
+
+def command_of(module: str, argv: Sequence[str]) -> str:
+    """The command line that runs a module again."""
+    return shlex.join(["python", "-m", module, *argv[1:]])

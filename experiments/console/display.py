@@ -1,6 +1,7 @@
 """What a run shows while it trains, and the tables it ends with.
 
-On a terminal a `Display` is a live panel; elsewhere it is a plain line every few seconds.
+On a terminal a `Display` is a live panel; elsewhere it is a plain line every few seconds. Whatever
+happens to the terminal or the log, the run goes on.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from experiments.console.lasting import lasting
 from experiments.console.terminal import Clean, terminal
 from regularizers.errors import InputError
 
@@ -158,6 +160,7 @@ class Display:
 
     def __enter__(self) -> Self:
         """Starts the display."""
+        self.console.file = lasting(self.console.file)
         if self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False)
             self._live.start()
@@ -268,11 +271,7 @@ class Display:
             *self._metrics(progress),
             self._widths(progress),
         ]
-        line = " | ".join(part for part in parts if part)
-        # A log's encoding may lack λ or the bars, which is no reason to end a run.
-        encoding = self.console.encoding
-        line = line.encode(encoding, "replace").decode(encoding)
-        self.console.print(Text(line), soft_wrap=True)
+        self.console.print(Text(" | ".join(part for part in parts if part)), soft_wrap=True)
 
 
 def figure_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -324,6 +323,7 @@ class Result:
         flops: FLOPs of one example, 2 per multiply-add.
         parameters: number of parameters.
         accuracy: test accuracy as a share; None where it was not measured.
+        metrics: all that was measured, by name; shown is the first, where there is no accuracy.
         cost: what was paid for, if that is neither of these; None where it was not asked for.
     """
 
@@ -332,6 +332,21 @@ class Result:
     parameters: float
     accuracy: float | None = None
     cost: float | None = None
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def quality(self) -> tuple[str, str]:
+        """What tells how good it is, and how much that is."""
+        if self.accuracy is not None or not self.metrics:
+            return "accuracy", "–" if self.accuracy is None else _percent(self.accuracy)
+        name = next(iter(self.metrics))
+        return name.replace("_", " "), f"{self.metrics[name]:.4g}"
+
+
+def result_of(outcome: Mapping[str, Any]) -> Result:
+    """A row of an outcome, as `results.json` has it."""
+    names = ("name", "flops", "parameters", "accuracy", "cost")
+    return Result(**{name: outcome[name] for name in names}, metrics=outcome.get("metrics") or {})
 
 
 def result_table(
@@ -357,14 +372,14 @@ def result_table(
     seed = results[0]
     table = Table(title=f"{title}; cost: {cost}" if cost else title, title_justify="left")
     table.add_column("network")
-    for column in ("accuracy", "FLOPs", "of seed", "parameters", "of seed"):
+    for column in (seed.quality[0], "FLOPs", "of seed", "parameters", "of seed"):
         table.add_column(column, justify="right")
     if cost:
         table.add_column("cost", justify="right")
         table.add_column("of seed", justify="right")
     for result in results:
         cells = [
-            "–" if result.accuracy is None else _percent(result.accuracy),
+            result.quality[1],
             humanize(result.flops, "FLOP"),
             _ratio(result.flops, seed.flops),
             humanize(result.parameters),

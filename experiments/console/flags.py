@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import flags
 
 from morph.cycle.config import CycleConfig
+from morph.errors import ConfigError
+from morph.imports import is_path
 from morph.settings import settings_of
 
 T = TypeVar("T")
+_WIDTHS = (0.01, 100.0)
 
 
 class Amount(flags.ArgumentParser):
@@ -26,6 +32,14 @@ class Amount(flags.ArgumentParser):
     def flag_type(self) -> str:
         """What the help calls it."""
         return "amount"
+
+
+class NameOrPath(flags.EnumParser):
+    """One of some names, or the path of an attribute of somebody's module."""
+
+    def parse(self, argument: Any) -> str:
+        """The name or the path as it stands."""
+        return str(argument) if is_path(argument) else str(super().parse(argument))
 
 
 def _amount(name: str, default: Any, text: str, flag_values: flags.FlagValues) -> None:
@@ -56,6 +70,9 @@ def define_settings(
     """
     for one in settings_of(cls):
         default = defaults.get(one.name, one.default)
+        if one.imported and one.choices:
+            flags.DEFINE(NameOrPath(one.choices), one.name, default, one.help, flag_values)
+            continue
         if one.choices:
             known = list(one.choices)
             flags.DEFINE_enum(one.name, default, known, one.help, flag_values=flag_values)
@@ -74,3 +91,59 @@ def settings_from(cls: type[T], flag_values: flags.FlagValues) -> T:
 def config_of(flag_values: flags.FlagValues = flags.FLAGS) -> CycleConfig:
     """The configuration that flags ask for."""
     return settings_from(CycleConfig, flag_values)
+
+
+def define_width(flag_values: flags.FlagValues, default: float | None) -> None:
+    """Defines the flag of the seed network's width."""
+    flags.DEFINE_float(
+        "width",
+        default,
+        "Uniform width multiplier of the seed network.",
+        *_WIDTHS,
+        flag_values=flag_values,
+    )
+
+
+def read_flags(flag_values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """Takes the flags of a command line.
+
+    Args:
+        flag_values: that are known.
+        argv: the command line; its first word is the program's name.
+
+    Returns:
+        The other words, the program's name first.
+
+    Raises:
+        flags.Error: naming a flag that is not known, or its value.
+        ConfigError: likewise, of a value that no flag can have; or if a file of flags is none.
+    """
+    try:
+        rest = list(flag_values(list(argv)))
+    except ValueError as error:  # a name with a NUL, or bytes that are no text
+        raise ConfigError(
+            f"--flagfile must name a text file with one flag a line: {error}"
+        ) from None
+    for name in flag_values:
+        value = flag_values[name].value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"--{name} must be a finite number, found {value}")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and "\0" in text:
+                raise ConfigError(f"--{name}: {text!r} holds a NUL, which no name can")
+    return rest
+
+
+def check_output(flag: str, path: str | Path) -> None:
+    """Raises before any work is done unless a file can be written.
+
+    Raises:
+        ConfigError: naming the flag, and what is in the way.
+    """
+    place = Path(path)
+    if place.is_dir():
+        raise ConfigError(f"--{flag}={path} is a directory; name a file")
+    if not place.parent.is_dir():
+        raise ConfigError(f"--{flag}={path}: there is no directory {str(place.parent)!r}")
+    if not os.access(place if place.exists() else place.parent, os.W_OK):
+        raise ConfigError(f"--{flag}={path} cannot be written: permission denied")

@@ -62,10 +62,11 @@ def _cells(one: Setting) -> list[str]:
 
 
 def _may_be(one: Setting) -> str:
+    own = ", or `package.module:attribute`" if one.imported else ""
     if one.choices:
-        return ", ".join(f"`{name}`" for name in one.choices)
+        return ", ".join(f"`{name}`" for name in one.choices) + own
     if one.each:
-        return "some of " + ", ".join(f"`{name}`" for name in one.each)
+        return "some of " + ", ".join(f"`{name}`" for name in one.each) + own
     kind = one.type.replace(" | ", " or ")
     return kind if one.range is None else f"{kind}, {one.range}"
 

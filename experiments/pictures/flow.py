@@ -251,6 +251,8 @@ def _leaves(axis: Axis) -> Iterator[Segment]:
         case ax.Sum(children) | ax.Product(children):
             for child in children:
                 yield from _leaves(child)
+        case ax.Permuted(child):
+            yield from _leaves(child)
 
 
 def _pruned(nodes: Sequence[Node], edges: Sequence[tuple[int, int]]) -> Flow:

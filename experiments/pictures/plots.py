@@ -86,7 +86,7 @@ def plot_widths(
             _draw_widths(ax, rows[column * per_column : (column + 1) * per_column], per_column)
             ax.set_xlim(0, 1.2 * max(1, widest))
             ax.set_xlabel("channels")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
         figure.legend(
             handles=[
                 Patch(facecolor="white", edgecolor=MUTED, label="seed"),
@@ -135,6 +135,11 @@ def shortened(name: str) -> str:
 def plain(text: str) -> str:
     """Text for matplotlib: dollars are no formula, control characters are escapes."""
     return printable(text).replace("$", r"\$")
+
+
+def entry(name: str) -> str:
+    """A name for a legend, which leaves out what begins with an underscore."""
+    return plain(f" {name}" if name.startswith("_") else name)
 
 
 # Per panel: its title, and the records' keys it shows with their label, colour and line style.
@@ -255,7 +260,7 @@ def _name_phases(ax: "Axes", phases: Sequence[tuple[str, float, float]]) -> None
     for name, start, end in phases:
         if len(phases) == 1 or _CHARACTERS_ACROSS * (end - start) / length >= len(name):
             ax.annotate(
-                name,
+                plain(name),
                 ((start + end) / 2, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(0, 18),
@@ -273,9 +278,11 @@ class Point:
         series: what it is compared under, e.g. `learned`; points of one are joined by a line.
         label: written beside it; "" for nothing.
         cost: a share of the seed's.
-        accuracy: a share; the mean, if there are several runs.
+        accuracy: a share, or another metric; the mean, if there are several runs.
         spread: their standard deviation; None for a single run.
         runs: how many there are.
+        metric: what `accuracy` is, if it is another one.
+        lower: the lower it is, the better.
     """
 
     series: str
@@ -284,13 +291,33 @@ class Point:
     accuracy: float
     spread: float | None = None
     runs: int = 1
+    metric: str = "accuracy"
+    lower: bool = False
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its metric is told in per cent."""
+        return is_share(self.metric)
+
+    def shown(self, value: float) -> str:
+        """A value of its metric as text."""
+        return f"{value:.2%}" if self.is_share else f"{value:.4g}"
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of examples, which is told in per cent."""
+    return metric.endswith("accuracy")
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
     """The points that no other beats in both cost and accuracy, the cheapest first."""
+
+    def worth(point: Point) -> float:
+        return -point.accuracy if point.lower else point.accuracy
+
     front: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.cost, -point.accuracy)):
-        if not front or point.accuracy > front[-1].accuracy:
+    for point in sorted(points, key=lambda point: (point.cost, -worth(point))):
+        if not front or worth(point) > worth(front[-1]):
             front.append(point)
     return front
 
@@ -346,15 +373,16 @@ def plot_tradeoff(
                 linewidth=1.2,
                 elinewidth=0.8,
                 capsize=2,
-                label=name,
+                label=entry(name),
                 zorder=2,
             )
-        ax.set_xlabel(f"{cost}, share of the seed")
-        ax.set_ylabel("test accuracy")
+        ax.set_xlabel(plain(f"{cost}, share of the seed"))
+        ax.set_ylabel(plain(f"test {points[0].metric.replace('_', ' ')}"))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        if points[0].is_share:
+            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         ax.grid(color=LIGHT, linewidth=0.5, alpha=0.6)
-        ax.set_title(title)
+        ax.set_title(plain(title))
         ax.legend(frameon=False, loc="lower right")
         figure.savefig(path)
 

@@ -12,6 +12,7 @@ from experiments.pictures.plots import (
     MUTED,
     SERIES,
     STYLE,
+    plain,
     require_matplotlib,
     shortened,
 )
@@ -73,6 +74,6 @@ def plot_sensitivity(
         ax.set_xlabel("weights pruned, of one layer", color=INK)
         ax.set_ylabel(f"accuracy on {scan.examples:,} images")
         ax.grid(color=LIGHT, linewidth=0.5, alpha=0.6)
-        ax.set_title(title)
+        ax.set_title(plain(title))
         ax.legend(frameon=False, loc="lower left", ncols=1 + len(scan.accuracies) // 12)
         figure.savefig(path)

@@ -61,7 +61,7 @@ def find(package: Package, data_dir: str | None = None) -> dict[str, Path]:
     looked = []
     for folder in _folders(package, data_dir):
         paths = {file: folder / file for file in package.files}
-        missing = [file for file, path in paths.items() if not path.is_file()]
+        missing = [file for file, path in paths.items() if not os.path.isfile(path)]
         if not missing:
             for file, path in paths.items():
                 _verify(package, path, package.files[file])

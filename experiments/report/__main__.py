@@ -6,7 +6,7 @@ python -m experiments.report WORKDIR...
 import sys
 from collections.abc import Sequence
 
-from experiments.console.command import USER_ERRORS
+from experiments.console.command import command_of, ending
 from experiments.report.page import write_report
 from experiments.report.runs import RunError
 from morph.untrusted import printable
@@ -17,15 +17,12 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1 and argv[1] in ("--help", "-h", "-?"):
         print(__doc__)
         return
-    try:
+    with ending(command_of("experiments.report", argv)):
         if len(argv) < 2 or argv[1].startswith("-"):
             found = argv[1] if len(argv) > 1 else "nothing"
             raise RunError(f"name working directories: {found} is none; --help tells more")
         for workdir in argv[1:]:
-            print(write_report(workdir))
-    except USER_ERRORS as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        sys.exit(2)
+            print(printable(write_report(workdir)))
 
 
 if __name__ == "__main__":

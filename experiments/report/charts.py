@@ -121,7 +121,7 @@ def tradeoff_chart(points: Sequence[Point], alt: str) -> str:
     parts = []
     for value in ticks:
         parts.append(f'<path class="grid" d="M{_LEFT} {up(value):.1f}H{_WIDTH - _RIGHT}"/>')
-        parts.append(text(_LEFT - 8, up(value) + 4, _number(value, True), "tick end"))
+        parts.append(text(_LEFT - 8, up(value) + 4, _number(value, points[0].is_share), "tick end"))
     for value in nice_ticks(0.0, most, 6):
         parts.append(text(across(value), height - 24, _number(value, True), "tick middle"))
     parts.append(text((_LEFT + _WIDTH) / 2, height - 5, "cost, share of the seed", "tick middle"))
@@ -137,14 +137,14 @@ def tradeoff_chart(points: Sequence[Point], alt: str) -> str:
         parts.append(f'<path class="line {style}" d="M{path}"/>')
         for p in own:
             x, y = across(p.cost), up(p.accuracy)
-            told = f"{name} {p.label}: {p.accuracy:.2%} at {p.cost:.1%} of the cost"
+            told = f"{name} {p.label}: {p.shown(p.accuracy)} at {p.cost:.1%} of the cost"
             if p.spread:
                 low, high = up(p.accuracy - p.spread), up(p.accuracy + p.spread)
                 parts.append(
                     f'<path class="error {style}" d="M{x:.1f} {low:.1f}V{high:.1f}'
                     f'M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6"/>'
                 )
-                told += f", standard deviation {p.spread:.2%} of {p.runs} runs"
+                told += f", standard deviation {p.shown(p.spread)} of {p.runs} runs"
             parts.append(
                 f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
                 f"<title>{esc(told)}</title></circle>"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.console.display import humanize
 from experiments.report.tables import esc, table
 from morph.compress.coding.table import HEAD, Row, cells
 
-STAGE_HEAD = ("network", "accuracy", "parameters", "FLOPs", "bytes", "ms")
+
+def stage_head(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The head of `stage_cells`: accuracy, or the first metric where there is none."""
+    metrics = rows[-1].get("metrics") or {}
+    name = "accuracy" if rows[-1]["accuracy"] is not None or not metrics else next(iter(metrics))
+    return ("network", name.replace("_", " "), "parameters", "FLOPs", "bytes", "ms")
 
 
 def stage_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """A step's figures as text, in the order of `STAGE_HEAD`; – for what was not measured."""
+    """A step's figures as text, in the order of `stage_head`; – for what was not measured."""
     shown = {
         "accuracy": "{:.4f}",
         "parameters": "{:,}",
@@ -22,8 +27,11 @@ def stage_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         "latency_ms": "{:.3g}",
     }
     texts = [row["name"]]
+    metrics = row.get("metrics") or {}
     for name, form in shown.items():
         value = row.get(name)
+        if name == "accuracy" and value is None and metrics:
+            value = next(iter(metrics.values()))
         if value is None:
             texts.append("–")
         else:
@@ -33,7 +41,8 @@ def stage_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def compression_section(figures: Mapping[str, Any]) -> str:
     """The steps and the leaves of a file, from `compressed.json`."""
-    steps = table("After each step", STAGE_HEAD, [stage_cells(row) for row in figures["stages"]])
+    stages = figures["stages"]
+    steps = table("After each step", stage_head(stages), [stage_cells(row) for row in stages])
     names = set(Row.__dataclass_fields__)
     rows = [Row(**{name: row[name] for name in names}) for row in figures["layers"]]
     leaves = table(f"{figures['file']}, leaf by leaf", HEAD, [cells(row) for row in rows])
@@ -44,14 +53,14 @@ def compression_section(figures: Mapping[str, Any]) -> str:
 
 
 EXPORT_HEAD = ("file", "accuracy", "JAX's", "logit difference", "bytes", "ms")
+_ACCURACIES = ("accuracy", "reference_accuracy")
 
 
 def export_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """An export's figures as text, in the order of `EXPORT_HEAD`."""
     return (
         row["name"],
-        f"{row['accuracy']:.4f}",
-        f"{row['reference_accuracy']:.4f}",
+        *("–" if row[name] is None else f"{row[name]:.4f}" for name in _ACCURACIES),
         f"{row['logit_difference']:.1e}",
         f"{row['bytes']:,}",
         f"{row['latency_ms']:.3g}",

@@ -207,13 +207,19 @@ def _outcomes(run: Run) -> str:
     told = table("Every network of the run", head, outcome_rows(run.outcomes, unit))
     for outcome in run.outcomes:
         if outcome.get("logit_difference") is not None:
-            same = "the same" if outcome["same_predictions"] else "not all the same"
-            told += (
-                f'<p class="small">{esc(outcome["name"])}: on the test set the dense and the small '
-                f"network differ by {outcome['logit_difference']:.1e} of the largest logit, with "
-                f"{same} predictions.</p>"
-            )
+            told += f'<p class="small">{esc(outcome["name"])}: {esc(agreement(outcome))}.</p>'
     return told
+
+
+def agreement(outcome: Mapping[str, Any]) -> str:
+    """How well a shrunk network agrees with the dense one, in words."""
+    said = outcome.get("same_predictions")
+    same = {None: "", True: ", the same predictions", False: ", not all the same predictions"}[said]
+    what = "output" if said is None else "logit"
+    return (
+        f"dense and small network differ by {outcome['logit_difference']:.1e} of the largest "
+        f"{what} on the test set{same}"
+    )
 
 
 def _widths(architecture: Architecture, shrunk: Architecture | None) -> str:
@@ -322,14 +328,15 @@ def _tradeoff(run: Run) -> str:
             point.series,
             point.label,
             percent(point.cost),
-            f"{100 * point.accuracy:.2f} %",
-            "–" if point.spread is None else f"± {100 * point.spread:.2f} %",
+            point.shown(point.accuracy).replace("%", " %"),
+            "–" if point.spread is None else f"± {point.shown(point.spread).replace('%', ' %')}",
             f"{point.runs}",
         ]
         for point in run.points
     ]
     alt = f"Accuracy against cost of {len(run.points)} networks, and their Pareto front"
-    head = ["network", "budget", "cost, of seed", "accuracy", "standard deviation", "runs"]
+    metric = run.points[0].metric.replace("_", " ")
+    head = ["network", "budget", "cost, of seed", metric, "standard deviation", "runs"]
     return tradeoff_chart(run.points, alt) + table("Accuracy at every budget", head, rows)
 
 

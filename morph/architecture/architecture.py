@@ -20,6 +20,7 @@ from morph.kernels.planned import PlannedKernel
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Variable, layer_name
+from regularizers.checks import a, check
 from regularizers.costs.flops import dearest, flop_factors, operation_name
 from regularizers.primitives import axes as ax
 from regularizers.primitives.axes import Axis
@@ -130,6 +131,7 @@ class Architecture:
             ArchitectureError: if the groups or their widths do not match, or this one is
                 factorized, which is the last step.
         """
+        check("then", {"other": other}, {"other": ARCHITECTURE})
         if self.factorized:
             raise ArchitectureError(
                 f"cannot chain architectures: {next(iter(self.factorized))!r} is factorized in the "
@@ -381,6 +383,9 @@ class Architecture:
         return "\n".join(lines)
 
 
+ARCHITECTURE = a(Architecture, "an architecture, as morph.shrink gives one")
+
+
 def names_in(first: Architecture, second: Architecture) -> dict[str, str]:
     """What the groups of `second` are called in `first`, whose network is the seed of `second`.
 
@@ -400,6 +405,8 @@ def _alike(own: Axis, axis: Axis) -> Iterator[tuple[str, str]]:
     match axis, own:
         case str(), str():
             yield axis, own
+        case ax.Permuted(child), ax.Permuted(other):
+            yield from _alike(other, child)
         case (ax.Sum(parts), ax.Sum(others)) | (ax.Product(parts), ax.Product(others)):
             if len(parts) == len(others):
                 for part, other in zip(parts, others, strict=True):

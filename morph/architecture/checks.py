@@ -81,11 +81,21 @@ def check_axes(
                     f"malformed architecture: {where!r} names group {name!r}"
                     f"{near(name, seed_widths)}"
                 )
+        if not ax.is_ordered(axis, seed_widths):
+            raise ArchitectureError(
+                f"malformed architecture: an axis of {where!r} is put into an order of another "
+                f"length than its own, in {axis}"
+            )
 
 
 def check_variables(variables: Mapping[str, Variable], seed_widths: Mapping[str, int]) -> None:
     """Shapes as the axes measure, roles along axes that there are, known dtypes."""
     for path, variable in variables.items():
+        if len(variable.axes) != len(variable.shape):
+            raise ArchitectureError(
+                f"malformed architecture: {path!r} has {len(variable.shape)} lengths in its "
+                f"shape, but {len(variable.axes)} axes"
+            )
         sizes = tuple(ax.size(axis, seed_widths) for axis in variable.axes)
         if sizes != variable.shape:
             raise ArchitectureError(

@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from morph.architecture.architecture import Architecture, names_in
+from morph.architecture.architecture import ARCHITECTURE, Architecture, names_in
 from morph.architecture.parts import FRESH
 from morph.errors import BudgetError
 from regularizers.channels.graph import ChannelGraph
+from regularizers.checks import FLAG, FUNCTION, checked, number, whole
+from regularizers.costs.cost import Cost
+from regularizers.errors import InputError
 
+MOST = 2.0**10  # times as wide: nobody means more
 _STEPS = 60  # of the bisection: more than a float64 can tell apart
 
 
@@ -34,7 +38,7 @@ def width_multiplier(
     """The largest multiplier whose rounded widths cost at most `budget` (bisection).
 
     Raises:
-        BudgetError: if even the narrowest widths cost more.
+        BudgetError: if even the narrowest widths cost more, or `MOST` times the present ones less.
     """
 
     def fits(multiplier: float) -> bool:
@@ -48,8 +52,14 @@ def width_multiplier(
         )
     low, high = 0.0, 1.0
     while fits(high):
-        if high > 2.0**20:
-            return high  # the cost does not depend on the widths
+        if high >= MOST:
+            if cost(multiplied(widths, high, round_to)) == cost(widths):
+                return 1.0  # the cost does not depend on the widths
+            raise BudgetError(
+                f"a budget of {budget:.6g} is no bound: widths {high:g} times the present ones "
+                f"cost {float(cost(multiplied(widths, high, round_to))):.6g}. Ask for less, e.g. "
+                f"the present cost of {float(cost(widths)):.6g}."
+            )
         low, high = high, high * 2.0
     for _ in range(_STEPS):
         middle = (low + high) / 2.0
@@ -57,6 +67,13 @@ def width_multiplier(
     return low
 
 
+@checked(
+    architecture=ARCHITECTURE,
+    cost=FUNCTION,
+    budget=number(above=0.0),
+    round_to=whole(least=1),
+    warm=FLAG,
+)
 def expand(
     architecture: Architecture,
     cost: Callable[[Mapping[str, int]], Any],
@@ -80,8 +97,18 @@ def expand(
         The architecture with `width_multiplier` set.
 
     Raises:
-        BudgetError: if the budget is below the cost of the narrowest widths.
+        BudgetError: if the budget is below the cost of the narrowest widths, or above any that
+            makes sense.
+        ValueError: if the cost is of another graph.
     """
+    seed = architecture.seed_widths
+    if isinstance(cost, Cost) and cost.groups.keys() != seed.keys():
+        odd = min(cost.groups.keys() ^ seed.keys())
+        raise InputError(
+            f"expand: the cost {cost.name} is of another graph: the group {odd!r} is only in "
+            f"{'it' if odd in cost.groups else 'the architecture'}; make it of the graph that was "
+            "shrunk, e.g. reg.flops(graph)"
+        )
     multiplier = width_multiplier(architecture.widths, cost, budget, round_to)
     widths = multiplied(architecture.widths, multiplier, round_to)
     return replace(widened(architecture, widths, warm=warm), width_multiplier=multiplier)

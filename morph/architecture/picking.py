@@ -88,8 +88,8 @@ def _traced(leaf: Any, pick: Pick) -> Any:
 def _check_divides(sharding: Any, old: tuple[int, ...], new: tuple[int, ...], path: str) -> None:
     if sharding is None or old == new:
         return
-    parts = [n // max(1, own) for n, own in zip(old, sharding.shard_shape(old), strict=True)]
-    for k, count in enumerate(parts):
+    for k, (n, own) in enumerate(zip(old, sharding.shard_shape(old), strict=True)):
+        count = n // own if own else 1
         if new[k] % count:
             raise ArchitectureError(
                 f"cannot keep {path!r} divided as it is: {count} devices share its axis {k}, which "

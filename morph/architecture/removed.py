@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from regularizers.channels.calls import flat_paths
+from regularizers.channels.flax_values import place_in
 from regularizers.errors import InputError, InputTypeError
 
 
@@ -52,8 +53,11 @@ def _pruned(tree: Any, empty: Any) -> Any:
 
 
 def _value(value: Any) -> Any:
-    """A value of a mapping, pruned; `GONE` if it is a mapping of which nothing is left."""
-    return _pruned(value, GONE if isinstance(value, Mapping) else {})
+    """A value of a mapping, pruned; `GONE` if it is a mapping or a box of which nothing is left."""
+    left = _pruned(value, GONE if isinstance(value, Mapping) else {})
+    if isinstance(left, Mapping | tuple | list):
+        return left
+    return GONE if [leaf is GONE for leaf in jax.tree.leaves(left)] == [True] else left
 
 
 def restored(tree: Any, missing: Mapping[str, Any]) -> Any:
@@ -73,7 +77,7 @@ def restored(tree: Any, missing: Mapping[str, Any]) -> Any:
         )
     full = tree
     for path, leaf in missing.items():
-        full = _with(full, path.split("/"), leaf)
+        full = _with(full, *place_in(tree, path, leaf))
     return full
 
 
@@ -87,6 +91,11 @@ def _with(node: Any, keys: list[str], leaf: Any) -> Any:
         )
     texts = [key for key in node if isinstance(key, str)]
     key: Any = int(keys[0]) if keys[0].isdigit() and not texts else keys[0]
-    inner = _with(node.get(key, {}), keys[1:], leaf)
+    rest = keys[1:]
+    if len(keys) > 2 and (
+        "~" in keys or any("/" in text for text in texts)
+    ):  # Haiku has no nesting
+        key, rest = "/".join(keys[:-1]), keys[-1:]
+    inner = _with(node.get(key, {}), rest, leaf)
     make: Any = type(node)
     return make({**node, key: inner})

@@ -9,10 +9,18 @@ import numpy as np
 
 from morph.architecture.architecture import Architecture
 from morph.architecture.parts import Removed
-from regularizers.channels.graph import ChannelGraph
-from regularizers.errors import InputError
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import FLAG, NAMES, checked, whole
 
 
+@checked(
+    graph=GRAPH,
+    removed=NAMES,
+    min_width=whole(least=0),
+    round_to=whole(least=1),
+    fold=FLAG,
+    inexact=FLAG,
+)
 def shrink(
     graph: ChannelGraph,
     alive: Mapping[str, Any],
@@ -51,8 +59,6 @@ def shrink(
     Example:
         >>> arch = morph.shrink(graph, {"Conv_0": np.array([True, False, True])})  # doctest: +SKIP
     """
-    if round_to < 1:
-        raise InputError(f"round_to must be at least 1, found {round_to}")
     flags = graph.check_alive(alive)
     parents = {}
     for name, group in graph.groups.items():

@@ -48,6 +48,11 @@ class Slicing:
     def take(self, tree: Any, factorized: Mapping[str, PlannedKernel]) -> Any:
         """The tree at the new widths, with kernels decomposed; see `Architecture.take`."""
         paths, leaves, treedef = flat_paths(tree)
+        if not leaves and (tree is None or isinstance(tree, Mapping)):
+            raise ArchitectureError(
+                f"there is nothing to take from: expected a tree with paths like "
+                f"{next(iter(self.variables))!r}, found {tree!r}."
+            )
         places = [find_place(path, self._names) for path in paths]
         groups = [
             find_group(path, np.shape(leaf), self._seed_widths)
@@ -80,7 +85,9 @@ class Slicing:
                 left = False
                 leaf, axes = means.get(path) or (
                     leaf,
-                    axes_of(leaf, path, place, self.variables[place.owner].shape),
+                    axes_of(
+                        leaf, path, place, self.variables[place.owner].at(np.shape(leaf)).shape
+                    ),
                 )
                 taken.append(self._slice(leaf, axes, place.owner, path))
             gone |= {i} if left else set()

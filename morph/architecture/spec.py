@@ -54,7 +54,9 @@ def check(data: Any) -> None:
         raise ArchitectureError("malformed architecture: nested too deeply") from deep
     if error is not None:
         where = "/".join(map(str, error.absolute_path)) or "the top level"
-        raise ArchitectureError(f"malformed architecture at {where}: {error.message[:200]}")
+        told = error.message  # it repeats what was found, however long
+        told = told if len(told) <= 200 else f"{told[:120]} ... {told[-80:]}"
+        raise ArchitectureError(f"malformed architecture at {where}: {told}")
     if data.get("sha256", found) != found:
         raise ArchitectureError(
             f"changed since it was written: its sha256 is {data['sha256'][:8]}..., of what it "

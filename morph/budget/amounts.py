@@ -31,6 +31,7 @@ PREFIXES: Mapping[str, Mapping[str, float]] = {
     "s": SMALL,
     "J": {**SMALL, "k": 1e3},
 }
+MOST = 1e12  # times the seed's cost: nobody means more
 EXAMPLES = {
     "FLOP": "120MFLOP or 1.5GFLOP",
     "parameters": "1.2Mparameters or 300k parameters",
@@ -53,7 +54,8 @@ def parse_budget(budget: float | str, cost: Cost) -> float:
         The amount, in the unit of `cost`.
 
     Raises:
-        BudgetError: if it is no amount above zero, or one of another unit, with examples.
+        BudgetError: if it is no amount above zero, one of another unit, or beyond what anybody
+            means, with examples.
 
     Example:
         >>> parse_budget("50%", flops(graph)) == 0.5 * flops(graph)()        # doctest: +SKIP
@@ -68,6 +70,11 @@ def parse_budget(budget: float | str, cost: Cost) -> float:
         scale = _scale(unit, cost, budget)
     if not 0.0 < number < math.inf:
         raise BudgetError(f"a budget must be above zero, found {budget!r}; {_examples(cost)}")
+    if number * scale > MOST * cost.seed > 0.0:
+        raise BudgetError(
+            f"a budget of {budget!r} is more than {MOST:,.0f} times the seed's cost of "
+            f"{cost.show(cost.seed)}; {_examples(cost)}"
+        )
     return number * scale
 
 

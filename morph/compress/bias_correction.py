@@ -41,8 +41,7 @@ def bias_corrected(
     Raises:
         ValueError: if the calibration set is empty, does not fit or is not finite.
     """
-    leaves, treedef = graph.leaves(unpacked(variables))
-    found = dict(zip(graph.variables, leaves, strict=True))
+    found, treedef = graph.leaves(unpacked(variables))
     arrays = calibration_arrays(graph, calibration)
     after = {path: one for path, one in following(graph).items() if one.bias}
     means: dict[str, Array] = {}

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from morph.errors import need
 from morph.kernels.compressed import Pruned, Shared, is_compressed
 from regularizers.channels.calls import joined_path
+from regularizers.checks import ARRAY, NAME, by_name, checked, whole
 from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import spells
@@ -25,6 +26,7 @@ except ModuleNotFoundError as error:
 METHODS = ("kmeans", "linear")
 
 
+@checked(weights=ARRAY, count=whole(least=1), method=NAME)
 def clustered(
     weights: Float[np.ndarray, " n"], count: int, *, method: str = "kmeans"
 ) -> tuple[Float[np.ndarray, " k"], Int[np.ndarray, " n"]]:
@@ -50,8 +52,6 @@ def clustered(
     """
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
-    if count < 1:
-        raise InputError(f"weights need at least one cluster, found {count}")
     values = np.asarray(weights, np.float64)
     if not np.isfinite(values).all():
         raise InputError("weights to be shared hold NaN or infinite values")
@@ -108,6 +108,7 @@ def share(kernel: Any, count: int, *, method: str = "kmeans") -> Shared:
     return Shared(centroids=jax.numpy.asarray(means, array.dtype), codes=jax.numpy.asarray(codes))
 
 
+@checked(clusters=by_name(whole(least=0), "whole numbers of at least 0 by pattern"), method=NAME)
 def shared(params: Any, clusters: Mapping[str, int], *, method: str = "kmeans") -> Any:
     """Parameters of which some are shared.
 

@@ -15,10 +15,11 @@ import numpy as np
 from morph.compress.sparsities import Layerwise, given, kernels_of, name_of
 from morph.compress.training import evaluated
 from morph.kernels.compressed import unpacked
-from morph.network import Network, Variables
-from morph.training.data import Batch
+from morph.network import NETWORK, VARIABLES, Network, Variables
+from morph.training.data import BATCH, Batch
 from morph.training.evaluate import Evaluator
 from morph.training.metrics import METRICS
+from regularizers.checks import NAMES, all_of, checked, number, whole
 from regularizers.errors import InputError
 
 SPARSITIES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.99)
@@ -83,6 +84,16 @@ class Sensitivity:
         )
 
 
+@checked(
+    network=NETWORK,
+    variables=VARIABLES,
+    data=BATCH,
+    sparsities=all_of(
+        number(least=0.0, below=1.0), "a sequence of numbers of at least 0 and below 1"
+    ),
+    patterns=NAMES,
+    examples=whole(least=1),
+)
 def sensitivity(
     network: Network,
     variables: Variables,
@@ -108,13 +119,8 @@ def sensitivity(
         ValueError: if a sparsity is none, there are no data, or a pattern matches nothing.
     """
     points = tuple(sorted(set(sparsities)))
-    if not points or not all(0.0 <= point < 1.0 for point in points):
-        raise InputError(f"sensitivity: sparsities must be in [0, 1); got {tuple(sparsities)}")
-    if min(examples, data.examples) < 1:
-        raise InputError(
-            f"sensitivity: nothing to count on: {examples} examples of {data.examples} are asked "
-            "for"
-        )
+    if not data.examples:
+        raise InputError("sensitivity: data hold no examples to count on")
     chosen = np.linspace(0, data.examples - 1, min(examples, data.examples)).astype(int)
     sample = jax.tree.map(np.asarray, data).rows(chosen)
     evaluator = Evaluator(sample, {"accuracy": METRICS["accuracy"]})

@@ -21,7 +21,8 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from morph.kernels.compressed import Compressed
 from regularizers.channels.following import following
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import checked
 from regularizers.errors import InputError
 
 WORD_LENGTHS = range(2, 17)  # a sign and something else; a float32 holds 24 bits
@@ -261,6 +262,7 @@ def _within(length: int) -> int:
     return min(max(length, -FURTHEST), FURTHEST)
 
 
+@checked(graph=GRAPH)
 def equalized(graph: ChannelGraph, variables: Any) -> Any:
     """The same function with the outputs of each kernel before a batch norm equally large.
 
@@ -277,8 +279,7 @@ def equalized(graph: ChannelGraph, variables: Any) -> Any:
     Returns:
         The variables; for evaluation, and for a plan.
     """
-    leaves, treedef = graph.leaves(variables)
-    found = dict(zip(graph.variables, leaves, strict=True))
+    found, treedef = graph.leaves(variables)
     for path, after in following(graph).items():
         scale = _scale_of_norm(graph, after.bias) if after.sign < 0 else ""
         output = set(graph.variables[path].produces)

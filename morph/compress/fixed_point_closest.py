@@ -12,7 +12,8 @@ from morph.compress.bias_correction import bias_corrected
 from morph.compress.fixed_point import CRITERIA, equalized
 from morph.compress.plan import FixedPointPlan, WordLength, fixed_point_plan
 from morph.training.losses import LabelLoss, soft_labels
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import FUNCTION, INPUTS, checked
 
 
 class Closest(NamedTuple):
@@ -29,6 +30,7 @@ class Closest(NamedTuple):
     equalized: bool
 
 
+@checked(predict=FUNCTION, graph=GRAPH, x=INPUTS, distance=FUNCTION)
 def closest(
     predict: Callable[[Any, Any], Any],
     graph: ChannelGraph,
@@ -58,6 +60,7 @@ def closest(
         >>> plan, own, _ = closest(model.apply, graph, variables, x)     # doctest: +SKIP
         >>> logits = jax.jit(plan.simulated(model.apply))(own, images)   # doctest: +SKIP
     """
+    graph.leaves(variables)  # or it says what does not fit
     exact = predict(variables, x)
     equal = equalized(graph, variables)
     calibration = jax.tree.leaves(x)

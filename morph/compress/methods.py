@@ -21,13 +21,14 @@ from morph.compress.ternary import Ternary, ternarized
 from morph.compress.training import evaluated, train
 from morph.errors import ConfigError
 from morph.kernels.compressed import Pruned, is_compressed
-from morph.network import Network, Variables
-from morph.training.data import Batch, Pipeline, first_of
+from morph.network import NETWORK, VARIABLES, Network, Variables
+from morph.training.data import DATA, Batch, Pipeline, first_of
 from morph.training.losses import responses, soft_labels
 from morph.training.optimizers import make_optimizer, rate_schedule
-from morph.training.task import Task
+from morph.training.task import TASK, Task
 from regularizers.channels.calls import joined_path
 from regularizers.channels.trace import trace_channels
+from regularizers.checks import a, checked
 from regularizers.patterns import parse
 
 CALIBRATION = 256  # examples that fixed-point formats are chosen by
@@ -71,6 +72,13 @@ class Lesson:
 Method: TypeAlias = Callable[[Network, Variables, Lesson, CompressConfig], Iterator[Stage]]
 
 
+@checked(
+    network=NETWORK,
+    variables=VARIABLES,
+    data=DATA,
+    config=a(CompressConfig, "a morph.compress.CompressConfig"),
+    task=TASK,
+)
 def compressed(
     network: Network,
     variables: Variables,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import jax
@@ -25,14 +25,14 @@ from morph.compress.fixed_point import (
     Precision,
     best_precision,
     check_criterion,
-    check_word_length,
     rounded,
     rounding_errors,
 )
 from morph.kernels.compressed import unpacked
 from regularizers.channels.calls import bind_call, flat_paths
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.channels.parts import layer_name
+from regularizers.checks import FLAG, INPUTS, NAME, by_name, checked, whole
 from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import matching
@@ -41,6 +41,8 @@ from regularizers.primitives.jaxprs import JaxprEqn
 
 WordLength: TypeAlias = int | Mapping[str, int]
 Precisions: TypeAlias = Mapping[str, Precision]
+BITS = replace(whole(least=2, most=16), asked="2 to 16 bits with the sign")
+WORDS = by_name(BITS, "whole numbers by pattern") | BITS
 SAMPLES = 1 << 18  # numbers of the data of each product that a fractional length is chosen by
 
 
@@ -166,6 +168,15 @@ class FixedPointPlan:
         return "\n".join(lines)
 
 
+@checked(
+    graph=GRAPH,
+    calibration=INPUTS,
+    word_length=WORDS,
+    data_word_length=WORDS,
+    dynamic=FLAG,
+    activations=FLAG,
+    criterion=NAME,
+)
 def fixed_point_plan(
     graph: ChannelGraph,
     variables: Any,
@@ -208,8 +219,7 @@ def fixed_point_plan(
         >>> logits = jax.jit(plan.simulated(model.apply))(variables, x)   # doctest: +SKIP
     """
     check_criterion(criterion)
-    leaves, _ = graph.leaves(unpacked(variables))
-    by_path = dict(zip(graph.variables, leaves, strict=True))
+    by_path, _ = graph.leaves(unpacked(variables))
     arrays = calibration_arrays(graph, calibration)
     kernels = list(dict.fromkeys(o.kernel for o in graph.operations if o.kernel))
     words = _word_lengths(word_length, kernels, "word_length")
@@ -369,7 +379,6 @@ def _word_lengths(given: WordLength, kernels: Sequence[str], what: str) -> dict[
     """The word length of every kernel that a pattern matches, in the order of the function."""
     found: dict[str, int] = {}
     for pattern, word in ({"*": given} if isinstance(given, int) else dict(given)).items():
-        check_word_length(word)
         for i in matching(pattern, kernels, what):
             found.setdefault(kernels[i], word)
     return {path: found[path] for path in kernels if path in found}

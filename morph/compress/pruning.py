@@ -22,8 +22,11 @@ from jaxtyping import Array, Bool, Int
 
 from morph.compress.sparsities import DISTRIBUTIONS, Distribution, Kept, kernels_of, name_of
 from morph.kernels.compressed import Pruned
-from regularizers.errors import InputError
+from regularizers.checks import NAMES, OPTIMIZER, TREE, a, all_of, checked, number, shown, whole
+from regularizers.errors import InputError, InputTypeError
 from regularizers.messages import near
+
+SPARSITY = number(least=0.0, below=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +62,30 @@ class Schedule:
             )
 
 
+@checked(sparsity=SPARSITY, at=whole(least=0))
 def one_shot(sparsity: float, *, at: int = 0) -> Schedule:
     """All at one step."""
     return Schedule(at=(at,), sparsities=(sparsity,))
 
 
+@checked(
+    sparsities=all_of(SPARSITY, "a sequence of numbers of at least 0 and below 1"),
+    every=whole(least=1),
+    start=whole(least=0),
+)
 def iterative(sparsities: Sequence[float], *, every: int, start: int = 0) -> Schedule:
     """Prune, train for `every` steps, prune more, and so on (Han et al. 2015)."""
     at = tuple(start + i * every for i in range(len(sparsities)))
     return Schedule(at=at, sparsities=tuple(sparsities))
 
 
+@checked(
+    sparsity=SPARSITY,
+    start=whole(least=0),
+    end=whole(least=0),
+    every=whole(least=1),
+    initial=SPARSITY,
+)
 def gradual(sparsity: float, *, start: int, end: int, every: int, initial: float = 0.0) -> Schedule:
     """From an initial sparsity fast at first, then ever slower: s + (s_i - s)(1 - t)³.
 
@@ -113,6 +129,11 @@ class PruningState(NamedTuple):
     kept: dict[str, Bool[Array, "..."]]
 
 
+@checked(
+    optimizer=OPTIMIZER,
+    schedule=a(Schedule, "a schedule, e.g. morph.compress.one_shot(0.5)"),
+    patterns=NAMES,
+)
 def pruned(
     optimizer: optax.GradientTransformation,
     schedule: Schedule,
@@ -196,8 +217,13 @@ def pruned(
 
 
 def _distribution(named: str | Distribution) -> Distribution:
-    if not isinstance(named, str):
+    if isinstance(named, Distribution):
         return named
+    if not isinstance(named, str):
+        raise InputTypeError(
+            f"pruned: distribution must be one of {', '.join(DISTRIBUTIONS)}, or such an object as "
+            f"morph.compress.given makes, found {shown(named)}"
+        )
     if named not in DISTRIBUTIONS:
         raise InputError(f"pruning: no distribution {named!r}{near(named, DISTRIBUTIONS)}")
     return DISTRIBUTIONS[named]
@@ -250,6 +276,7 @@ def finished(params: Any, opt_state: Any) -> Any:
     return result
 
 
+@checked(params=TREE)
 def kept_counts(params: Any) -> dict[str, tuple[int, int]]:
     """Of every kernel, by path, how many weights it keeps and how many it has.
 

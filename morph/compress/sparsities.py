@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from regularizers.checks import by_name, check, checked, number, whole
 from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import spells
@@ -26,6 +27,7 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Score: TypeAlias = Callable[[Float[Array, "..."], Bool[Array, "..."]], Float[Array, "..."]]
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """Chooses the weights that stay."""
 
@@ -171,6 +173,7 @@ def erk(shapes: Shapes) -> dict[str, float]:
     return {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}
 
 
+@checked(shares=by_name(number(least=0.0), "finite numbers of at least 0 by pattern"))
 def given(shares: Mapping[str, float]) -> Layerwise:
     """Shares by pattern, the first that matches wins: of a paper, or of a sensitivity scan.
 
@@ -286,6 +289,7 @@ class NOfM:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
+        check("NOfM", vars(self), {"n": whole(least=1), "m": whole(least=1), "axis": whole()})
         if not 0 < self.n <= self.m:
             raise InputError(f"N:M is {self.n}:{self.m}; N must be at least 1 and at most M")
 

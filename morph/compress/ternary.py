@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt
 
 from morph.kernels.compressed import Compressed, Shared
-from regularizers.channels.calls import flat_paths
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.channels.parts import layer_name
+from regularizers.checks import NAMES, checked, number
 from regularizers.errors import InputError
 from regularizers.patterns import matching
 
@@ -116,6 +116,7 @@ class Ternary(Compressed):
         return Shared(centroids=jnp.stack([self.positive, -self.negative]), codes=self.codes)
 
 
+@checked(graph=GRAPH, kernels=NAMES, keep=NAMES, threshold=number(least=0.0, below=1.0))
 def ternarized(
     graph: ChannelGraph,
     variables: Any,
@@ -148,8 +149,6 @@ def ternarized(
         >>> values["params"]["layers_1"]["kernel"].frozen().codes.dtype
         dtype('uint8')
     """
-    if not 0.0 <= threshold < 1.0:
-        raise InputError(f"threshold is a share of the largest weight, 0 to 1, found {threshold}")
     order = list(dict.fromkeys(o.kernel for o in graph.operations if o.kernel))
     chosen = {order[i] for i in matching(kernels, order, "kernels")}
     kept = [keep] if isinstance(keep, str) else list(keep)
@@ -161,7 +160,7 @@ def ternarized(
         raise InputError(f"no kernel would be ternary: keep={keep!r} names all of {layers}")
     leaves, treedef = graph.leaves(variables)
     found = []
-    for path, leaf in zip(flat_paths(variables)[0], leaves, strict=True):
+    for path, leaf in leaves.items():
         if path in chosen and not bool(jnp.isfinite(leaf).all()):
             raise InputError(f"{path} holds values that are NaN or infinite")
         found.append(Ternary.of(leaf, threshold) if path in chosen else leaf)

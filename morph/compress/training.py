@@ -8,8 +8,8 @@ import optax
 
 from morph.kernels.compressed import joined, partition, unpacked
 from morph.kernels.tensorized import tensorized
-from morph.network import Network, Variables
-from morph.training.data import Batch, Pipeline, first_of
+from morph.network import NETWORK, VARIABLES, Network, Variables
+from morph.training.data import BATCH, DATA, Batch, Pipeline, first_of
 from morph.training.evaluate import Evaluator
 from morph.training.loop import Course, Loop
 from morph.training.metrics import METRICS
@@ -18,8 +18,9 @@ from morph.training.step import (
     loops_well,
     make_step,
 )
-from morph.training.task import CROSS_ENTROPY, Task
+from morph.training.task import CROSS_ENTROPY, TASK, Task
 from regularizers.channels.trace import trace_channels
+from regularizers.checks import OPTIMIZER, checked, whole
 
 FIXED = "compressed"  # the collection of masks and codes while a network trains
 CHUNK = 50  # steps in one call
@@ -34,6 +35,16 @@ def evaluated(network: Network) -> Network:
     )
 
 
+@checked(
+    network=NETWORK,
+    variables=VARIABLES,
+    data=DATA,
+    optimizer=OPTIMIZER,
+    steps=whole(least=1),
+    batch_size=whole(least=1),
+    seed=whole(least=0),
+    task=TASK,
+)
 def train(
     network: Network,
     variables: Variables,
@@ -95,6 +106,7 @@ def train(
     return whole(state.variables), state.opt_state
 
 
+@checked(network=NETWORK, variables=VARIABLES, data=BATCH)
 def accuracy_of(network: Network, variables: Variables, data: Batch) -> float:
     """The share of examples that a network of such variables classifies right."""
     evaluator = Evaluator(data, {"accuracy": METRICS["accuracy"]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from morph.budget.amounts import parse_budget
 from morph.budget.controller import check_feasible
-from morph.cycle.config import KINDS, CycleConfig
+from morph.cycle.config import KINDS, CycleConfig, check_target
 from morph.cycle.shrinking import make_floors, make_regularizer
 from morph.errors import BudgetError, ConfigError
 from morph.settings import check_settings, names_of
@@ -12,6 +12,7 @@ from morph.training.losses import SMOOTHED
 from morph.training.metrics import METRICS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
+from regularizers.costs.flops import flops
 from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import parse
@@ -23,7 +24,10 @@ def check_training(config: CycleConfig) -> None:
     Raises:
         ConfigError: naming the setting, what it is, and what it may be.
     """
+    if not isinstance(config, CycleConfig):
+        raise ConfigError(f"config must be a CycleConfig, found {config!r}")
     check_settings(config)
+    check_target(config.target)
     if not names_of(config.metrics):
         raise ConfigError(f"metrics: at least one of {', '.join(METRICS)}, found none")
     if config.label_smoothing and config.loss not in SMOOTHED:
@@ -54,19 +58,18 @@ def check_training(config: CycleConfig) -> None:
         )
 
 
-def check_config(
-    config: CycleConfig, cost: Cost, graph: ChannelGraph, *, started: bool = False
-) -> None:
-    """Raises if a run of `config` makes no sense or cannot meet its budget.
+def check_structure(config: CycleConfig, graph: ChannelGraph, *, started: bool = False) -> None:
+    """Raises if a run of `config` makes no sense for a network, whatever is paid for.
+
+    It comes before the cost is counted, which may have to be timed.
 
     Args:
         config: how to learn.
-        cost: of the seed network.
-        graph: likewise.
+        graph: of the seed network.
         started: from given weights: the seed is not trained.
 
     Raises:
-        ConfigError: naming the setting. BudgetError: if a budget is out of reach.
+        ConfigError: naming the setting.
     """
     steps = {"retrain_steps": config.retrain_steps}
     if not started:
@@ -76,6 +79,19 @@ def check_config(
     for name, value in {**steps, "shrink_steps": config.shrink_steps}.items():
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, found {value}")
+    try:
+        make_regularizer(config, graph, flops(graph), strict=True)
+        make_floors(config, graph, strict=True)
+    except InputError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
+    """Raises if a run of `config`, whose structure was checked, cannot meet its budget.
+
+    Raises:
+        BudgetError: naming the setting.
+    """
     budget = parse_budget(config.budget, cost)
     if budget > cost.seed:
         raise BudgetError(
@@ -92,11 +108,7 @@ def check_config(
             f"tensorize_budget ({config.tensorize_budget}) must be below the seed's cost of "
             f"{cost.show(cost.seed)}"
         )
-    try:
-        regularizer = make_regularizer(config, graph, cost, strict=True)
-        floors = make_floors(config, graph, strict=True)
-    except InputError as error:
-        raise ConfigError(str(error)) from error
+    regularizer, floors = make_regularizer(config, graph, cost), make_floors(config, graph)
     check_feasible(regularizer, budget, floors, config.round_to)
 
 

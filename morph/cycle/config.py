@@ -19,7 +19,7 @@ from morph.training.step import PRECISIONS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
-from regularizers.named import COSTS, cost_named
+from regularizers.named import COSTS, check_name, cost_named
 from regularizers.objective.penalties import PENALTIES
 
 KINDS = (*FORMATS, AUTO, DENSE)  # of kernels
@@ -103,15 +103,21 @@ class CycleConfig:
         help="L2 penalty on kernels; decoupled in adamw, lamb and lion.",
         range="[0, inf)",
     )
-    loss: str = setting("cross_entropy", help="What is minimised.", choices=LOSSES)
+    loss: str = setting(
+        "cross_entropy",
+        help="What is minimised: a name, or a function (outputs, batch) or morph.Task of your own.",
+        choices=LOSSES,
+        imported=True,
+    )
     label_smoothing: float = setting(
         0.0, help="The share of a label that is spread over all classes.", range="[0, 1)"
     )
     metrics: str = setting(
         "accuracy",
-        help=f"Measured on the test set: some of {', '.join(METRICS)}, separated by commas; "
-        "--patience goes by the first.",
+        help=f"Measured on the test set: some of {', '.join(METRICS)}, separated by commas, "
+        "or a function (outputs, batch) or morph.Metric of your own. --patience goes by the first.",
         each=METRICS,
+        imported=True,
     )
     optimizer: str = setting(
         "momentum",
@@ -196,7 +202,20 @@ class CycleConfig:
         False,
         help="Also train the seed with one uniform width multiplier at the final cost, as long.",
     )
-    seed: int = setting(0, help="Seed of everything random.", range="[0, inf)")
+    # JAX keeps 32 bits of it: larger seeds would be the same as smaller ones.
+    seed: int = setting(0, help="Seed of everything random.", range="[0, 4294967296)")
+
+
+def check_target(target: str) -> None:
+    """Raises unless there is a cost of that name, before any is counted or timed.
+
+    Raises:
+        ConfigError: the message lists near matches.
+    """
+    try:
+        check_name(target)
+    except InputError as error:
+        raise ConfigError(f"target: {error}") from error
 
 
 def target_cost(config: CycleConfig, graph: ChannelGraph) -> Cost:

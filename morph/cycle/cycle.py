@@ -28,8 +28,9 @@ from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
+from morph.cycle.arguments import check_interval, check_mesh, place_of, plain_identity
 from morph.cycle.checkpoint import Checkpoints, Interval
-from morph.cycle.checks import check_config
+from morph.cycle.checks import check_config, check_structure, check_training
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import Context, expand_budget_of, key_of
 from morph.cycle.expand import Expand
@@ -178,6 +179,7 @@ class Cycle:
         """Runs or resumes all phases; in every process of a run alike.
 
         Raises:
+            ConfigError: naming an argument or a setting that makes no sense. DataError: of data.
             BudgetError: before any training, if a budget cannot be met.
             MeshError: if a batch cannot be cut evenly over the devices, the processes were not
                 started alike, or one of them is gone.
@@ -187,14 +189,20 @@ class Cycle:
             TrainingDivergedError: if the loss is not finite; the last checkpoint stays.
             Interrupted: after SIGINT or SIGTERM; a checkpoint is left.
         """
+        check_training(self.config)
         if self.start is not None and self.config.seed_steps:
             return replace(self, config=replace(self.config, seed_steps=0)).run()
+        check_interval("look_every", self.look_every)
+        check_interval("checkpoint_seconds", self.checkpoint_seconds, least=None, none=True)
+        check_interval("checkpoint_steps", self.checkpoint_steps, none=True)
+        check_mesh(self.mesh)
+        own = replace(self, identity=plain_identity(self.identity), workdir=place_of(self.workdir))
         with lost_peers():
-            check_alike(self._alike)
+            check_alike(own._alike)
             if is_first():
-                return self._run()
+                return own._run()
             with tempfile.TemporaryDirectory() as scratch:  # what others write is of no use
-                return replace(self, workdir=Path(scratch), listener=Silence())._run()
+                return replace(own, workdir=Path(scratch), listener=Silence())._run()
 
     def _alike(self) -> dict[str, Any]:
         """What must be the same in all processes of a run."""
@@ -215,9 +223,10 @@ class Cycle:
         key = key_of(self.config.seed, 0)
         example = on_device(first_of(self.test, "test set").rows(slice(0, 1)))
         traces = Traces.of_seed(self.network, key, example.x)
+        check_structure(self.config, traces.graph, started=self.start is not None)
         cost = target_cost(self.config, traces.graph)
         start = None if self.start is None else fitted(read_start(self.start), traces.variables)
-        check_config(self.config, cost, traces.graph, started=start is not None)
+        check_config(self.config, cost, traces.graph)
         identity = dict(self.identity)
         if start is not None:
             identity["start_fingerprint"] = fingerprint(start)
@@ -314,8 +323,10 @@ class Cycle:
                 if following is None or following.stretch.steps:
                     progress = progress_json(number + 1, 0, carried)
                     run.store.checkpoint(checkpoints, variables, progress)
-        assert variables is not None  # there is always a seed phase
-        checkpoints.wait()
+            assert variables is not None  # there is always a seed phase
+            checkpoints.wait()
+            if any_of(stopped())[0]:
+                raise Interrupted(f"stopped after the last phase; its end is in {self.workdir}")
         return _result(run, carried, local(variables))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from morph.budget.traces import Traces
+from morph.cycle.arguments import check_functions, check_network, check_task
 from morph.cycle.checks import check_training
 from morph.cycle.config import CycleConfig, configured_optimizer
 from morph.cycle.schedule import rate_of
@@ -31,7 +32,14 @@ from morph.training.data import Batch, Pipeline
 from morph.training.losses import SMOOTHED, TAUGHT, Teacher, loss_named, soft_labels
 from morph.training.metrics import METRICS, Metric, metric_of
 from morph.training.step import Step, TrainState, loops_well, make_step
-from morph.training.task import Loss, Task, classes_of, inputs_augmented, labels_loss
+from morph.training.task import (
+    Loss,
+    Task,
+    classes_of,
+    imported_task,
+    inputs_augmented,
+    labels_loss,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,20 +68,21 @@ class Recipe:
         """
         c = self.config
         check_training(c)
+        check_network(network)
+        check_task(self.task)
+        check_functions(optimizer=self.optimizer)
         seen = check_data(train, test, c.batch_size)
         here = seen[0].rows(slice(0, c.batch_size))
         _check_inputs(c, here)
         predicted, outputs = outputs_of(network, here)
         self._check_labels(outputs, seen)
         if self.loss is not None:
-            name = (
-                c.loss if self.task.loss is None else getattr(self.task.loss, "__name__", "given")
-            )
+            name = c.loss if self.task.loss is None else "that was given"
             check_loss(name, self.loss, outputs, here)
         if c.distill:
-            if self.task.distill is None and c.distill_by != "responses":
+            if self.whole.distill is None and c.distill_by != "responses":
                 _check_one_array(f"distill_by is {c.distill_by!r}, which", outputs, "distill")
-            taught = self.task.distill or TAUGHT[c.distill_by]
+            taught = self.whole.distill or TAUGHT[c.distill_by]
             name = f"of distillation by {c.distill_by}"
             check_loss(name, lambda own, batch: taught(own, own), outputs, here)
         check_metrics(self.metrics, predicted, here)
@@ -81,7 +90,7 @@ class Recipe:
     def _check_labels(self, outputs: Any, seen: tuple[Batch, Batch]) -> None:
         """Of a loss that is named it is known what labels it takes."""
         name = self.config.loss
-        if self.task.loss is not None or self.loss is None:
+        if self.whole.loss is not None or self.loss is None:
             return
         for what, batch in zip(("training", "test"), seen, strict=True):
             if batch.y is None:
@@ -98,11 +107,16 @@ class Recipe:
                 check_labels(what, batch.y, outputs.shape[1:], classes=False)
 
     @cached_property
+    def whole(self) -> Task:
+        """The task with what settings name by the path of somebody's own function."""
+        return imported_task(self.config.loss, self.config.metrics, self.task)
+
+    @cached_property
     def loss(self) -> Loss | None:
         """What is minimised; None if all is learned from the teacher."""
         c = self.config
-        if self.task.loss is not None:
-            return self.task.loss
+        if self.whole.loss is not None:
+            return self.whole.loss
         if c.distill == 1.0 and not c.seed_steps and not c.baseline:
             return None  # every phase has a teacher
         return labels_loss(loss_named(c.loss, c.label_smoothing))
@@ -110,22 +124,22 @@ class Recipe:
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """What is measured of every network; patience goes by the first."""
-        if self.task.metrics is None:
+        if self.whole.metrics is None:
             return {name: METRICS[name] for name in names_of(self.config.metrics)}
-        return {name: metric_of(metric) for name, metric in self.task.metrics.items()}
+        return {name: metric_of(metric) for name, metric in self.whole.metrics.items()}
 
     @property
     def decide(self) -> Callable[[Any], Any] | None:
         """What outputs say: the largest logit's class, where the loss takes classes."""
-        if self.task.decide is not None or self.task.loss is not None:
-            return self.task.decide
+        if self.whole.decide is not None or self.whole.loss is not None or self.loss is None:
+            return self.whole.decide
         return classes_of if self.config.loss in SMOOTHED else None
 
     @property
     def augment(self) -> Callable[[Any, Batch], Batch] | None:
         """Changes to training batches."""
-        if self.task.augment is not None:
-            return self.task.augment
+        if self.whole.augment is not None:
+            return self.whole.augment
         names = names_of(self.config.augment)
         return inputs_augmented(augmented(names)) if names else None
 
@@ -134,7 +148,7 @@ class Recipe:
         c = self.config
         if not c.distill:
             return None
-        loss = self.task.distill or TAUGHT[c.distill_by]
+        loss = self.whole.distill or TAUGHT[c.distill_by]
         if loss is soft_labels:
             loss = partial(soft_labels, temperature=c.distill_temperature)
         return Teacher(predict=traces.network.predict, weight=c.distill, loss=loss)

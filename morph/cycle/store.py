@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ from morph.cycle.workdir import load_variables, save_variables
 from morph.files import append_text, sync, together
 from morph.network import Variables
 from morph.training.mesh import from_first, local
-from regularizers.json_files import finite
+from regularizers import json_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ class Store:
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Writes a line of metrics."""
-        append_text(self._records, json.dumps(finite(record)) + "\n")
+        append_text(self._records, json_files.text(record))
 
     def drop_records(self, number: int, step: int) -> None:
         """Forgets the records that a resumed run will write again."""

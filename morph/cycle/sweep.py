@@ -26,10 +26,11 @@ from morph.architecture.parts import FRESH
 from morph.budget.controller import Look
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
-from morph.cycle.checks import check_config
+from morph.cycle.arguments import check_interval
+from morph.cycle.checks import check_config, check_structure, check_training
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import key_of
-from morph.cycle.given import Start, fitted, read_start
+from morph.cycle.given import Start, fingerprint, fitted, read_start
 from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import Measure
 from morph.cycle.members import (
@@ -48,7 +49,7 @@ from morph.cycle.shrinking import Trimmed, make_controller, make_regularizer, tr
 from morph.cycle.starts import fresh, scaled_to
 from morph.cycle.unused import UNUSED_BY_SWEEP, check_unused
 from morph.cycle.watch import Watch
-from morph.errors import ConfigError
+from morph.errors import ConfigError, DataError
 from morph.network import Network, Variables
 from morph.resize.initialize import COMPILE_QUICKLY, infer_laws
 from morph.training.data import Batch, on_device
@@ -80,7 +81,7 @@ class Sweep:
         look_every: steps between two looks.
 
     Raises:
-        ConfigError: naming a setting that a sweep has no use for, and why.
+        ConfigError: naming a setting that makes no sense, or that a sweep has no use for.
 
     Example:
         >>> sweep = Sweep(network=network, train=train, test=test, config=CycleConfig())
@@ -105,7 +106,9 @@ class Sweep:
 
     def __post_init__(self) -> None:
         """Refuses what it would have to ignore."""
+        check_training(self.config)
         check_unused(self.config, UNUSED_BY_SWEEP)
+        check_interval("look_every", self.look_every)
         if self.start is not None:
             object.__setattr__(self, "config", replace(self.config, seed_steps=0))
         if "gates" in self.config.penalty:
@@ -121,9 +124,12 @@ class Sweep:
             ConfigError: naming the setting. BudgetError: if a budget is out of reach. DataError.
         """
         self.recipe.check(self.network, self.train, self.test)
+        if not isinstance(self.train, Batch):
+            raise DataError("runs side by side train on a whole set: give a morph.Batch")
         for budget in budgets:
             own = replace(self.config, budget=budget, expand_budget=budget)
-            check_config(own, self.cost, self.graph, started=self.start is not None)
+            check_structure(own, self.graph, started=self.start is not None)
+            check_config(own, self.cost, self.graph)
 
     def train_seeds(self, seeds: Sequence[int]) -> list[Trained]:
         """The seed network, once for every random seed; given weights are all the same."""
@@ -336,7 +342,6 @@ class Sweep:
         return self._initialise(key_of(seed, stage), self.traces.x)
 
     # What is made once, for all runs.
-
     @cached_property
     def recipe(self) -> Recipe:
         """How networks are trained."""
@@ -362,6 +367,11 @@ class Sweep:
     def whole(self) -> Architecture:
         """The seed network's architecture."""
         return Architecture.of_seed(self.graph)
+
+    @property
+    def start_identity(self) -> dict[str, str]:
+        """What tells given weights from others; nothing if the seed is trained."""
+        return {} if self.start is None else {"start_fingerprint": fingerprint(self._given)}
 
     @cached_property
     def _given(self) -> Variables:

@@ -21,6 +21,7 @@ from morph.files import replace, write_text
 from morph.network import Variables
 from morph.training.mesh import is_first
 from regularizers import json_files
+from regularizers.checks import PATH, checked
 from regularizers.json_files import JsonError
 
 try:
@@ -121,6 +122,7 @@ def save_variables(path: Path, variables: Variables) -> None:
     replace(draft, path.absolute())
 
 
+@checked(path=PATH)
 def load_variables(path: str | Path, like: Any = None) -> Variables:
     """Reads what `save_variables` wrote; with `like` (abstract variables) checked against it.
 

@@ -10,7 +10,6 @@ manifest.json           the SHA-256 and the size of every other file
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +61,11 @@ class Bundle:
     figures: Mapping[str, Any]
 
 
+def check_installed() -> None:
+    """Raises `MissingExtraError`, before any work, if a package is missing."""
+    need("A bundle", _missing, "export")
+
+
 def save(
     folder: str | Path,
     variables: Any,
@@ -93,7 +97,7 @@ def save(
     Raises:
         ExportError: if an export lies elsewhere. MissingExtraError.
     """
-    need("A bundle", _missing, "export")
+    check_installed()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if stray := [str(e.path) for e in exported if e.path.parent.resolve() != folder.resolve()]:
@@ -116,7 +120,7 @@ def save(
             for n in sorted(names)
         },
     }
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_text(folder / MANIFEST, json_files.text(manifest, indent=2))
     return folder / MANIFEST
 
 
@@ -126,7 +130,7 @@ def load(folder: str | Path) -> Bundle:
     Raises:
         ExportError: if the manifest is missing or malformed, or a file is missing or another.
     """
-    need("A bundle", _missing, "export")
+    check_installed()
     folder = Path(folder)
     manifest = _manifest(folder)
     for name, entry in manifest["files"].items():

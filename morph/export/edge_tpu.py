@@ -16,6 +16,7 @@ import numpy as np
 
 from morph.export import flatbuffer
 from morph.export.flatbuffer import Graph, Operation
+from regularizers.checks import PATH, a, checked
 from regularizers.costs.edge_tpu import EDGE_TPU, IN_STEP, EdgeTPU, Layers, seconds
 from regularizers.costs.edge_tpu_operations import OPERATIONS
 from regularizers.costs.form import EXACT
@@ -109,6 +110,7 @@ class Placement:
         return "\n".join(lines)
 
 
+@checked(path=PATH, tpu=a(EdgeTPU, "an EdgeTPU of regularizers.costs.edge_tpu"))
 def placement(path: str | Path, tpu: EdgeTPU = EDGE_TPU) -> Placement:
     """What the Edge TPU's compiler would map of a TFLite file, and the latency of that.
 

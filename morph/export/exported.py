@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from morph.errors import ExportError
+from regularizers.checks import ARRAY, NONE, all_of, checked, whole
 
-# Inputs [N, ...] of any number N -> logits [N, K], as numpy arrays.
+# Inputs [N, ...] of any number N -> outputs [N, ...], e.g. logits [N, K], as numpy arrays.
 Runner: TypeAlias = Callable[[Any], np.ndarray]
 
 
@@ -42,15 +43,17 @@ class Agreement:
 
     Attributes:
         examples: how many were asked.
-        logit_difference: the largest |difference|, by the largest |logit| of JAX.
-        same_class: the share of the examples that both put into the same class.
-        accuracy: of the export: by k, the share whose label is among its k largest logits.
+        logit_difference: the largest |difference|, by the largest |output| of JAX.
+        same_class: the share of the examples that both put into the same class; None where outputs
+            are no logits.
+        accuracy: of the export: by k, the share whose label is among its k largest logits; empty
+            where there are none.
         reference_accuracy: of JAX.
     """
 
     examples: int
     logit_difference: float
-    same_class: float
+    same_class: float | None
     accuracy: dict[int, float]
     reference_accuracy: dict[int, float]
 
@@ -58,23 +61,30 @@ class Agreement:
     def points(self) -> float:
         """What the export loses, in points (hundredths); the most over all k."""
         return 100.0 * max(
-            self.reference_accuracy[k] - accuracy for k, accuracy in self.accuracy.items()
+            (self.reference_accuracy[k] - accuracy for k, accuracy in self.accuracy.items()),
+            default=0.0,
         )
 
 
+@checked(
+    reference=ARRAY,
+    logits=ARRAY,
+    labels=ARRAY | NONE,
+    top=all_of(whole(least=1), "whole numbers of at least 1"),
+)
 def compare(
-    reference: Float[np.ndarray, "n k"],
-    logits: Float[np.ndarray, "n k"],
-    labels: Int[np.ndarray, "n"],
+    reference: Float[np.ndarray, "n ..."],
+    logits: Float[np.ndarray, "n ..."],
+    labels: Int[np.ndarray, "n ..."] | None,
     *,
     top: tuple[int, ...] = (1,),
 ) -> Agreement:
-    """How well logits agree with those of JAX.
+    """How well logits, or other outputs, agree with those of JAX.
 
     Args:
-        reference: of JAX, [N, K].
-        logits: of the export, [N, K].
-        labels: [N], in [0, K).
+        reference: of JAX, [N, ..., K].
+        logits: of the export, [N, ..., K].
+        labels: [N, ...], in [0, K); negative ones do not count. None of outputs that are no logits.
         top: for which k accuracies are counted.
 
     Raises:
@@ -84,20 +94,38 @@ def compare(
         >>> compare(np.eye(2), np.eye(2), np.asarray([0, 1])).accuracy
         {1: 1.0}
     """
-    reference, logits, labels = map(np.asarray, (reference, logits, labels))
-    if reference.shape != logits.shape or reference.ndim != 2 or not reference.size:
+    reference, logits = map(np.asarray, (reference, logits))
+    if reference.shape != logits.shape or reference.ndim < 2 or not reference.size:
         raise ExportError(
-            f"compare takes two arrays of logits [N, K]; found {reference.shape} of JAX and "
+            f"compare takes two arrays of outputs [N, ..., K]; found {reference.shape} of JAX and "
             f"{logits.shape} of the export."
         )
-    if labels.shape != reference.shape[:1]:
+    examples, largest = len(reference), float(np.max(np.abs(reference)))
+    difference = float(np.max(np.abs(reference - logits))) / max(largest, 1e-30)
+    if labels is None:
+        return Agreement(
+            examples=examples,
+            logit_difference=difference,
+            same_class=None,
+            accuracy={},
+            reference_accuracy={},
+        )
+    labels = np.asarray(labels)
+    if labels.shape != reference.shape[:-1]:
         raise ExportError(
             f"{len(reference)} rows of logits need as many labels, found {labels.shape}"
         )
-    largest = float(np.max(np.abs(reference)))
+    classes = reference.shape[-1]
+    if labels.max() >= classes or max(top) > classes:
+        raise ExportError(
+            f"compare: labels are 0 to {classes - 1} and top at most {classes}, as many as there "
+            f"are classes; found labels {labels.min()} to {labels.max()}, top {top}"
+        )
+    counted = labels >= 0
+    reference, logits, labels = reference[counted], logits[counted], labels[counted]
     return Agreement(
-        examples=len(reference),
-        logit_difference=float(np.max(np.abs(reference - logits))) / max(largest, 1e-30),
+        examples=examples,
+        logit_difference=difference,
         same_class=float(np.mean(reference.argmax(1) == logits.argmax(1))),
         accuracy={k: _top(logits, labels, k) for k in top},
         reference_accuracy={k: _top(reference, labels, k) for k in top},

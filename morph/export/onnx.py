@@ -19,6 +19,7 @@ from morph.errors import ExportError, need
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.frozen import for_any_batch, freeze
 from morph.export.onnx_operations import RULES, Unsupported
+from regularizers.checks import FUNCTION, PATH, checked
 from regularizers.primitives import jaxprs
 
 _missing: ModuleNotFoundError | None = None
@@ -33,6 +34,12 @@ INPUT, OUTPUT, BATCH = "input", "logits", "batch"
 OPSET, IR_VERSION = 21, 10  # of 2024; IR 10 is the one of opset 21
 
 
+def check_installed() -> None:
+    """Raises `MissingExtraError`, before any work, if a package is missing."""
+    need("ONNX", _missing, "export")
+
+
+@checked(fn=FUNCTION, path=PATH)
 def to_onnx(fn: Callable[..., Any], variables: Any, example: Any, path: str | Path) -> Exported:
     """Writes a function and its weights as one ONNX file.
 
@@ -53,7 +60,7 @@ def to_onnx(fn: Callable[..., Any], variables: Any, example: Any, path: str | Pa
         >>> to_onnx(network.predict, variables, x, "net.onnx")       # doctest: +SKIP
         >>> load("net.onnx")(images)                                 # doctest: +SKIP
     """
-    need("ONNX", _missing, "export")
+    check_installed()
     struct = example_struct(example)
     (any_batch,) = jax_export.symbolic_shape(BATCH)
     open_struct, note = struct.update(shape=(any_batch, *struct.shape[1:])), ""
@@ -74,7 +81,7 @@ def load(path: str | Path) -> Runner:
     Raises:
         ExportError: if the file cannot be read. MissingExtraError.
     """
-    need("ONNX", _missing, "export")
+    check_installed()
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own classes have no common base

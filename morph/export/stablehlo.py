@@ -17,6 +17,7 @@ from jax import export as jax_export
 from morph.errors import ExportError, need
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.frozen import for_any_batch, freeze
+from regularizers.checks import FUNCTION, PATH, Rule, all_of, checked
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -25,8 +26,15 @@ except ModuleNotFoundError as error:
     _missing = error
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+SOME = all_of(Rule(asked="", kind=PLATFORMS.__contains__), f"some of {', '.join(PLATFORMS)}")
 
 
+def check_installed() -> None:
+    """Raises `MissingExtraError`, before any work, if a package is missing."""
+    need("StableHLO", _missing, "export")
+
+
+@checked(fn=FUNCTION, path=PATH, platforms=SOME)
 def to_stablehlo(
     fn: Callable[..., Any],
     variables: Any,
@@ -55,7 +63,7 @@ def to_stablehlo(
         >>> to_stablehlo(network.predict, variables, x, "net.stablehlo")   # doctest: +SKIP
         >>> load("net.stablehlo")(x)                                       # doctest: +SKIP
     """
-    need("StableHLO", _missing, "export")
+    check_installed()
     struct = example_struct(example)
     (any_batch,) = jax_export.symbolic_shape("batch")
     open_struct = struct.update(shape=(any_batch, *struct.shape[1:]))
@@ -94,7 +102,7 @@ def load(path: str | Path) -> Runner:
     Raises:
         ExportError: if the file is none. MissingExtraError.
     """
-    need("StableHLO", _missing, "export")
+    check_installed()
     try:
         exported = jax_export.deserialize(bytearray(Path(path).read_bytes()))
         shape = exported.in_avals[0].shape

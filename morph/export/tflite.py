@@ -28,6 +28,7 @@ from morph.export import flatbuffer
 from morph.export.exported import Exported, Runner, batched, example_struct, written
 from morph.export.flatbuffer import Operation
 from morph.export.frozen import Step, culprit, freeze, steps
+from regularizers.checks import FUNCTION, PATH, checked
 from regularizers.primitives.jaxprs import JaxprEqn
 from regularizers.primitives.jaxprs import primitives as p
 
@@ -48,6 +49,12 @@ INPUT, OUTPUT = "input", "logits"
 _SIGNATURE = "serving_default"
 
 
+def check_installed() -> None:
+    """Raises `MissingExtraError`, before any work, if a package is missing."""
+    need("TFLite", _missing, "export")
+
+
+@checked(fn=FUNCTION, path=PATH)
 def to_tflite(
     fn: Callable[..., Any],
     variables: Any,
@@ -76,7 +83,7 @@ def to_tflite(
         >>> to_tflite(predict, variables, x, "net.tflite", calibration=images)  # doctest: +SKIP
         >>> load("net.tflite")(images)                                          # doctest: +SKIP
     """
-    need("TFLite", _missing, "export")
+    check_installed()
     struct = example_struct(example)
     samples = [[one[None]] for one in _checked(calibration, struct)]
     single = struct.update(shape=(1, *struct.shape[1:]))
@@ -95,7 +102,7 @@ def load(path: str | Path) -> Runner:
     Raises:
         ExportError: if the file cannot be read. MissingExtraError.
     """
-    need("TFLite", _missing, "export")
+    check_installed()
     try:
         interpreter = Interpreter(str(path))
         interpreter.allocate_tensors()

@@ -18,11 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tensorly
 import tensornetwork as tn
-from tensorly.cp_tensor import CPTensor
-from tensorly.decomposition import parafac
 
+from morph.kernels.canonical import canonical
 from morph.kernels.factorized import Factorized
 from morph.kernels.formats import CORES
 from morph.kernels.ranks import Ranks, attainable, choose_ranks
@@ -36,13 +34,11 @@ from morph.kernels.spectra import (
     matrix_spectrum,
     read_kernel,
 )
+from regularizers.checks import ARRAY, NAME, checked, number, whole
 from regularizers.errors import InputError
 
 HOOI_ITERATIONS = 10
 HOOI_TOLERANCE = 1e-6  # of the squared norm: what an iteration has to gain
-ALS_ITERATIONS = 50
-ALS_TOLERANCE = 1e-7  # of the norm
-ALS_RIDGE = 1e-10  # of the squared norm: keeps dependent components from a singular system
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +57,16 @@ class Factorization:
     notes: tuple[str, ...]
 
 
+@checked(
+    kernel=ARRAY,
+    roles=NAME,
+    kind=NAME,
+    energy=number(),
+    error=number(),
+    cores=whole(least=1),
+    iterations=whole(least=0),
+    path=NAME,
+)
 def factorize(
     kernel: Any,
     roles: str,
@@ -283,34 +289,16 @@ def _tt(
 def _cp(
     kernel: Kernel, _: Mapping[str, Spectrum], ranks: Mapping[str, int], iterations: int | None
 ) -> list[Array]:
-    """ALS from the leading singular vectors; exact where the kernel is a matrix or the rank full.
-
-    There is no best CP of some rank in general: ALS finds a good one (Kolda and Bader 2009).
-    """
+    """ALS from several starts; exact where the kernel is a matrix or the rank full."""
     rank = ranks["r"]
-    norm = float(np.linalg.norm(kernel.array))
-    long = [k for k, n in enumerate(kernel.array.shape) if n > 1] or [0]
-    array = kernel.array.reshape([kernel.array.shape[k] for k in long])
-    factors = [np.ones((1, rank)) for _ in kernel.labels]
     if rank == kernel.sizes["r"]:
-        found = _all_ranks(array, rank)
-    elif array.ndim == 2:
-        spectrum = matrix_spectrum(array, exact=kernel.exact)
-        left = spectrum.left(array, rank)
-        found = [left, array.T @ left]
-    elif norm == 0.0:
-        generator = np.random.default_rng(0)
-        found = [generator.standard_normal((n, rank)) for n in array.shape]
-        found[-1][:] = 0.0
+        found = _all_ranks(kernel.array, rank)
     else:
-        found = _als(array / norm, rank, iterations, exact=kernel.exact)
-        found[-1] = found[-1] * norm
-    for k, factor in zip(long, found, strict=True):
-        factors[k] = factor
-    norms = np.stack([np.linalg.norm(factor, axis=0) for factor in factors])
+        found = canonical(kernel.array, rank, eps=kernel.eps, iterations=iterations)
+    norms = np.stack([np.linalg.norm(factor, axis=0) for factor in found])
     norms = np.where((norms > 0.0).all(axis=0), norms, 1.0)
     scales = _mean(norms) / norms
-    return [factor * scale for factor, scale in zip(factors, scales, strict=True)]
+    return [factor * scale for factor, scale in zip(found, scales, strict=True)]
 
 
 def _all_ranks(array: Array, rank: int) -> list[Array]:
@@ -320,26 +308,6 @@ def _all_ranks(array: Array, rank: int) -> list[Array]:
     made = [np.eye(n)[:, own.ravel()] for n, own in zip(others, np.indices(others), strict=True)]
     made.insert(longest, np.moveaxis(array, longest, 0).reshape(-1, rank))
     return made
-
-
-def _als(array: Array, rank: int, iterations: int | None, *, exact: bool) -> list[Array]:
-    generator = np.random.default_rng(0)
-    start = []
-    for k, n in enumerate(array.shape):
-        matrix = np.moveaxis(array, k, 0).reshape(n, -1)
-        leading = matrix_spectrum(matrix, exact=exact).left(matrix, rank)
-        more = generator.standard_normal((n, rank - leading.shape[1])) / math.sqrt(n)
-        start.append(np.hstack([leading, more]))
-    with tensorly.backend_context("numpy"):
-        found = parafac(
-            array,
-            rank,
-            n_iter_max=ALS_ITERATIONS if iterations is None else iterations,
-            init=CPTensor((np.ones(rank), start)),
-            tol=ALS_TOLERANCE,
-            l2_reg=ALS_RIDGE,
-        )
-    return [factor * (found.weights if k == 0 else 1.0) for k, factor in enumerate(found.factors)]
 
 
 def _shaped(kernel: Kernel, cores: Sequence[Array], ranks: Mapping[str, int]) -> list[Array]:

@@ -89,6 +89,7 @@ MOVES: Mapping[Primitive, Callable[..., Any]] = {
     p.convert_element_type_p: _convert,
     p.copy_p: lambda eqn, kernel: kernel,
     p.reshape_p: _reshape,
+    p.rev_p: lambda eqn, kernel: kernel.flip(eqn.params["dimensions"]),
     p.squeeze_p: lambda eqn, kernel: kernel.reshape(jaxprs.shape_of(eqn.outvars[0])),
     p.transpose_p: lambda eqn, kernel: kernel.transpose(eqn.params["permutation"]),
     jaxprs.copy_p: lambda eqn, kernel: kernel,

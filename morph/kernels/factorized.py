@@ -23,12 +23,14 @@ class Format:
         names: of the cores.
         labels: for each core the labels of its axes; cores are summed over the labels they share.
         axes: for each axis of the dense kernel the labels that make it, the first the slowest.
+        flipped: the labels that are read from their ends; only on the way through a function.
     """
 
     kind: str
     names: tuple[str, ...]
     labels: tuple[Labels, ...]
     axes: tuple[Labels, ...]
+    flipped: frozenset[str] = frozenset()
 
     @property
     def bonds(self) -> Labels:
@@ -111,8 +113,25 @@ class Factorized:
 
     def dense(self) -> Any:
         """The kernel, of shape `shape`."""
-        labels = tuple(label for axis in self.format.axes for label in axis)
-        return contract(self.cores, self.format.labels, labels).reshape(self.shape)
+        own = self.straight()
+        labels = tuple(label for axis in own.format.axes for label in axis)
+        return contract(own.cores, own.format.labels, labels).reshape(self.shape)
+
+    def straight(self) -> Factorized:
+        """The same kernel with its cores flipped where the format is."""
+        flipped = self.format.flipped
+        if not flipped:
+            return self
+        cores = []
+        for core, own in zip(self.cores, self.format.labels, strict=True):
+            dims = [k for k, label in enumerate(own) if label in flipped]
+            cores.append(jax.lax.rev(core, dims) if dims else core)
+        return Factorized(cores=tuple(cores), format=replace(self.format, flipped=frozenset()))
+
+    def flip(self, axes: Sequence[int]) -> Factorized:
+        """The kernel with some axes reversed; the cores stay."""
+        turned = {label for k in axes for label in self.format.axes[k]}
+        return replace(self, format=replace(self.format, flipped=self.format.flipped ^ turned))
 
     def astype(self, dtype: Any) -> Factorized:
         """The same with cores of another type."""

@@ -71,10 +71,7 @@ class PlannedKernel:
         Raises:
             ValueError: if it has another shape, or is not finite.
         """
-        if kernel.shape != self.shape:
-            raise InputError(
-                f"{self.path} has shape {list(kernel.shape)}, planned for {list(self.shape)}"
-            )
+        self._check_shape(kernel)
         tt = self.format.kind == "tt"
         factors = [own for own, role in zip(self.factors, self.roles, strict=True) if role != "b"]
         return kernels.factorize_stack(
@@ -86,13 +83,23 @@ class PlannedKernel:
             **({"factors": factors} if tt else {}),
         ).value
 
+    def _check_shape(self, kernel: Any) -> None:
+        if kernel.shape != self.shape:
+            raise InputError(
+                f"{self.path} has shape {list(kernel.shape)}, planned for {list(self.shape)}"
+            )
+
     def draw(self, kernel: Any, key: Any) -> Factorized:
         """Fresh cores whose kernel has the variance of another that was drawn.
 
         Args:
             kernel: as the model's own initialiser draws it; of its shape.
             key: of JAX.
+
+        Raises:
+            ValueError: if it has another shape.
         """
+        self._check_shape(kernel)
         unit = random_factorized(key, self.format, self.sizes, 1.0, kernel.dtype)
         scale = jnp.std(kernel) ** (1.0 / len(unit.cores))  # of every core; a tracer under jit
         return jax.tree.map(lambda core: core * scale, unit)

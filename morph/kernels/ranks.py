@@ -95,7 +95,7 @@ def _given_ranks(format: Format, ranks: int | Mapping[str, int]) -> dict[str, in
     if found.keys() != set(bonds):
         raise InputError(f"ranks are for the bonds {list(bonds)}, found {list(found)}.")
     for bond, rank in found.items():
-        if not isinstance(rank, Integral) or rank < 1:
+        if not isinstance(rank, Integral) or isinstance(rank, bool) or rank < 1:
             raise InputError(f"rank of {bond} is a whole number of at least 1, found {rank!r}.")
     return {bond: int(found[bond]) for bond in bonds}
 

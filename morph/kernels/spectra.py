@@ -29,6 +29,7 @@ Array = NDArray[np.float64]
 
 # Of singular values that differ less than this, all singular vectors are orthogonal to 1e-9.
 NEAR = 1e-3
+EXACT_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,14 +41,19 @@ class Kernel:
         labels: of its axes.
         format: of the cores that shall make it.
         sizes: the length of every label, and for every bond the largest rank.
-        exact: whether the kernel came in float64, and deserves a decomposition as accurate.
+        eps: the relative rounding of the type that the kernel came in.
     """
 
     array: Array
     labels: Labels
     format: Format
     sizes: Mapping[str, int]
-    exact: bool
+    eps: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether it came in float64, and deserves a decomposition as accurate."""
+        return self.eps <= EXACT_EPS
 
     def unfold(self, rows: Labels) -> Array:
         """The matrix of some labels against all others."""
@@ -94,7 +100,7 @@ def read_kernel(
         labels=labels,
         format=format,
         sizes=sizes,
-        exact=kernel.dtype == np.float64,
+        eps=float(jnp.finfo(kernel.dtype).eps),
     )
 
 

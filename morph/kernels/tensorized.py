@@ -17,6 +17,7 @@ from morph.kernels.measure import faster
 from morph.kernels.products import dot, lookup
 from morph.kernels.windows import convolve
 from regularizers.channels.calls import bind_call
+from regularizers.checks import FUNCTION, NAME, checked
 from regularizers.errors import InputError
 from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn, dtype_of, rebind
 from regularizers.primitives.jaxprs import primitives as p
@@ -25,15 +26,16 @@ PLANS = 64  # traces that a function keeps, one per call signature
 MODES = ("factorized", "reconstructed", "auto")
 
 
+@checked(fn=FUNCTION, mode=NAME)
 def tensorized(fn: Callable[..., Any], *, mode: str = "factorized") -> Callable[..., Any]:
     """`fn` for variables in which factorized or compressed kernels stand where dense ones stood.
 
     When called it traces `fn` abstractly with dense kernels, and evaluates it again: where a
     factorized kernel meets a product, a convolution or a lookup it is contracted core by core, in
-    the order of the fewest multiplications; transposes, reshapes and casts on the way leave it
-    factorized; everywhere else, e.g. in a convolution with groups, it is made dense. Compressed
-    kernels and cores (`morph.kernels.compressed`) are made dense first. The function composes with
-    `jit`, `grad`, `vmap` and `compact`. Loops and remat survive.
+    the order of the fewest multiplications, with the groups of a convolution side by side;
+    transposes, reversals, reshapes and casts on the way leave it factorized; everywhere else it is
+    made dense. Compressed kernels and cores (`morph.kernels.compressed`) are made dense first. The
+    function composes with `jit`, `grad`, `vmap` and `compact`. Loops and remat survive.
 
     Args:
         fn: any function `fn(variables, *inputs, **static)`.
@@ -81,6 +83,7 @@ def tensorized(fn: Callable[..., Any], *, mode: str = "factorized") -> Callable[
     return factorized_fn
 
 
+@checked(fn=FUNCTION)
 def settled(fn: Callable[..., Any], variables: Any, *inputs: Any, **static: Any) -> Any:
     """The variables for serving: kernels that are faster dense, made so, once.
 
@@ -146,7 +149,8 @@ def _struct(leaf: Any) -> Any:
 def contracted(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     """Core by core; dense where that is not possible."""
     contraction = CONTRACTIONS.get(eqn.primitive)
-    result = contraction(eqn.params, *operands) if contraction else None
+    straight = [x.straight() if isinstance(x, Factorized) else x for x in operands]
+    result = contraction(eqn.params, *straight) if contraction else None
     if result is None:
         return reconstructed(eqn, operands)
     return [result.astype(dtype_of(eqn.outvars[0]))]

@@ -21,22 +21,28 @@ from morph.kernels.products import Params, precision
 
 
 def convolve(params: Params, lhs: Any, rhs: Any) -> Any:
-    """`conv_general_dilated` with a factorized kernel; None where it has groups.
+    """`conv_general_dilated` with a factorized kernel; None where groups cut through a factor.
 
     The cores of the input's channels come first, then those with axes of the window, one
     convolution each, then all others. Channels that a window's core does not sum over pass it: as
-    groups where it carries their label (CP: depthwise), else as a part of the batch.
+    groups where it carries their label (CP: depthwise), else as a part of the batch. The groups of
+    a grouped convolution are such channels: a label that the map, the cores of the kernel's
+    outputs and the result share, so that all groups use the other cores together.
 
     Args:
         params: of the equation.
         lhs: the map, an array.
         rhs: the kernel.
     """
-    grouped = params["feature_group_count"] > 1 or params["batch_group_count"] > 1
-    if grouped or not isinstance(rhs, Factorized) or isinstance(lhs, Factorized):
+    whole_batch = params["batch_group_count"] == 1
+    if not whole_batch or not isinstance(rhs, Factorized) or isinstance(lhs, Factorized):
         return None
     numbers = params["dimension_numbers"]
     kernel = _window_whole(rhs) if rhs.format.kind == "tucker" else rhs
+    split = _by_group(kernel, numbers.rhs_spec[0], params["feature_group_count"])
+    if split is None:
+        return None
+    kernel, groups = split
     outs, ins, *windows = (kernel.format.axes[k] for k in numbers.rhs_spec)
     if any(len(window) > 1 for window in windows):
         return None
@@ -53,15 +59,16 @@ def convolve(params: Params, lhs: Any, rhs: Any) -> Any:
     taps = _Taps.of(params, windows)
     if not middle:
         x = taps.pick(x)
-    x = x.reshape([*x.shape[:-1], *(sizes[label] for label in ins)])
-    have = ins
+    have = (*groups, *ins)
+    x = x.reshape([*x.shape[:-1], *(sizes[label] for label in have)])
     with precision(params):
         if first:
             needed = {*joined([*middle, *last]), *outs}
-            have = tuple(dict.fromkeys(label for label in joined([ins, *first]) if label in needed))
+            before = have
+            have = tuple(dict.fromkeys(n for n in joined([before, *first]) if n in needed))
             x = contract(
                 [x, *(cores[own] for own in first)],
-                [("n", *places, *ins), *first],
+                [("n", *places, *before), *first],
                 ("n", *places, *have),
             )
         for k, own in enumerate(middle):
@@ -76,6 +83,45 @@ def convolve(params: Params, lhs: Any, rhs: Any) -> Any:
     order = [batch, *spatial, feature]
     x = x.reshape([*x.shape[: 1 + len(places)], math.prod(sizes[label] for label in outs)])
     return jnp.transpose(x, [order.index(k) for k in range(x.ndim)])
+
+
+def _by_group(kernel: Factorized, axis: int, groups: int) -> tuple[Factorized, Labels] | None:
+    """The kernel with labels for the groups in front of its outputs, and these; None if uneven.
+
+    A label that holds groups and outputs of each becomes two.
+    """
+    leading: list[str] = []
+    labels, sizes = list(kernel.format.axes[axis]), kernel.sizes
+    left = groups
+    while left > 1:
+        label = labels.pop(0)
+        length = sizes[label]
+        if left % length == 0:
+            leading.append(label)
+            left //= length
+        elif length % left == 0:
+            kernel = _cut(kernel, label, left)
+            leading.append(f"{label}/g")
+            labels.insert(0, label)
+            left = 1
+        else:
+            return None
+    axes = list(kernel.format.axes)
+    axes[axis] = (*leading, *labels)
+    return replace(kernel, format=replace(kernel.format, axes=tuple(axes))), tuple(leading)
+
+
+def _cut(kernel: Factorized, label: str, count: int) -> Factorized:
+    """The kernel with a label as two: `count` in front, and the rest, in all cores."""
+    cores, labels = [], []
+    for core, own in zip(kernel.cores, kernel.format.labels, strict=True):
+        if label in own:
+            k = own.index(label)
+            core = core.reshape([*core.shape[:k], count, -1, *core.shape[k + 1 :]])
+            own = (*own[:k], f"{label}/g", *own[k:])
+        cores.append(core)
+        labels.append(own)
+    return Factorized(cores=tuple(cores), format=replace(kernel.format, labels=tuple(labels)))
 
 
 def _window_whole(kernel: Factorized) -> Factorized:

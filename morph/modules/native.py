@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import flax.linen as nn
 from flax import nnx
 
-from morph.architecture.architecture import Architecture
+from morph.architecture.architecture import ARCHITECTURE, Architecture
 from morph.errors import NativeError, NativeNumbersWarning
 from morph.modules.linen_layers import LinenSeed
 from morph.modules.nnx_layers import NNXSeed
@@ -22,6 +22,7 @@ from morph.modules.widths import (
     as_seed,
     by_layer,
 )
+from regularizers.checks import FLAG, checked
 from regularizers.errors import InputTypeError
 from regularizers.primitives import axes as ax
 
@@ -48,6 +49,7 @@ class Seed(Protocol):
         """A rebuilt model as a function of its variables."""
 
 
+@checked(architecture=ARCHITECTURE, rescale_means=FLAG)
 def native(
     model: Model,
     architecture: Architecture,
@@ -181,9 +183,9 @@ def _check_numbers(
         others = {s: v for s, v in zip(shaping, values, strict=True) if v != left[s][0]}
         free += list(others) if others and differ(others) else []
     if free:
-        now = sorted({v for choice in left[free[0]] for v in choice.values()})
+        may_be = sorted({v for choice in left[free[0]] for v in choice.values()})
         raise NativeError(
-            f"numbers in it depend on {_names(free[:1])}, which may be any of {now} now"
+            f"numbers in it depend on {_names(free[:1])}, which may be any of {may_be} now"
         )
 
 

@@ -10,7 +10,7 @@ from morph.architecture.architecture import Architecture
 from morph.errors import NativeError
 from regularizers.errors import MorphError
 from regularizers.primitives import axes as ax
-from regularizers.primitives.axes import Axis, Product, Sum, make_product
+from regularizers.primitives.axes import Axis, Permuted, Product, Sum, make_product
 
 
 class AbsentError(MorphError, LookupError):
@@ -137,3 +137,5 @@ def _parts(axis: Axis) -> Iterator[Axis]:
                         yield from _parts(factors[i])
                     elif j - i < len(factors):
                         yield make_product(factors[i:j])
+        case Permuted(child):
+            yield from _parts(child)

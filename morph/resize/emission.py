@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from morph.resize.sizes import Sizes
+from regularizers.checks import a, checked
 from regularizers.errors import InputError
 from regularizers.primitives import jaxprs
+from regularizers.primitives.indexing import indexed
 from regularizers.primitives.jaxprs import Primitive
 from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.record import EmissionRule, again
@@ -29,6 +32,8 @@ def emit(step: Step, values: Sequence[Any], sizes: Sizes) -> list[Any]:
     if record is not None and record.as_seed and all(map(sizes.only_kept, step.results)):
         results = jaxprs.rebind(step.eqn, values)
         return [sizes.slice(r, axes) for r, axes in zip(results, step.results, strict=True)]
+    if any(sizes.changes(step.operands[0][k]) for k in step.moves):
+        return [_reordered(step, values[0], sizes)]
     if step.primitive is p.concatenate_p:  # what came to measure nothing takes no part
         k = step.eqn.params["dimension"]
         left = [
@@ -40,6 +45,19 @@ def emit(step: Step, values: Sequence[Any], sizes: Sizes) -> list[Any]:
     return jaxprs.rebind(step.eqn, values, **rule(step, sizes))
 
 
+def _reordered(step: Step, value: Any, sizes: Sizes) -> Any:
+    """The first operand with axes in the order that the seed's are put into."""
+    axes = step.operands[0]
+    for k, order in step.moves.items():
+        index = sizes.arrangement(axes[k], order)
+        value = jnp.take(value, index, axis=k, mode="clip", unique_indices=True)
+    if step.primitive is p.gather_p:
+        ((k, _),) = step.moves.items()
+        value = jnp.moveaxis(value, k, indexed(step.eqn))
+    return value
+
+
+@checked(primitive=a(Primitive, "a jax.extend.core.Primitive"))
 def emits(primitive: Primitive) -> Callable[[EmissionRule], EmissionRule]:
     """Registers which static parameters of a primitive of your own change with the widths.
 

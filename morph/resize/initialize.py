@@ -17,15 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from morph.architecture.architecture import Architecture
+from morph.architecture.architecture import ARCHITECTURE, Architecture
 from morph.architecture.removed import without
 from morph.errors import ArchitectureError
 from morph.resize.compact import fixed_inputs, make_plan
 from morph.resize.evaluate import evaluate
 from morph.resize.sizes import thaw
-from regularizers.channels.calls import abstract, flat_paths
+from regularizers.channels.calls import abstract, check_function, flat_paths
 from regularizers.channels.inference import Inference
-from regularizers.channels.parts import Variable
+from regularizers.channels.parts import UNUSED, Variable
+from regularizers.checks import FUNCTION, Rule, checked
 from regularizers.messages import near
 from regularizers.primitives import jaxprs
 from regularizers.primitives.axes import groups_of
@@ -40,6 +41,14 @@ COMPILE_QUICKLY: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
+KEY = Rule(
+    asked="a JAX random key, e.g. jax.random.key(0)",
+    kind=lambda value: isinstance(value, jax.Array | np.ndarray),
+    holds=lambda value: (
+        jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+        or (value.dtype == np.uint32 and value.ndim == 1)
+    ),
+)
 TOLERANCE = 0.03  # of a standard deviation: laws further apart are told apart
 
 
@@ -80,6 +89,7 @@ FANS: dict[str, Fan] = {
 SCALES = (1.0, 2.0, 1.0 / 3.0)
 
 
+@checked(init_fn=FUNCTION, architecture=ARCHITECTURE, key=KEY)
 def init(init_fn: Callable[..., Any], architecture: Architecture, key: Any, *args: Any) -> Any:
     """Fresh variables at the architecture's widths.
 
@@ -100,6 +110,7 @@ def init(init_fn: Callable[..., Any], architecture: Architecture, key: Any, *arg
     Example:
         >>> fresh = morph.init(model.init, wide, jax.random.key(1), x)  # doctest: +SKIP
     """
+    check_function(init_fn)
     drawn = _resized(init_fn, architecture, key, args)
     laws = infer_laws(init_fn, architecture, args)
     paths, leaves, treedef = flat_paths(drawn)
@@ -195,8 +206,10 @@ def _resized(
     inference.solver.source = None
     _check_seed(architecture, outputs)
     for path, axes in zip(flat_paths(outputs)[0], body.outputs, strict=True):
-        for axis, term in zip(architecture.variables[path].axes, axes, strict=True):
-            inference.solver.unify(thaw(axis, groups), term)
+        variable = architecture.variables[path]
+        for axis, term in zip(variable.axes, axes, strict=True):
+            if variable.kind != UNUSED:  # nobody knows its axes; compact slices it where it is read
+                inference.solver.unify(thaw(axis, groups), term)
 
     plan = make_plan(architecture, groups, inference, body, "initialiser")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,17 @@ import numpy as np
 
 from morph.architecture.architecture import Architecture
 from regularizers.primitives import axes as ax
-from regularizers.primitives.terms import Atom, Axes, Pin, Product, Sum, Term, freeze, resolve
+from regularizers.primitives.terms import (
+    Atom,
+    Axes,
+    Permuted,
+    Pin,
+    Product,
+    Sum,
+    Term,
+    freeze,
+    resolve,
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,17 @@ class Sizes:
             raise AssertionError(f"a resized axis of {term.size} is cut at {n}")
         return n
 
+    def changes(self, term: Term) -> bool:
+        """Whether channels along `term` are others than the seed's."""
+        return any(
+            not np.array_equal(self.parents[name], np.arange(self.seed[name]))
+            for name in ax.groups_of(freeze(term))
+        )
+
+    def arrangement(self, term: Term, order: Sequence[int]) -> np.ndarray:
+        """Which of its positions come first, second, ... where the seed's are put in order."""
+        return ax.arrangement(freeze(term), order, self.parents, self.seed)
+
     def only_kept(self, axes: Axes) -> bool:
         """Whether every channel along `axes` comes from a seed channel of its own."""
         names = {name for term in axes for name in ax.groups_of(freeze(term))}
@@ -95,4 +116,6 @@ def thaw(axis: ax.Axis, groups: Mapping[str, Atom]) -> Term:
             return Sum(thaw(part, groups) for part in parts)
         case ax.Product(factors):
             return Product(thaw(factor, groups) for factor in factors)
+        case ax.Permuted(child, order):
+            return Permuted(thaw(child, groups), order)
     raise TypeError(f"not an axis: {axis!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -79,6 +79,40 @@ def allocate(
         total += other.cost - chosen[name].cost
         chosen[name] = other
     return {name: option if option.kind else None for name, option in chosen.items()}
+
+
+def filled(
+    dense: Mapping[str, float],
+    chosen: Mapping[str, Option | None],
+    above: Callable[[str, Option], Sequence[Option]],
+    most: float,
+) -> dict[str, Option]:
+    """What is chosen with larger ranks, one by one, while a budget lasts; without dense kernels.
+
+    The next is the one that gains most for what it costs, of those that fit.
+
+    Args:
+        dense: by kernel, what it costs when dense.
+        chosen: as `allocate` gives it.
+        above: by kernel and option: the options next to it.
+        most: as of `allocate`.
+    """
+    found = {name: option for name, option in chosen.items() if option is not None}
+    total = sum(found[name].cost if name in found else cost for name, cost in dense.items())
+    steps = {name: above(name, option) for name, option in found.items()}
+    while True:
+        gains = [
+            ((found[name].loss - other.loss) / max(other.cost - found[name].cost, 1e-300), name, k)
+            for name, others in steps.items()
+            for k, other in enumerate(others)
+            if other.loss < found[name].loss and total + other.cost - found[name].cost <= most
+        ]
+        if not gains:
+            return found
+        _, name, k = max(gains)
+        total += steps[name][k].cost - found[name].cost
+        found[name] = steps[name][k]
+        steps[name] = above(name, found[name])
 
 
 def _option(dense_cost: float) -> Option:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,24 +16,26 @@ from morph.kernels.factorized import STACK
 from morph.kernels.formats import FORMATS
 from morph.kernels.planned import PlannedKernel
 from morph.kernels.tensorized import contracted
-from morph.tensorize.allocate import Option, allocate
-from morph.tensorize.options import Rung, priced
+from morph.tensorize.allocate import Option, allocate, filled
+from morph.tensorize.options import Ladder
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import layer_name
 from regularizers.channels.trace import trace_channels
 from regularizers.costs.cost import Cost
 from regularizers.named import cost_named
+from regularizers.primitives.axes import Axis
 from regularizers.primitives.jaxprs import ClosedJaxpr, dtype_of, shape_of
 
-ROUNDS = 6  # of allocation, until the cost of the whole network is close to the budget
-CLOSE = 0.01  # below the budget
+ROUNDS = 6  # of allocation, until no larger rank fits into the budget
+ROUNDING = 1.0 + 1e-9
+Price = Callable[[Mapping[str, int]], float]
 Costing = str | Callable[[ChannelGraph], Cost]
 
 
 def ranks_within(
     graph: ChannelGraph,
     kinds: Mapping[str, tuple[str, str]],
-    ladders: Mapping[str, Sequence[Rung]],
+    ladders: Mapping[str, Ladder],
     losses: Mapping[str, Callable[[float], float]],
     budget: float | str,
     costing: Costing,
@@ -41,71 +44,213 @@ def ranks_within(
 ) -> dict[str, Option]:
     """The ranks for a budget; kernels that are not in it stay dense.
 
-    What a layer costs at some ranks is read off one graph, in which the bonds are channel groups.
-    That is not the whole truth: parts may not add up (latency, peaks of memory), and at other ranks
+    What a layer costs at some ranks is read off graphs in which the bonds are channel groups. That
+    is not the whole truth: parts may not add up (latency, peaks of memory), and at other ranks
     another order of contraction can be cheaper. So the whole is priced too, and the parts get less
-    or more until it fits.
+    or more until no larger rank fits.
     """
     seed = cost_of(graph, costing)
     most = parse_budget(budget, seed)
     if most >= seed.seed:
         return {}
 
-    def shells(ranks: Mapping[str, Mapping[str, int]]) -> dict[str, PlannedKernel]:
-        return {
+    def whole(ranks: Mapping[str, Mapping[str, int]]) -> float:
+        shells = {
             path: _shell(graph, path, *kinds[path], own, cores, factors.get(path))
             for path, own in ranks.items()
         }
+        return cost_of(factorized_graph(graph, shells), costing).seed
 
-    middle: dict[str, PlannedKernel] = {}
-    for path, rungs in ladders.items():
-        for ranks, _ in rungs:  # the first that halves the kernel, or the last
-            middle |= shells({path: ranks})
-            dense_size, size = middle[path].parameters
-            if 2 * size <= dense_size:
-                break
-    whole = factorized_graph(graph, middle)
-    ceiling = cost_of(whole, costing)
-    booked, rest = by_layer(seed), by_layer(ceiling)
-    dense, options = {}, {}
-    for path, rungs in ladders.items():
-        layer, own = layer_name(path), core_layer(path)
-        together = [other for other in kinds if layer_name(other) == layer]
-        share = _size(graph, [path]) / _size(graph, together)
-        kept = rest.get(layer, 0.0) if layer != own else 0.0  # a variable outside of any layer
-        dense[path] = share * (booked.get(layer, 0.0) - kept)
-        groups = {bond: _group(whole, middle[path], bond) for bond in middle[path].ranks}
-        if own in rest and all(groups.values()):
-            price = _price(ceiling.of_layers(own), groups)
-            options[path] = priced(kinds[path][1], rungs, losses[path], price)
-    fixed = seed.seed - sum(dense.values())
-    least = fixed + sum(
-        min([dense[path], *(option.cost for option in options.get(path, ()))]) for path in dense
-    )
-    if least > most:
+    market = _market(graph, kinds, ladders, losses, seed, costing, cores, factors)
+    least = {path: o for path, o in market.least.items() if o.cost < market.dense[path]}
+    floor = whole({path: o.ranks for path, o in least.items()}) if least else seed.seed
+    if floor > most * ROUNDING:
         raise BudgetError(
             f"a budget of {seed.show(most)} is out of reach: with every kernel at its least ranks "
-            f"the network costs {seed.show(least)} (now {seed.show(seed.seed)}, of which "
-            f"{seed.show(fixed)} in what is not factorized). Raise the budget, shrink the network "
-            "first, or let more kernels be factorized."
+            f"the network costs {seed.show(floor)} (now {seed.show(seed.seed)}, of which "
+            f"{seed.show(market.fixed)} in what is not factorized). Raise the budget, shrink the "
+            "network first, or let more kernels be factorized."
         )
-    target, best, best_total = most, None, 0.0
+    best, best_loss, target = least, sum(o.loss for o in least.values()), most
     for _ in range(ROUNDS):
-        chosen = allocate(dense, options, max(target, least) - fixed)
-        picked = {path: option for path, option in chosen.items() if option is not None}
-        now = factorized_graph(graph, shells({path: o.ranks for path, o in picked.items()}))
-        total = cost_of(now, costing).seed
-        if best_total < total <= most * (1.0 + 1e-9):
-            best, best_total = picked, total
-        if (1.0 - CLOSE) * most <= total <= most * (1.0 + 1e-9):
+        chosen = market.chosen(target)
+        total = whole({path: o.ranks for path, o in chosen.items()})
+        loss = sum(o.loss for o in chosen.values())
+        if total <= most * ROUNDING and loss < best_loss:
+            best, best_loss = chosen, loss
+        if total <= most * ROUNDING and not market.fits(chosen, most - total):
             break
-        target -= 1.02 * (total - most)
-    if best is None:
-        raise BudgetError(
-            f"no ranks were found at which {seed.name} is at most {seed.show(most)}; the last "
-            f"tried cost {seed.show(total)}. Raise the budget."
-        )
+        target += most - total if total <= most * ROUNDING else 1.02 * (most - total)
     return best
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Market:
+    """What kernels cost and lose.
+
+    Attributes:
+        dense: by path, what each costs when dense.
+        fixed: what the network costs besides.
+        least: each at ranks of 1.
+        options: those of its ladder.
+        option: the one of any ranks.
+        ladders: by path.
+    """
+
+    dense: Mapping[str, float]
+    fixed: float
+    least: Mapping[str, Option]
+    options: Mapping[str, Sequence[Option]]
+    option: Callable[[str, Mapping[str, int]], Option]
+    ladders: Mapping[str, Ladder]
+
+    def chosen(self, target: float) -> dict[str, Option]:
+        """The options of least loss within a cost of the network, but for what is dense."""
+        least = {path: option.cost for path, option in self.least.items()}
+        floor = sum(min(cost, least.get(path, cost)) for path, cost in self.dense.items())
+        most = max(target - self.fixed, floor)
+        chosen = allocate(self.dense, self.options, most)
+        return filled(self.dense, chosen, self.above, most)
+
+    def above(self, path: str, option: Option) -> list[Option]:
+        """The next ranks that cost less than the dense kernel."""
+        found = [self.option(path, ranks) for ranks in self.ladders[path].above(option.ranks)]
+        return [other for other in found if other.cost < self.dense[path]]
+
+    def fits(self, chosen: Mapping[str, Option], room: float) -> bool:
+        """Whether a larger rank costs at most so much more, and loses less."""
+        return any(
+            other.cost - option.cost <= room and other.loss < option.loss
+            for path, option in chosen.items()
+            for other in self.above(path, option)
+        )
+
+
+def _market(
+    graph: ChannelGraph,
+    kinds: Mapping[str, tuple[str, str]],
+    ladders: Mapping[str, Ladder],
+    losses: Mapping[str, Callable[[float], float]],
+    seed: Cost,
+    costing: Costing,
+    cores: int,
+    factors: Mapping[str, Sequence[Sequence[int]]],
+) -> _Market:
+    """Prices by three factorized graphs: at ranks of 1, of 2, and those that halve the kernels.
+
+    Each has its own orders of contraction; a kernel is contracted in the cheapest.
+    """
+
+    def priced(ranks: Mapping[str, dict[str, int]]) -> tuple[Cost, dict[str, Price]]:
+        shells = {
+            path: _shell(graph, path, *kinds[path], own, cores, factors.get(path))
+            for path, own in ranks.items()
+        }
+        whole = factorized_graph(graph, shells)
+        cost = cost_of(whole, costing)
+        booked = {line.layer for line in cost.lines}
+        groups = {path: _groups(whole, shell) for path, shell in shells.items()}
+        return cost, {
+            path: _price(cost.of_layers(core_layer(path)), found)
+            for path, found in groups.items()
+            if core_layer(path) in booked and all(found.values())
+        }
+
+    ones = {path: dict.fromkeys(own.format.bonds, 1) for path, own in ladders.items()}
+    twos = {path: own.attainable(dict.fromkeys(ones[path], 2)) for path, own in ladders.items()}
+    halves = {path: _halving(graph, path, own, twos[path]) for path, own in ladders.items()}
+    (_, singles), (_, small), (middle, large) = map(priced, (ones, twos, halves))
+
+    dense = {path: before for path, (before, _) in shares(graph, kinds, seed, middle).items()}
+    ways = {path: [prices[path] for prices in (small, large) if path in prices] for path in ladders}
+    known: dict[tuple[str, tuple[tuple[str, int], ...]], Option] = {}
+
+    def option(path: str, ranks: Mapping[str, int]) -> Option:
+        key = path, tuple(ranks.items())
+        if key not in known:
+            own = ways[path] if set(ranks.values()) != {1} else [singles[path]]
+            known[key] = Option(
+                kind=kinds[path][1],
+                ranks=dict(ranks),
+                cost=min(way(ranks) for way in own),
+                loss=losses[path](ladders[path].error(ranks)),
+            )
+        return known[key]
+
+    return _Market(
+        dense=dense,
+        fixed=seed.seed - sum(dense.values()),
+        least={path: option(path, ones[path]) for path in singles},
+        options={
+            path: [option(path, ranks) for ranks, _ in ladders[path].rungs]
+            for path in singles
+            if ways[path]
+        },
+        option=option,
+        ladders=ladders,
+    )
+
+
+def shares(
+    graph: ChannelGraph, paths: Collection[str], seed: Cost, cost: Cost
+) -> dict[str, tuple[float, float]]:
+    """What each kernel costs, (dense, factorized).
+
+    Args:
+        graph: of the dense network.
+        paths: the kernels that are factorized.
+        seed: the cost of the dense network.
+        cost: of the network in which they are factorized.
+    """
+    booked, now = by_layer(seed), by_layer(cost)
+    found = {}
+    for path in paths:
+        layer = layer_name(path)
+        together = [other for other in paths if layer_name(other) == layer]
+        share = _size(graph, [path]) / _size(graph, together)
+        kept = now.get(layer, 0.0) if layer != core_layer(path) else 0.0  # outside of any layer
+        found[path] = share * (booked.get(layer, 0.0) - kept), now.get(core_layer(path), 0.0)
+    return found
+
+
+def without_gain(
+    graph: ChannelGraph, kernels: Mapping[str, PlannedKernel], costs: Sequence[Costing]
+) -> dict[str, str]:
+    """The kernels that get dearer in one of some costs, or cheaper in none; why they stay dense.
+
+    Args:
+        graph: of the dense network.
+        kernels: as they would be factorized.
+        costs: what counts.
+    """
+    after = factorized_graph(graph, kernels)
+    rows: dict[str, list[tuple[float, Cost, float, float]]] = {path: [] for path in kernels}
+    for costing in costs:
+        seed = cost_of(graph, costing)
+        for path, (dense, now) in shares(graph, kernels, seed, cost_of(after, costing)).items():
+            rows[path].append((now / dense if dense else float(now > 0.0) * 2.0, seed, dense, now))
+    left = {}
+    for path, own in rows.items():
+        ratio, cost, dense, now = max(own, key=lambda row: row[0])
+        if ratio > ROUNDING or all(other >= 1.0 for other, *_ in own):
+            kernel = kernels[path]
+            better = [other.name for share, other, *_ in own if share < 1.0]
+            left[path] = (
+                f"{kernel.format.kind} at ranks {kernel.ranks} gains nothing: {cost.name} "
+                f"{cost.show(now)}, dense {cost.show(dense)}"
+                + (f"; it would in {better[0]}, see cost=" if better else "")
+            )
+    return left
+
+
+def _halving(
+    graph: ChannelGraph, path: str, own: Ladder, least: Mapping[str, int]
+) -> dict[str, int]:
+    """Ranks at which the cores hold half of what the kernel does, and at least some others."""
+    stack = _size(graph, [path]) / math.prod(own.format.shape(own.sizes))
+    half = _size(graph, [path]) / stack / 2.0
+    found = next((r for r, _ in own.rungs if own.parameters(r) <= half), own.rungs[-1][0])
+    return own.attainable({bond: max(rank, least[bond]) for bond, rank in found.items()})
 
 
 def _size(graph: ChannelGraph, paths: Sequence[str]) -> int:
@@ -118,17 +263,20 @@ def core_layer(path: str) -> str:
     return layer_name(f"{path}/core")
 
 
-def _price(cost: Cost, groups: Mapping[str, str]) -> Callable[[Mapping[str, int]], float]:
-    return lambda ranks: float(cost({groups[bond]: rank for bond, rank in ranks.items()}))
+def _price(cost: Cost, groups: Mapping[str, str]) -> Price:
+    return lambda ranks: float(cost({group: ranks[bond] for bond, group in groups.items()}))
 
 
-def _group(graph: ChannelGraph, kernel: PlannedKernel, bond: str) -> str:
-    """The channel group that a bond is; "" if it is none, since inference fixed it."""
+def _groups(graph: ChannelGraph, kernel: PlannedKernel) -> dict[str, str]:
+    """The channel group that each bond is, "" if inference fixed it; none for bonds of rank 1."""
+    axes: dict[str, Axis] = {}
     for name, labels in zip(kernel.format.names, kernel.format.labels, strict=True):
-        if bond in labels:
-            axis = graph.variables[f"{kernel.path}/{name}"].axes[labels.index(bond)]
-            return axis if isinstance(axis, str) else ""
-    raise AssertionError(f"no core has {bond!r}")
+        axes |= dict(zip(labels, graph.variables[f"{kernel.path}/{name}"].axes, strict=True))
+    return {
+        bond: axis if isinstance(axis := axes[bond], str) else ""
+        for bond, rank in kernel.ranks.items()
+        if rank > 1
+    }
 
 
 def _shell(

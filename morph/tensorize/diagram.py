@@ -12,6 +12,7 @@ import tensornetwork as tn
 from tensornetwork.visualization.graphviz import to_graphviz
 
 from morph.kernels.factorized import Format
+from regularizers.checks import Rule, by_name, checked
 
 STYLES = {
     "graph": 'rankdir=LR fontname="sans-serif"',
@@ -70,6 +71,15 @@ def nodes_of(kernel: Network) -> list[tn.AbstractNode]:
     return nodes
 
 
+@checked(
+    kernels=by_name(
+        Rule(
+            asked="",
+            kind=lambda value: hasattr(value, "format") and hasattr(value, "sizes"),
+        ),
+        "factorized or planned kernels by name",
+    )
+)
 def to_dot(kernels: Mapping[str, Network]) -> str:
     """Tensor networks in the DOT language, each in a frame of its own.
 

@@ -21,7 +21,15 @@ from morph.kernels.decompose import factorize_stack
 from morph.kernels.evaluate import evaluate
 from morph.kernels.factorized import Factorized
 from morph.tensorize.layers import Kernel, KernelUse, run
-from morph.tensorize.options import LEAST_ERROR, MOST_ERROR, RUNGS, Rung, ladder
+from morph.tensorize.options import (
+    CP_ITERATIONS,
+    LEAST_ERROR,
+    MOST_ERROR,
+    RUNGS,
+    Ladder,
+    interpolated,
+    ladder,
+)
 from morph.tensorize.response import (
     Array,
     Moments,
@@ -99,15 +107,7 @@ class Layer:
         return balanced(self.kernel @ left if self.wide else left, right)
 
     def least_rank(self, energy: float | None, error: float | None) -> int:
-        """The least one that keeps a share of the answers' power, or loses so much of their norm.
-
-        Raises:
-            ValueError: if the energy is not in (0, 1] or the error not in [0, 1).
-        """
-        if energy is not None and not 0.0 < energy <= 1.0:
-            raise InputError(f"energy is a share of the power in (0, 1], found {energy!r}.")
-        if error is not None and not 0.0 <= error < 1.0:
-            raise InputError(f"error is a share of the norm in [0, 1), found {error!r}.")
+        """The least one that keeps a share of the answers' power, or loses so much of norm."""
         lost = math.sqrt(1.0 - energy) if energy is not None else error or 0.0
         return self.regression.least_rank(lost)
 
@@ -158,7 +158,7 @@ class Calibration:
 
     def losses(
         self,
-        ladders: Mapping[str, Sequence[Rung]],
+        ladders: Mapping[str, Ladder],
         cut: Callable[[str, Mapping[str, int]], Factorized],
     ) -> dict[str, Callable[[float], float]]:
         """What errors of kernels do to the network's outputs, by path.
@@ -168,7 +168,7 @@ class Calibration:
         an identity may bear more than another, which no response of its own tells.
 
         Args:
-            ladders: the errors of some ranks, by path.
+            ladders: the errors of ranks, by path.
             cut: decomposes a kernel at some ranks.
         """
         closed = ClosedJaxpr(self.graph.jaxpr, self.graph.body.consts)
@@ -176,8 +176,8 @@ class Calibration:
         expected = outputs([*self.variables.values(), *self.inputs])
         power = _power(expected) or 1.0
         losses: dict[str, Callable[[float], float]] = {}
-        for path, rungs in ladders.items():
-            ranks, error = min(rungs, key=lambda rung: abs(rung[1] - PROBE))
+        for path, own in ladders.items():
+            ranks, error = min(own.rungs, key=lambda rung: abs(rung[1] - PROBE))
             changed = {path: cut(path, ranks)}
             if path in self.layers:
                 one = self._fitted(path, changed[path], self.layers[path].rows, relu=False)
@@ -327,21 +327,29 @@ def matrix(kernel: Any, roles: str) -> Array:
     return array.transpose([*rows, *columns]).reshape(lengths)
 
 
-def response_ladder(layer: Layer, kernel: Any, kind: str, **shaping: Any) -> list[Rung]:
+def response_ladder(layer: Layer, kernel: Any, kind: str, **shaping: Any) -> Ladder:
     """`options.ladder` with errors of what the layer answers.
 
     Of kind `svd` those of the reduced-rank regression, for all ranks at once; kernels of other
     kinds are decomposed at some rungs.
     """
+    known = ladder(kernel, layer.roles, kind, **shaping)
     if kind == FITTED:
         found = layer.regression
         errors = np.sqrt(found.errors / (found.total or 1.0))
         ranks = {found.least_rank(float(e)) for e in np.geomspace(LEAST_ERROR, MOST_ERROR, RUNGS)}
-        return [({"r": rank}, float(errors[rank])) for rank in sorted(ranks | {1}, reverse=True)]
-    rungs = ladder(kernel, layer.roles, kind, **shaping)
-    some = sorted({round(k) for k in np.linspace(0, len(rungs) - 1, DEAR_RUNGS)})
-    return [
-        (ranks, layer.error(matrix(made.dense(), layer.roles)))
-        for ranks, _ in (rungs[k] for k in some)
-        for made in [factorize_stack(kernel, layer.roles, kind, ranks=ranks, **shaping).value]
-    ]
+        return replace(
+            known,
+            rungs=[
+                ({"r": rank}, float(errors[rank])) for rank in sorted(ranks | {1}, reverse=True)
+            ],
+            error=lambda own: float(errors[min(own["r"], len(errors) - 1)]),
+        )
+    how = {**shaping, **({"iterations": CP_ITERATIONS} if kind == "cp" else {})}
+
+    def lost(ranks: Mapping[str, int]) -> float:
+        made = factorize_stack(kernel, layer.roles, kind, ranks=ranks, **how).value
+        return layer.error(matrix(made.dense(), layer.roles))
+
+    some = sorted({round(k) for k in np.linspace(0, len(known.rungs) - 1, DEAR_RUNGS)})
+    return interpolated(known, [(known.rungs[k][0], lost(known.rungs[k][0])) for k in some])

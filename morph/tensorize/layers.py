@@ -6,6 +6,7 @@ evaluates factorized kernels: what it would meet is what a factorized one will m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,6 +39,11 @@ class KernelUse:
     side: int
     form: Factorized = field(repr=False)
 
+    @property
+    def groups(self) -> int:
+        """Of a grouped convolution; 1 elsewhere."""
+        return int(self.eqn.params.get("feature_group_count", 1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
@@ -59,6 +65,12 @@ class Kernel:
     def roles(self) -> str:
         """One letter for each of its axes: as its first product or convolution has them."""
         return self.uses[0].roles if self.uses else ""
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether it is a window for each of several channels, and sums over none."""
+        window = math.prod(n for n, r in zip(self.shape, self.roles, strict=True) if r == "i") == 1
+        return window and any(use.groups > 1 for use in self.uses)
 
 
 # Told of every use of a kernel: its path, the use, and the operands.
@@ -132,7 +144,8 @@ def run(
                 watch(paths[variable], use, operands)
             elif reasons is not None:
                 where = source_line([eqn.source_info])
-                what = "a grouped convolution" if _has_groups(eqn) else eqn.primitive.name
+                what = "a convolution of groups of the batch" if side else eqn.primitive.name
+                what = what if eqn.primitive is p.conv_general_dilated_p else eqn.primitive.name
                 reasons[paths[variable]] = f"used by {what}" + (f" [{where}]" if where else "")
         return jaxprs.rebind(eqn, [dense(now(value)) for value in operands])
 
@@ -182,14 +195,8 @@ def _dot_roles(eqn: JaxprEqn, side: int, form: Factorized) -> dict[str, str]:
     return _roles(form, letters)
 
 
-def _has_groups(eqn: JaxprEqn) -> bool:
-    return (
-        eqn.params.get("feature_group_count", 1) > 1 or eqn.params.get("batch_group_count", 1) > 1
-    )
-
-
 def _conv_roles(eqn: JaxprEqn, side: int, form: Factorized) -> dict[str, str]:
-    if side == 0 or _has_groups(eqn):
+    if side == 0 or eqn.params["batch_group_count"] > 1:
         return {}
     out, in_, *spatial = eqn.params["dimension_numbers"].rhs_spec
     return _roles(form, {out: "o", in_: "i", **dict.fromkeys(spatial, "s")})

@@ -21,18 +21,26 @@ from morph.tensorize.budget import (
     cost_of,
     factorized_graph,
     ranks_within,
+    without_gain,
 )
-from morph.tensorize.fit import FITTED, RESPONSES, Calibration, calibrate, response_ladder
+from morph.tensorize.fit import FITTED, RESPONSES, Calibration, Fitted, calibrate, response_ladder
 from morph.tensorize.layers import Kernel, kernels_of
-from morph.tensorize.options import Rung, ladder, log_loss
+from morph.tensorize.options import Ladder, ladder, log_loss
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.channels.parts import layer_name
+from regularizers.checks import FUNCTION, INPUTS, NAME, Rule, a, by_name, checked, number, whole
+from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import spells
 
 AUTO, DENSE = "auto", "dense"
+LARGE = 0.5  # a relative error that the plan warns of
+COSTING = Rule(
+    asked="a function of a graph, e.g. reg.flops (not reg.flops(graph))",
+    kind=lambda value: callable(value) and not isinstance(value, Cost),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,12 +141,31 @@ class TensorizePlan:
         lines += [
             f"{path.removeprefix('params/'):<40} dense: {why}" for path, why in self.left.items()
         ]
+        lossy = [kernel for kernel in self.kernels.values() if kernel.error > LARGE]
+        if lossy:
+            lines.append(
+                f"{len(lossy)} of {len(self.kernels)} kernels lose more than {LARGE:.0%} of their "
+                "norm: train on after factorizing, or allow more"
+            )
         if self.cost is not None:
             cost, now = self.cost
             lines.append(f"{self.cost_name}: {cost:,.6g} -> {now:,.6g} ({now / cost:.1%})")
         return "\n".join(lines)
 
 
+@checked(
+    graph=GRAPH,
+    kind=NAME | by_name(NAME, "kinds by pattern"),
+    energy=number(above=0.0, most=1.0),
+    error=number(least=0.0, below=1.0),
+    budget=number(above=0.0) | NAME,
+    cost=NAME | COSTING,
+    cores=whole(least=1),
+    factors=a(Mapping, "the factors of every axis, by path"),
+    calibration=INPUTS,
+    response=NAME,
+    evaluate=FUNCTION,
+)
 def tensorize_plan(
     graph: ChannelGraph,
     variables: Any,
@@ -148,7 +175,7 @@ def tensorize_plan(
     energy: float | None = None,
     error: float | None = None,
     budget: float | str | None = None,
-    cost: Costing = "flops",
+    cost: Costing | None = None,
     cores: int = CORES,
     factors: Mapping[str, Sequence[Sequence[int]]] | None = None,
     calibration: Sequence[Any] | None = None,
@@ -157,22 +184,25 @@ def tensorize_plan(
 ) -> TensorizePlan:
     """Decides which kernels of a network become tensor networks, and how large.
 
-    Exactly one of `rank`, `energy`, `error` and `budget` says how large. A kernel that would not
-    get smaller stays dense, and so do those that the function uses in other ways than products,
-    convolutions and lookups, e.g. in grouped convolutions; the plan says which and why.
+    Exactly one of `rank`, `energy`, `error` and `budget` says how large. A kernel that would gain
+    nothing stays dense, and so do those that the function uses in other ways than products,
+    convolutions and lookups; the plan says which and why.
 
     Args:
         graph: of the function, from `reg.trace_channels`.
         variables: what it was traced with, as arrays.
-        kind: `svd`, `tucker2`, `tucker`, `cp`, `tt`, `dense`, or `auto` (`tucker2` for windows of
-            more than one position, `svd` for all else); or one for each pattern of paths, of which
-            the first that matches counts: `{"Dense_*": "tt", "*": "dense"}`.
+        kind: `svd`, `tucker2`, `tucker`, `cp`, `tt`, `dense`, or `auto` (for windows of more than
+            one position `tucker2`, or `cp` where the convolution is depthwise; `svd` for all else);
+            or one for each pattern of paths, of which the first that matches counts:
+            `{"Dense_*": "tt", "*": "dense"}`.
         rank: of all bonds, or by bond, or `"vbmf"`.
         energy: the share of power that every bond keeps.
         error: the relative error that a kernel may have.
         budget: what the network may cost: a ratio to now (`0.5`) or an amount (`"2MFLOP"`). Ranks
             are given to all kernels together so that they lose the least.
-        cost: a name (`flops`, `size`, `edge_tpu`, ...) or a function of a graph, e.g. `reg.flops`.
+        cost: a name (`flops`, `size`, `edge_tpu`, ...) or a function of a graph, e.g. `reg.flops`:
+            what the budget is of, and what a kernel has to gain in. Without it that is `flops`, and
+            at given ranks, energy or error neither these nor the parameters of a kernel may rise.
         cores: of tensor trains.
         factors: of tensor trains, by path: the factors of each axis.
         calibration: the inputs of the function, as arrays of the shapes that it was traced with.
@@ -216,7 +246,8 @@ def tensorize_plan(
         )
     if response not in RESPONSES:
         raise InputError(f"response {response!r} is none of {', '.join(RESPONSES)}")
-    leaves = dict(zip(graph.variables, graph.leaves(variables)[0], strict=True))
+    costing = "flops" if cost is None else cost
+    leaves, _ = graph.leaves(variables)
     known = kernels_of(graph)
     kinds, left = _kinds(known, kind)
     for path in factors or {}:
@@ -234,7 +265,7 @@ def tensorize_plan(
             **({"cores": cores, "factors": (factors or {}).get(path)} if tt else {}),
         }
 
-    def rungs(path: str) -> list[Rung]:
+    def rungs(path: str) -> Ladder:
         roles, own = kinds[path]
         if path in seen:
             return response_ladder(seen[path], leaves[path], own, **shaping(path))
@@ -249,7 +280,9 @@ def tensorize_plan(
         ladders = {path: rungs(path) for path in kinds}
         blind = dict.fromkeys(kinds, log_loss)
         loss_of = data.losses(ladders, cut) if data else blind
-        options = ranks_within(graph, kinds, ladders, loss_of, budget, cost, cores, factors or {})
+        options = ranks_within(
+            graph, kinds, ladders, loss_of, budget, costing, cores, factors or {}
+        )
         chosen = {path: {"ranks": option.ranks} for path, option in options.items()}
         left |= {
             path: "dense costs least for what it keeps" for path in kinds if path not in chosen
@@ -259,18 +292,15 @@ def tensorize_plan(
         for path, (_, own) in kinds.items():
             by_answers = own == FITTED and path in seen and rank is None
             chosen[path] = {"ranks": seen[path].least_rank(energy, error)} if by_answers else asked
-    found: dict[str, Factorization] = {}
+    found = {}
     for path, how in chosen.items():
         roles, own = kinds[path]
-        one = factorize_stack(leaves[path], roles, own, **shaping(path), **how)
-        if one.value.parameters < leaves[path].size:
-            found[path] = one
-        else:
-            left[path] = (
-                f"{own} at ranks {one.value.ranks} holds {one.value.parameters:,} numbers, "
-                f"dense {leaves[path].size:,}"
-            )
-    return with_costs(_plan(found, left, leaves, kinds, data, response), graph, cost)
+        found[path] = factorize_stack(leaves[path], roles, own, **shaping(path), **how)
+    if budget is None:
+        shells = {path: _planned(path, kinds[path][0], one) for path, one in found.items()}
+        left |= without_gain(graph, shells, (costing,) if cost is not None else ("flops", "size"))
+    found = {path: one for path, one in found.items() if path not in left}
+    return with_costs(_plan(found, left, leaves, kinds, data, response), graph, costing)
 
 
 def _plan(
@@ -291,20 +321,32 @@ def _plan(
         made[path] = Made(kernel=leaves[path], value=value, biases=biases)
     return TensorizePlan(
         kernels={
-            path: PlannedKernel(
-                path=path,
-                roles=kinds[path][0],
-                format=one.value.format,
-                sizes=dict(one.value.sizes),
-                error=fits[path].kernel_error if path in fits else one.error,
-                notes=one.notes,
-            )
-            for path, one in found.items()
+            path: _planned(path, kinds[path][0], one, fits.get(path)) for path, one in found.items()
         },
         left=left,
         responses={path: fit.error for path, fit in fits.items()},
         _made=made,
     )
+
+
+def _planned(path: str, roles: str, one: Factorization, fit: Fitted | None = None) -> PlannedKernel:
+    """A kernel of the plan, with what is to be known of it."""
+    lost = one.error if fit is None else fit.error
+    notes = list(one.notes)
+    if lost > LARGE:
+        of = "its norm" if fit is None else "the norm of its answers"
+        notes.append(f"loses {lost:.0%} of {of}: train on after factorizing, or allow more")
+    planned = PlannedKernel(
+        path=path,
+        roles=roles,
+        format=one.value.format,
+        sizes=dict(one.value.sizes),
+        error=one.error if fit is None else fit.kernel_error,
+    )
+    dense, now = planned.parameters
+    if now >= dense:
+        notes.append(f"holds {now:,} numbers, dense {dense:,}")
+    return replace(planned, notes=tuple(notes))
 
 
 def with_costs(plan: TensorizePlan, graph: ChannelGraph, cost: Costing) -> TensorizePlan:
@@ -364,5 +406,6 @@ def _kinds(
         else:
             window = [n for n, role in zip(kernel.shape, roles, strict=True) if role == "s"]
             wide = any(n > 1 for n in window)
-            kinds[path] = roles, ("tucker2" if wide else "svd") if own == AUTO else own
+            auto = ("cp" if kernel.depthwise else "tucker2") if wide else "svd"
+            kinds[path] = roles, auto if own == AUTO else own
     return kinds, left

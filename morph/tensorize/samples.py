@@ -26,7 +26,7 @@ def inputs_of(
     """The rows that kernels multiply, by path.
 
     Kernels that a loop takes one by one, or that a batch has one each of, are left out; so are
-    lookups, and other uses in which a kernel's axes have other roles.
+    lookups, grouped convolutions, and other uses in which a kernel's axes have other roles.
 
     Args:
         graph: of the function; it is run once, at the traced shapes.
@@ -50,9 +50,10 @@ def inputs_of(
 
 
 def is_seen(use: KernelUse, operands: Sequence[Any]) -> bool:
-    """Whether there are numbers that a kernel is multiplied with, and one kernel for all."""
+    """Whether there are numbers that a kernel is multiplied with, and all of it with each."""
     traced = isinstance(operands[1 - use.side], jax.core.Tracer)  # inside of a loop
-    return not (traced or "b" in use.roles or use.eqn.primitive is p.gather_p)
+    lookup = use.eqn.primitive is p.gather_p
+    return not (traced or "b" in use.roles or lookup or use.groups > 1)
 
 
 def rows_of(
@@ -79,6 +80,7 @@ def rows_of(
         labels = [label for k in numbers.rhs_spec[1:] for label in axes[k]]
     lengths = [sizes[label] for label in labels]
     x = x.reshape([-1, *lengths])
+    x = np.flip(x, tuple(1 + k for k, n in enumerate(labels) if n in form.format.flipped))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(x))[:most])
     x = x[chosen].astype(np.float32)
     order = sorted(range(len(labels)), key=lambda k: int(labels[k].split(":")[1]))

@@ -35,6 +35,13 @@ def check_data(
     Raises:
         DataError: naming the set, what is wrong, and where.
     """
+    if not isinstance(train, Batch | Pipeline):
+        raise DataError(
+            "the training set must be a morph.Batch(x, y), or a pipeline with batches(start); "
+            f"found {type(train).__name__}"
+        )
+    if isinstance(test, tuple) and not isinstance(test, Batch):
+        raise DataError("the test set must be a morph.Batch(x, y), found a tuple")
     first = {"training": first_of(train, "training pipeline"), "test": first_of(test, "test set")}
     for name, batch in first.items():
         _check_batch(name, batch)
@@ -49,6 +56,9 @@ def _check_batch(name: str, batch: Batch) -> None:
     inputs, labels = (jax.tree.leaves_with_path(part) for part in batch)
     if not inputs:
         raise DataError(f"the {name} set has no inputs: x is {batch.x!r}, which holds no array")
+    for what, leaves in zip(PARTS, (inputs, labels), strict=True):
+        for path, leaf in leaves:
+            _check_kind(name, _named(what, path), leaf)
     for path, leaf in inputs:
         if not np.ndim(leaf) or not len(leaf):
             raise DataError(
@@ -94,6 +104,19 @@ def _described(tree: Any) -> str:
     return "none" if told is None else str(told).replace("'", "")
 
 
+def _check_kind(name: str, what: str, part: Any) -> None:
+    dtype = getattr(part, "dtype", None)
+    if dtype is None:
+        raise DataError(
+            f"{what} of the {name} set must be a NumPy or JAX array, found "
+            f"{type(part).__name__}; make one by np.asarray"
+        )
+    if not any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, np.integer, np.floating)):
+        raise DataError(
+            f"{what} of the {name} set are {dtype}; they must be real numbers, integers or booleans"
+        )
+
+
 def _check_finite(name: str, what: str, values: np.ndarray) -> None:
     if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
         bad = np.unique(np.argwhere(~np.isfinite(values))[:, 0])
@@ -103,7 +126,9 @@ def _check_finite(name: str, what: str, values: np.ndarray) -> None:
         )
 
 
-def check_labels(name: str, y: Any, outputs: tuple[int, ...], *, classes: bool) -> None:
+def check_labels(
+    name: str, y: Any, outputs: tuple[int, ...], *, classes: bool, what: str = "the loss"
+) -> None:
     """Raises unless labels fit what the network gives out.
 
     Args:
@@ -111,6 +136,7 @@ def check_labels(name: str, y: Any, outputs: tuple[int, ...], *, classes: bool) 
         y: labels [n, ...].
         outputs: the shape of the network's output for one example.
         classes: the last axis of the outputs are classes, and labels their numbers.
+        what: takes them.
 
     Raises:
         DataError: with the labels that do not fit.
@@ -120,13 +146,13 @@ def check_labels(name: str, y: Any, outputs: tuple[int, ...], *, classes: bool) 
         if np.prod(y.shape[1:]) != np.prod(outputs):
             raise DataError(
                 f"labels of the {name} set have shape {y.shape[1:]} for an example, the network "
-                f"gives {outputs}; the loss compares them one by one"
+                f"gives {outputs}; {what} compares them one by one"
             )
         return
     if not np.issubdtype(y.dtype, np.integer) or y.shape[1:] != outputs[:-1]:
         raise DataError(
-            f"labels of the {name} set are {y.dtype} of shape {y.shape[1:]} for an example; the "
-            f"loss takes integers of shape {outputs[:-1]}, the numbers of {outputs[-1]} classes"
+            f"labels of the {name} set are {y.dtype} of shape {y.shape[1:]} for an example; "
+            f"{what} takes integers of shape {outputs[:-1]}, the numbers of {outputs[-1]} classes"
         )
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= outputs[-1]:

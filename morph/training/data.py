@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from morph.errors import DataError
+from regularizers.checks import a
 
 T = TypeVar("T")
 AHEAD = 2  # chunks that wait on the device: one is used, one is there, one is on its way
@@ -62,6 +63,9 @@ def as_batch(item: Any) -> Batch:
     )
 
 
+BATCH = a(Batch, "a morph.Batch(x, y)")
+
+
 @runtime_checkable
 class Pipeline(Protocol):
     """Batches from anywhere: a Grain loader, a generator over files.
@@ -83,6 +87,9 @@ class Pipeline(Protocol):
         had not been.
         """
         ...
+
+
+DATA = a((Batch, Pipeline), "a morph.Batch(x, y), or a pipeline of batches")
 
 
 def batches(

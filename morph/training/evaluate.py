@@ -101,8 +101,9 @@ class Evaluator:
 
     def _accumulate(self, states: dict[str, Any], outputs: Any, batch: Batch) -> None:
         """Merges what a batch comes to into the states of all metrics."""
-        for name, found in self._measured(outputs, batch).items():
-            state = jax.tree.map(_wide, found)
+        found = self._measured(outputs, batch)
+        for name in self.metrics:  # compiled functions sort the names of what they give
+            state = jax.tree.map(_wide, found[name])
             before = states.setdefault(name, state)
             if before is state:
                 continue

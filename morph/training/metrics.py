@@ -18,6 +18,7 @@ from morph.training.losses import (
     cosine_similarity,
     cross_entropy_of_each,
 )
+from regularizers.checks import FLAG, FUNCTION, check, checked
 
 # (outputs, batch) -> a value for each example, [n, ...]; their mean over the batch, a scalar; or a
 # pair of values and weights of one shape.
@@ -53,7 +54,13 @@ class Metric:
     merge: Callable[[Any, Any], Any] = added
     lower: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot be called."""
+        rules = dict.fromkeys(("measure", "compute", "merge"), FUNCTION)
+        check("Metric", vars(self), {**rules, "lower": FLAG})
 
+
+@checked(values=FUNCTION, lower=FLAG)
 def mean_of(values: Values, *, lower: bool = False) -> Metric:
     """The mean of a value over all examples.
 

@@ -12,20 +12,31 @@ from pathlib import Path
 
 import jax
 
+from regularizers.user_cache import user_cache
 
-def cache_path(device: jax.Device | None = None) -> Path:
+
+def cache_path(device: jax.Device | None = None, folder: str = "calibration") -> Path | None:
     """Where the calibration of a device is kept.
 
     `$XDG_CACHE_HOME/morph/calibration/<device>-<cores>-<versions>.json`, by default under
     `~/.cache`. Flags given to XLA get a file of their own.
+
+    Args:
+        device: JAX's default device if not given.
+        folder: of the user's cache.
+
+    Returns:
+        The file, which need not exist; None if the user has no cache.
     """
+    cache = user_cache()
+    if cache is None:
+        return None
     device = device or jax.local_devices()[0]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     words = [device_name(device), *(f"{name} {text}" for name, text in versions().items())]
     if flags := os.environ.get("XLA_FLAGS"):
         words.append(f"{zlib.crc32(flags.encode()):08x}")
     key = re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-")
-    return home / "morph" / "calibration" / f"{key}.json"
+    return cache / folder / f"{key}.json"
 
 
 def device_name(device: jax.Device) -> str:

@@ -26,6 +26,7 @@ from regularizers.calibration.machine import cache_path, cores, device_name, loa
 from regularizers.calibration.programs import designed
 from regularizers.calibration.timing import ROUNDS, Timer, compiled, interleaved, timed
 from regularizers.channels.trace import trace_channels
+from regularizers.checks import FLAG, PATH, a, checked, number
 from regularizers.costs.calibrated import Calibration
 from regularizers.costs.work import Work, workload_of
 from regularizers.errors import InputError
@@ -39,6 +40,13 @@ class BusyMachineWarning(UserWarning):
     """Something else used the machine while it was calibrated."""
 
 
+@checked(
+    cache=FLAG,
+    path=PATH,
+    seconds=number(above=0.0),
+    progress=FLAG,
+    device=a(jax.Device, "a device, as jax.devices() gives them"),
+)
 def calibrate(
     *,
     cache: bool = True,
@@ -51,7 +59,8 @@ def calibrate(
 
     Args:
         cache: whether a calibration kept in a file will do, and whether to keep a new one. What was
-            found on a busy machine is not kept, unless `path` is given.
+            found on a busy machine is not kept, unless `path` is given; what cannot be kept is
+            returned all the same.
         path: the file; by default one per device and versions, see `cache_path`.
         seconds: how long to time, about; compilation comes on top (about half a minute).
         progress: whether to show a bar.
@@ -65,6 +74,7 @@ def calibrate(
 
     Warns:
         BusyMachineWarning: if something else used the machine meanwhile.
+        UserWarning: if the calibration cannot be kept, or the one that was kept cannot be read.
 
     Example:
         >>> calibration = reg.calibrate()                  # doctest: +SKIP
@@ -72,18 +82,24 @@ def calibrate(
     """
     device = device or jax.local_devices()[0]
     file = Path(path) if path is not None else cache_path(device)
-    if cache and file.exists():
+    if cache and file is not None:
         try:
             return Calibration.load(file)
-        except ValueError as error:
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:
             if path is not None:
                 raise InputError(f"{error}. Delete the file, or give another path") from None
             warnings.warn(f"{error}. It is made anew", UserWarning, stacklevel=2)
     calibration = measure(designed(), seconds=seconds, progress=progress, device=device)
     if calibration.busy:
         warnings.warn(_complaint(calibration), BusyMachineWarning, stacklevel=2)
-    if cache and (path is not None or not calibration.busy):
-        calibration.save(file)
+    if cache and file is not None and (path is not None or not calibration.busy):
+        try:
+            calibration.save(file)
+        except OSError as error:
+            told = f"the calibration cannot be kept, and serves this process alone: {error}"
+            warnings.warn(told, UserWarning, stacklevel=2)
     return calibration
 
 

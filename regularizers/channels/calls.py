@@ -55,9 +55,20 @@ class Call:
 
         Raises:
             TypeError: if Python code in the function depends on the value of an array.
+            ValueError: if it needs the other devices of a `pmap`.
         """
         try:
             return jaxprs.trace(self.flat, *structs)
+        except NameError as error:
+            if "unbound axis name" not in str(error):
+                raise  # the user's own code misses a name
+            raise InputError(
+                f"cannot trace {getattr(self.fn, '__qualname__', self.fn)!r} here: it talks to "
+                f"other devices ({error}), as batch norm with an axis_name does in train mode. "
+                "Trace it in evaluation mode, e.g. reg.trace_channels(model.apply, variables, x, "
+                "train=False): widths are the same. In train mode call what morph.compact gives "
+                "where the model would be called: inside the pmap, vmap or shard_map."
+            ) from error
         except NEEDS_VALUES as error:
             cause = str(error).strip().split("\n")[0]
             raise InputTypeError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from regularizers.checks import FUNCTION, a, checked
 from regularizers.errors import InputError
 from regularizers.primitives.coupling import Rule
 from regularizers.primitives.jaxprs import RUNS_JAXPRS, Primitive
@@ -16,6 +17,7 @@ from regularizers.primitives.table import RECORDS
 _ZEROS = {"all": all_zero, "any": any_zero, None: anything}
 
 
+@checked(primitive=a(Primitive, "a jax.extend.core.Primitive"), price=FUNCTION)
 def couples(
     primitive: Primitive,
     *,

@@ -219,13 +219,14 @@ def _note(
     for group, places in gone.items():
         slices = {place: known[place[0]].at((place[1], group)) for place in places}
         operands = {i for i, _ in places}
+        if BROKEN in slices.values():  # which no zero mends
+            dead.give_up(group, f"{not_zero(step)}, they are not even finite", step.source)
+            continue
         if any(all(n == 0.0 for (i, _), n in slices.items() if i == own) for own in operands):
             continue  # one operand that is zero on all its axes is enough
         dead.pending.pop((id(step), group), None)
         first = slices[places[0]]
-        if BROKEN in slices.values():
-            dead.give_up(group, f"{not_zero(step)}, they are not even finite", step.source)
-        elif step.primitive is p.reduce_sum_p and _is_followed(step, places, first, dead):
+        if step.primitive is p.reduce_sum_p and _is_followed(step, places, first, dead):
             lacking = dead.lacking.setdefault(id(step), {})
             axis = places[0][1]
             parts = parts_of(step.operands[0][axis])

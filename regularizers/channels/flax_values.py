@@ -12,6 +12,9 @@ from typing import Any
 import jax
 
 KeyPath = tuple[Any, ...]
+RANDOM = (
+    "rngs"  # the collection of NNX's random streams, which are no variables: a tree may lack it
+)
 
 
 def keyed_leaves(tree: Any) -> list[tuple[KeyPath, Any]]:
@@ -53,7 +56,18 @@ def collection_of(nnx: Any, kind: type) -> str | None:
         return "params"
     if issubclass(kind, nnx.optimizer.OptState):
         return None
+    if issubclass(kind, nnx.RngState):
+        return RANDOM
     return str(nnx.variable_name_from_type(kind, allow_register=True))
+
+
+def place_in(tree: Any, path: str, leaf: Any) -> tuple[list[str], Any]:
+    """The keys of a leaf in a tree, and what stands there: in a state, a variable of its kind."""
+    keys = path.split("/")
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None or not isinstance(tree, nnx.State):
+        return keys, leaf
+    return keys[1:], nnx.variable_type_from_name(keys[0], allow_register=True)(leaf)
 
 
 def unboxed(path: KeyPath) -> KeyPath:

@@ -13,9 +13,11 @@ import numpy as np
 
 from regularizers.channels.blocks import Block, find_blocks
 from regularizers.channels.calls import flat_paths
+from regularizers.channels.flax_values import RANDOM
 from regularizers.channels.parts import Group, PinGroup, PinnedAxis, Variable, layer_name, verbs
 from regularizers.channels.zeroed import judge
-from regularizers.errors import InputError, UnknownNameError
+from regularizers.checks import FLAG, NAME, NAMES, a, checked, shown
+from regularizers.errors import InputError, InputTypeError, UnknownNameError
 from regularizers.messages import near
 from regularizers.primitives import axes as ax
 from regularizers.primitives import jaxprs
@@ -98,6 +100,7 @@ class ChannelGraph:
         ]
         return tuple(sorted(groups, key=lambda group: -len(group.axes)))
 
+    @checked(path=NAME, frames=FLAG)
     def explain(self, path: str, *, frames: bool = False) -> str:
         """Why the axes of a variable (or the members of a group) are what they are.
 
@@ -135,7 +138,7 @@ class ChannelGraph:
         """`variables` with the producers of dead channels set to zero.
 
         Args:
-            variables: a tree with the structure that was traced.
+            variables: what was traced, or only its `params`.
             alive: for some groups, bool [width]: which channels are alive. Others are all alive.
             removed: names of `blocks` that are silenced: all their parameters become zero.
 
@@ -146,15 +149,27 @@ class ChannelGraph:
         flags = self.check_alive(alive)
         silent = {path for block in self.check_removed(removed) for path in block.variables}
         leaves, treedef = self.leaves(variables)
-        masked = []
-        for leaf, variable in zip(leaves, self.variables.values(), strict=True):
-            if variable.path in silent and variable.trained:
-                leaf = jnp.zeros_like(leaf)
-            for k in sorted(variable.produces):
-                if any(not flags[name].all() for name in ax.groups_of(variable.axes[k])):
-                    leaf = _zeroed(leaf, k, ~ax.alive_positions(variable.axes[k], flags))
-            masked.append(leaf)
+        masked = [
+            self._masked(self.variables[path], leaf, flags, silent)
+            if path in self.variables
+            else leaf
+            for path, leaf in leaves.items()
+        ]
         return jax.tree.unflatten(treedef, masked)
+
+    def _masked(
+        self,
+        variable: Variable,
+        leaf: Any,
+        flags: Mapping[str, np.ndarray],
+        silent: Collection[str],
+    ) -> Any:
+        if variable.path in silent and variable.trained:
+            leaf = jnp.zeros_like(leaf)
+        for k in sorted(variable.produces):
+            if any(not flags[name].all() for name in ax.groups_of(variable.axes[k])):
+                leaf = _zeroed(leaf, k, ~ax.alive_positions(variable.axes[k], flags))
+        return leaf
 
     def fold(self, variables: Any, alive: Mapping[str, Any]) -> Any:
         """`mask`, and what dead channels add to a layer moved into the layer's bias.
@@ -172,8 +187,7 @@ class ChannelGraph:
             ValueError: if a mask or the variables do not fit.
         """
         flags = self.check_alive(alive)
-        leaves, treedef = self.leaves(self.mask(variables, alive))
-        values = dict(zip(self.variables, leaves, strict=True))
+        values, treedef = self.leaves(self.mask(variables, alive))
         for name, group in self.groups.items():
             for fold in group.folds if not flags[name].all() else ():
                 kernel = values[fold.kernel]
@@ -186,18 +200,31 @@ class ChannelGraph:
                 values[fold.kernel] = _zeroed(kernel, fold.axis, ~keep)
         return self.mask(jax.tree.unflatten(treedef, list(values.values())), alive)
 
-    def leaves(self, variables: Any) -> tuple[list[Any], Any]:
-        """The leaves of `variables`, checked against the graph, and the tree's structure.
+    def leaves(self, variables: Any) -> tuple[dict[str, Any], Any]:
+        """The leaves of `variables` by path, in the tree's order, and the tree's structure.
+
+        Only `params` will do where there are other collections.
 
         Raises:
             ValueError: if paths or shapes differ from those that were traced.
         """
         paths, leaves, treedef = flat_paths(variables)
-        check_fit(paths, leaves, {v.path: v.shape for v in self.variables.values()})
-        return leaves, treedef
+        expected = {v.path: v.shape for v in self.variables.values()}
+        full = [path if path in expected else f"params/{path}" for path in paths]
+        only_params = bool(paths) and not any(p in expected for p in paths)
+        if only_params and any(path in expected for path in full):
+            paths = full
+            expected = {p: shape for p, shape in expected.items() if p.startswith("params/")}
+        check_fit(paths, leaves, expected)
+        return dict(zip(paths, leaves, strict=True)), treedef
 
     def check_alive(self, alive: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`alive` as one bool array per group, checked."""
+        if not isinstance(alive, Mapping):
+            raise InputTypeError(
+                "alive must be masks by channel group, e.g. as regularizer.alive(variables) gives "
+                f"them, found {shown(alive)}"
+            )
         flags = {name: np.ones(group.width, bool) for name, group in self.groups.items()}
         for name, given in alive.items():
             if name not in self.groups:
@@ -211,6 +238,7 @@ class ChannelGraph:
             flags[name] = mask
         return flags
 
+    @checked(removed=NAMES)
     def check_removed(self, removed: Collection[str]) -> tuple[Block, ...]:
         """The blocks of these names, in the order of the network.
 
@@ -263,6 +291,7 @@ class ChannelGraph:
         return "\n".join(_table(self))
 
 
+GRAPH = a(ChannelGraph, "a channel graph, as reg.trace_channels gives one")
 INEXACT = (
     "to remove its channels all the same, at the cost of what they hold when dead: "
     "morph.shrink(graph, alive, inexact=True), reg.NetworkRegularizer(..., inexact=True)"
@@ -280,6 +309,8 @@ def check_fit(
 ) -> None:
     """Raises a ValueError that names the first leaf that is missing, extra or misshapen."""
     for path, leaf in zip(paths, leaves, strict=True):
+        if path not in expected and path.startswith(f"{RANDOM}/"):
+            continue
         if path not in expected:
             raise InputError(
                 f"the variables do not fit the graph: {path!r} was not among those that were "
@@ -291,7 +322,7 @@ def check_fit(
                 f"{list(expected[path])}, found {list(np.shape(leaf))}."
             )
     found = set(paths)
-    missing = [path for path in expected if path not in found]
+    missing = [p for p in expected if p not in found and not p.startswith(f"{RANDOM}/")]
     if missing:
         raise InputError(
             f"the variables do not fit the graph: {missing[0]!r} is missing "

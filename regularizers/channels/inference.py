@@ -90,6 +90,7 @@ class Inference:
         source = self.solver.source = (eqn.source_info, *self.calls)
         operands = tuple(value.axes for value in values)
         facts = self.solver.facts = [value.fact for value in values]
+        self.solver.moves = {}
         bodies: tuple[Body, ...] = ()
         record = self.records.get(eqn.primitive)
         misread = record.misread(eqn) if record else ""
@@ -111,6 +112,7 @@ class Inference:
             results=tuple(map(tuple, results)),
             source=source,
             bodies=bodies,
+            moves={} if bodies else self.solver.moves,
         )
         if bodies:
             return step, [value.fact for value in found]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from regularizers.primitives.axes import Axis
+
+UNUSED = "unused"  # the kind of a variable that the traced call does not read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,22 @@ class Variable:
     consumes: frozenset[int]  # axes
     kind: str
     trained: bool
+
+    def at(self, shape: tuple[int, ...]) -> Variable:
+        """The variable where its fixed axes are as long as those of `shape`, if nobody trains it.
+
+        A cache has them from the call: of any batch size, and for any length.
+        """
+        if self.trained or len(shape) != len(self.shape):
+            return self
+        axes = [
+            n if isinstance(axis, int) else axis for axis, n in zip(self.axes, shape, strict=True)
+        ]
+        sizes = [
+            n if isinstance(axis, int) else own
+            for axis, own, n in zip(self.axes, self.shape, shape, strict=True)
+        ]
+        return replace(self, axes=tuple(axes), shape=tuple(sizes))
 
 
 @dataclass(frozen=True, kw_only=True)

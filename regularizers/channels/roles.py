@@ -45,16 +45,23 @@ class Roles:
     divisors: dict[int, frozenset[Source]] = field(default_factory=dict)  # id(step): what divides
 
 
-def find_roles(body: Body, trained: Sequence[bool]) -> Roles:
-    """The roles of the variables, the first inputs of `body`, of which some are trained."""
+def find_roles(body: Body, trained: Sequence[bool], handed_on: Collection[int] = ()) -> Roles:
+    """The roles of the variables, the first inputs of `body`, of which some are trained.
+
+    Args:
+        body: the inferred function.
+        trained: whether each variable is.
+        handed_on: the outputs that are a variable, unread and unchanged, in its own place.
+    """
     roles = Roles(trained=tuple(trained))
     variables = len(trained)
     inputs: list[Sources | None] = [
         tuple(frozenset({(i, k)}) for k in range(len(axes))) if i < variables else None
         for i, axes in enumerate(body.inputs)
     ]
-    for value in _walk(body, inputs, roles):  # what reaches an output unused still produces
-        _use(roles, value, "table")
+    for i, value in enumerate(_walk(body, inputs, roles)):
+        if i not in handed_on:  # what reaches an output unused still produces
+            _use(roles, value, "table")
     return roles
 
 

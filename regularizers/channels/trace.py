@@ -10,9 +10,10 @@ from typing import Any
 from regularizers.channels.calls import Call, bind_call, flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.inference import Inference, trips
-from regularizers.channels.parts import Fold, Group, Member, Variable, layer_name
+from regularizers.channels.parts import UNUSED, Fold, Group, Member, Variable, layer_name
 from regularizers.channels.roles import Roles, find_roles
 from regularizers.channels.zeroed import settle
+from regularizers.checks import FUNCTION, NAMES, checked
 from regularizers.errors import InputError
 from regularizers.patterns import matching
 from regularizers.primitives import axes as ax
@@ -25,6 +26,7 @@ from regularizers.primitives.table import RECORDS
 from regularizers.primitives.terms import Atom, Axes, Solver, atoms, freeze
 
 
+@checked(fn=FUNCTION, prunable=NAMES, pinned=NAMES)
 def trace_channels(
     fn: Callable[..., Any],
     variables: Any,
@@ -72,7 +74,13 @@ def trace_channels(
     )
     body = inference.run(closed, [*terms, *given])
     solver.source = None
-    roles = find_roles(body, call.trained)
+    updates = [
+        updated_variable(path, axes, call, terms)
+        for path, axes in zip(flat_paths(outputs)[0], body.outputs, strict=True)
+    ]
+    ends = zip(updates, body.jaxpr.outvars, strict=True)
+    same = {i for i, (own, v) in enumerate(ends) if own is not None and v is body.jaxpr.invars[own]}
+    roles = find_roles(body, call.trained, same)
     if not roles.order:
         raise InputError(
             "the output does not depend on any of the variables; asked to trace "
@@ -80,8 +88,7 @@ def trace_channels(
             "Pass a function fn(variables, *inputs) that uses its first argument."
         )
     follows = list(call.trained)
-    for path, axes in zip(flat_paths(outputs)[0], body.outputs, strict=True):
-        own = updated_variable(path, axes, call, terms)
+    for own, axes in zip(updates, body.outputs, strict=True):
         if own is not None:
             follows[own] = True  # e.g. a cache: it is written from what is masked
         for k, term in enumerate(axes):
@@ -164,7 +171,7 @@ def _assemble(
                 or ((i, k) in roles.reduced and any(atom.name for atom in atoms(term)))
             ),
             consumes=frozenset(k for k in range(len(axes)) if (i, k) in roles.consumes),
-            kind=roles.kind.get(i, "unused") if call.trained[i] else "statistic",
+            kind=_kind(roles.kind.get(i), call.trained[i]),
             trained=call.trained[i] and call.is_float(i),
         )
         for i, (path, leaf, axes) in enumerate(zip(call.paths, call.variables, terms, strict=True))
@@ -223,6 +230,13 @@ def _assemble(
         _terms=terms,
         _atoms=named,
     )
+
+
+def _kind(met: str | None, trained: bool) -> str:
+    """What a variable is, from what it first met: a statistic, if nobody trains it."""
+    if met is None:
+        return UNUSED
+    return met if trained else "statistic"
 
 
 def _name_groups(call: Call, terms: Sequence[Axes], roles: Roles) -> dict[str, Atom]:

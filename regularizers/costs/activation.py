@@ -8,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import DTYPE, FLAG, checked
 from regularizers.costs.cost import Cost, Line
 from regularizers.costs.form import Form, numpy_of
 from regularizers.costs.kernels import Kernel, Schedule, Value
@@ -17,6 +18,7 @@ from regularizers.costs.sizes import named_amounts
 from regularizers.costs.work import line_of_kernel
 
 
+@checked(graph=GRAPH, peak=FLAG, dtype=DTYPE)
 def activation_bytes(graph: ChannelGraph, *, peak: bool = False, dtype: str | None = None) -> Cost:
     """Bytes of the activations of one call at the traced batch size.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -139,10 +140,12 @@ class Calibration:
             raise InputError(f"not a calibration: {error}") from None
 
     def save(self, path: str | Path) -> None:
-        """Writes `to_json` to a file; makes its folder."""
+        """Writes `to_json` to a file, whole or not at all; makes its folder."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json(), encoding="utf-8")
+        draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+        draft.write_text(self.to_json(), encoding="utf-8")
+        draft.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:

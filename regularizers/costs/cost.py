@@ -21,12 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from regularizers.checks import a, number, shown
 from regularizers.costs.form import EXACT, SMOOTH, Form
 from regularizers.costs.sizes import Term, named_amounts
-from regularizers.errors import InputError, UnknownNameError
+from regularizers.errors import InputError, InputTypeError, UnknownNameError
 from regularizers.messages import near
 
 Amounts: TypeAlias = Callable[[Any, Form], Any]  # (widths [groups], form) -> costs [lines]
+WIDTH = number()
 SEEDS = "x seed"  # the unit of a sum of different units
 
 # What is shown with a prefix that suits the number; everything else is shown in full.
@@ -123,12 +125,18 @@ class Cost:
 
     def vector(self, widths: Mapping[str, Any] | None = None, *, whole: bool = False) -> Any:
         """Widths as one vector [groups], in the order of `groups`, checked."""
+        if not isinstance(widths, Mapping | None):
+            raise InputTypeError(f"widths must be numbers by channel group, found {shown(widths)}")
         given = dict(widths or {})
         for name, width in given.items():
             if name not in self.groups:
                 raise UnknownNameError(f"no channel group {name!r}{near(name, self.groups)}")
             if isinstance(width, jax.core.Tracer):
                 continue
+            if not WIDTH.kind(width):
+                raise InputTypeError(
+                    f"the width of {name!r} must be a number, found {shown(width)}"
+                )
             if not 0 <= width < math.inf:
                 raise InputError(f"the width of {name!r} must be at least 0, found {width}")
             if whole and not isinstance(width, jax.Array) and width != int(width):
@@ -221,6 +229,9 @@ class Cost:
     @property
     def _weighted(self) -> tuple[tuple[float, Cost], ...]:
         return self.terms or ((1.0, self),)
+
+
+COST = a(Cost, "a cost, e.g. reg.flops(graph)")
 
 
 def weighted(terms: Sequence[tuple[float, Cost]]) -> Cost:

@@ -10,7 +10,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import NAME, a, checked
 from regularizers.costs.cost import Cost
 from regularizers.costs.form import Form
 from regularizers.costs.work import Work, cost_of_work
@@ -69,6 +70,11 @@ class EnergyTable:
 HOROWITZ_2014 = EnergyTable()
 
 
+@checked(
+    graph=GRAPH,
+    table=a(EnergyTable, "an EnergyTable of regularizers.costs.energy"),
+    dtype=NAME,
+)
 def energy(graph: ChannelGraph, table: EnergyTable = HOROWITZ_2014, dtype: str = "float32") -> Cost:
     """Joules of one call at the traced batch size.
 

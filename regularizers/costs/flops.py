@@ -12,7 +12,8 @@ import math
 import warnings
 from collections import Counter
 
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import checked
 from regularizers.costs.cost import Cost, Line, multilinear
 from regularizers.primitives.axes import Axis, size
 from regularizers.primitives.record import Factors, Price
@@ -22,6 +23,7 @@ from regularizers.primitives.table import RECORDS
 FLOPS_PER_MULTIPLY_ADD = 2.0
 
 
+@checked(graph=GRAPH)
 def flops(graph: ChannelGraph) -> Cost:
     """FLOPs of one call at the traced batch size, as a function of widths.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import DTYPE, checked
 from regularizers.costs.calibrated import Calibration
 from regularizers.costs.cost import Cost
 from regularizers.costs.devices import DEVICES, Device
@@ -16,6 +17,7 @@ from regularizers.messages import near
 EDGE_TPU_NAME = "edge_tpu"
 
 
+@checked(graph=GRAPH, dtype=DTYPE)
 def latency(
     graph: ChannelGraph,
     device: str | Device | EdgeTPU | Calibration,

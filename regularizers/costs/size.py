@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.channels.parts import layer_name
+from regularizers.checks import DTYPE, checked
 from regularizers.costs.cost import Cost, Line, multilinear
 
 
+@checked(graph=GRAPH, dtype=DTYPE)
 def model_size(graph: ChannelGraph, dtype: str | None = None) -> Cost:
     """The number of trained parameters (kernels, biases, scales) as a function of widths.
 

@@ -110,6 +110,8 @@ def monomials(axis: Axis) -> list[tuple[float, tuple[str, ...]]]:
                 coefficient = float(np.prod([c for c, _ in choice]))
                 result.append((coefficient, tuple(name for _, names in choice for name in names)))
             return result
+        case ax.Permuted(child):
+            return monomials(child)
     raise TypeError(f"not an axis: {axis!r}")
 
 

@@ -19,7 +19,8 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from regularizers.channels.graph import ChannelGraph
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import FUNCTION, NAME, a, checked
 from regularizers.costs.cost import Cost, Line
 from regularizers.costs.flops import flop_factors, line_of
 from regularizers.costs.form import Form
@@ -215,6 +216,13 @@ def workload_of(graph: ChannelGraph) -> Workload:
     )
 
 
+@checked(
+    graph=GRAPH,
+    name=NAME,
+    unit=NAME,
+    price=FUNCTION,
+    workload=a(Workload, "what workload_of(graph) gives"),
+)
 def cost_of_work(
     graph: ChannelGraph,
     name: str,

@@ -240,7 +240,7 @@ def _multiplied(
         name: gates.get(name, np.ones(width, np.float32)) for name, width in graph.widths.items()
     }
     values = [
-        scaled(graph, path, leaf, slices, factors)
-        for path, leaf in zip(graph.variables, leaves, strict=True)
+        scaled(graph, path, leaf, slices, factors) if path in slices else leaf
+        for path, leaf in leaves.items()
     ]
     return jax.tree.unflatten(treedef, values)

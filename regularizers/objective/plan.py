@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -55,8 +54,13 @@ def make_plan(
     """
     asked = {"*": penalty} if isinstance(penalty, str) else dict(penalty)
     _check_names(asked, combine, relative_to)
-    if not 0.0 <= l1_share <= 1.0:
-        raise InputError(f"l1_share must be between 0 and 1, found {l1_share}")
+    if dict(cost.groups) != graph.widths:
+        odd = sorted(cost.groups.keys() ^ graph.widths.keys()) or list(graph.widths)
+        raise InputError(
+            f"the cost {cost.name} is of another graph: {odd[0]!r} is {cost.groups.get(odd[0])} "
+            f"wide in it and {graph.widths.get(odd[0])} in this one; make it of this graph, e.g. "
+            "reg.flops(graph)"
+        )
     seed_cost = float(cost())
     if not seed_cost > 0.0:
         raise InputError(f"the seed's cost must be positive, found {seed_cost}")
@@ -122,11 +126,6 @@ def _multipliers(graph: ChannelGraph, strengths: Mapping[str, float]) -> dict[st
     """The multiplier of each group that a pattern matches.
 
     Raises:
-        ValueError: if one is negative or not finite, or a pattern matches nothing.
+        ValueError: if a pattern matches nothing.
     """
-    for pattern, value in strengths.items():
-        if not 0.0 <= value < math.inf:
-            raise InputError(
-                f"strengths: that of {pattern!r} must be a number of at least 0, found {value}"
-            )
     return by_group(graph, strengths, "strengths")

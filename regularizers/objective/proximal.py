@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from regularizers.channels.calls import flat_paths
+from regularizers.checks import FUNCTION, OPTIMIZER, a, checked, number
 from regularizers.errors import InputError, InputTypeError
 from regularizers.objective.frozen import frozen_paths
 from regularizers.objective.pulling import Owed, nothing_owed, now_owed
@@ -45,6 +46,11 @@ class ProximalState(NamedTuple):
     owed: Owed
 
 
+@checked(
+    optimizer=OPTIMIZER,
+    regularizer=a(NetworkRegularizer, "a reg.NetworkRegularizer"),
+    strength=number(least=0.0) | FUNCTION,
+)
 def proximal(
     optimizer: optax.GradientTransformation,
     regularizer: NetworkRegularizer,

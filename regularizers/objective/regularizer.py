@@ -23,8 +23,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.graph import ChannelGraph
-from regularizers.costs.cost import Cost
+from regularizers.channels.graph import GRAPH, ChannelGraph
+from regularizers.checks import FLAG, NAME, by_name, checked, number
+from regularizers.costs.cost import COST, Cost
 from regularizers.costs.form import SMOOTH
 from regularizers.errors import InputError
 from regularizers.objective.blocks import block_costs, spared
@@ -68,6 +69,17 @@ class NetworkRegularizer:
         >>> loss = task_loss + 0.1 * regularizer(variables)                  # doctest: +SKIP
     """
 
+    @checked(
+        graph=GRAPH,
+        cost=COST,
+        penalty=NAME | by_name(NAME, "names of penalties by pattern"),
+        combine=NAME,
+        l1_share=number(least=0.0, most=1.0),
+        threshold=number(least=0.0),
+        inexact=FLAG,
+        strengths=by_name(number(least=0.0), "finite numbers of at least 0 by pattern"),
+        blocks=FLAG,
+    )
     def __init__(
         self,
         graph: ChannelGraph,

@@ -5,7 +5,8 @@ Read this file first. After inference every axis of every variable is an `Axis`,
 * an `int`: a fixed number of positions,
 * a `str`: the width of the channel group of that name,
 * `Sum(parts)`: a concatenation of axes,
-* `Product(factors)`: a row-major merge of axes (`reshape`; the first factor is the outermost).
+* `Product(factors)`: a row-major merge of axes (`reshape`; the first factor is the outermost),
+* `Permuted(axis, order)`: an axis in another order (a gather at constant positions).
 
 An axis is a value: it can be compared, printed, saved as JSON, and evaluated at any widths.
 """
@@ -18,6 +19,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from regularizers.primitives.orders import (
+    Order,
+    arranged,
+    composed,
+    is_identity,
+    segments,
+    transposed,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,19 @@ class Product:
         return "(" + " x ".join(map(str, self.factors)) + ")"
 
 
-Axis: TypeAlias = int | str | Sum | Product
+@dataclass(frozen=True)
+class Permuted:
+    """An axis whose positions are in another order: of the seed, position k is `order[k]` of it."""
+
+    axis: Axis
+    order: Order
+
+    def __str__(self) -> str:
+        reversed_ = self.order == tuple(range(len(self.order)))[::-1]
+        return f"{self.axis} {'reversed' if reversed_ else 'shuffled'}"
+
+
+Axis: TypeAlias = int | str | Sum | Product | Permuted
 
 
 def make_sum(parts: Sequence[Axis]) -> Axis:
@@ -71,6 +93,12 @@ def make_product(factors: Sequence[Axis]) -> Axis:
     return flat[0] if len(flat) == 1 else Product(tuple(flat))
 
 
+def make_permuted(axis: Axis, order: Sequence[int]) -> Axis:
+    """The axis in another order; a fixed stretch stays one."""
+    plain = isinstance(axis, int) or is_identity(order)
+    return axis if plain else Permuted(axis, tuple(order))
+
+
 def groups_of(axis: Axis) -> Iterator[str]:
     """The names of the groups in `axis`, with repetitions, in order."""
     match axis:
@@ -79,6 +107,8 @@ def groups_of(axis: Axis) -> Iterator[str]:
         case Sum(children) | Product(children):
             for child in children:
                 yield from groups_of(child)
+        case Permuted(child):
+            yield from groups_of(child)
 
 
 def size(axis: Axis, widths: Mapping[str, Any]) -> Any:
@@ -92,7 +122,19 @@ def size(axis: Axis, widths: Mapping[str, Any]) -> Any:
             return sum(size(part, widths) for part in parts)
         case Product(factors):
             return math.prod(size(factor, widths) for factor in factors)
+        case Permuted(child):
+            return size(child, widths)
     raise TypeError(f"not an axis: {axis!r}")
+
+
+def is_ordered(axis: Axis, widths: Mapping[str, int]) -> bool:
+    """Whether all orders in `axis` are as long as what they put in order."""
+    match axis:
+        case Sum(children) | Product(children):
+            return all(is_ordered(child, widths) for child in children)
+        case Permuted(child, order):
+            return size(child, widths) == len(order) and is_ordered(child, widths)
+    return True
 
 
 def without_empty(axis: Axis, widths: Mapping[str, int]) -> Axis:
@@ -116,7 +158,7 @@ def spread(
 
     Args:
         axis: the axis to spread over.
-        per_channel: for each group, an array with one entry per channel.
+        per_channel: for each group, an array with one entry per channel of the seed.
         fixed: the entries of a fixed stretch of that many positions.
         merge: combines outer [n, 1] with inner [1, m] entries of a merged axis.
         concatenate: joins the entries of parts; JAX's for traced values.
@@ -136,6 +178,8 @@ def spread(
                 inner = spread(factor, per_channel, fixed, merge, concatenate)
                 result = merge(result[:, None], inner[None, :]).reshape(-1)
             return result
+        case Permuted(child, order):
+            return spread(child, per_channel, fixed, merge, concatenate)[np.asarray(order)]
     raise TypeError(f"not an axis: {axis!r}")
 
 
@@ -176,16 +220,67 @@ def parent_positions(
                 merged = outer * size(factor, widths) + inner[None, :]
                 result = np.where((outer < 0) | (inner[None, :] < 0), -1, merged).reshape(-1)
             return result
+        case Permuted(child, order):
+            own = parent_positions(child, parents, widths)
+            rank = np.append(np.argsort(order), -1)
+            return rank[own[arrangement(child, order, parents, widths)]]
     raise TypeError(f"not an axis: {axis!r}")
 
 
+def arrangement(
+    axis: Axis, order: Sequence[int], parents: Mapping[str, np.ndarray], widths: Mapping[str, int]
+) -> np.ndarray:
+    """The positions of a resized axis, in the order that the seed's are put into.
+
+    Args:
+        axis: an axis over groups.
+        order: of its seed's positions.
+        parents: for each group, the parent channel of each new channel; -1 where it is fresh.
+        widths: the seed width of each group.
+    """
+    own = parent_positions(axis, parents, widths)
+    if is_identity(order):
+        return np.arange(len(own))
+    match axis:
+        case Permuted(child, before):
+            old = arrangement(child, before, parents, widths)
+            new = arrangement(child, composed(before, order), parents, widths)
+            return np.argsort(old)[new]
+        case Sum(parts):
+            found = segments([size(part, widths) for part in parts], order)
+            if found is not None:
+                lengths = [len(parent_positions(part, parents, widths)) for part in parts]
+                starts = np.cumsum([0, *lengths])
+                return np.concatenate(
+                    [
+                        starts[k] + arrangement(parts[k], inside, parents, widths)
+                        for k, inside in found
+                    ]
+                )
+        case Product(factors):
+            turned = transposed([size(factor, widths) for factor in factors], order)
+            if turned is not None:
+                each = [
+                    arrangement(factor, inside, parents, widths)
+                    for factor, inside in zip(factors, turned[1], strict=True)
+                ]
+                positions = np.arange(len(own)).reshape([len(new) for new in each])
+                return positions[np.ix_(*each)].transpose(turned[0]).reshape(-1)
+    return arranged(own, order)
+
+
 def to_json(axis: Axis) -> Any:
-    """`axis` as JSON: an integer, a string, `{"sum": [...]}` or `{"product": [...]}`."""
+    """`axis` as JSON: an integer, a string, or an object.
+
+    That is `{"sum": [...]}`, `{"product": [...]}` or `{"permuted": axis, "order": [...]}`.
+    """
     match axis:
         case Sum(parts):
             return {"sum": [to_json(part) for part in parts]}
         case Product(factors):
             return {"product": [to_json(factor) for factor in factors]}
+        case Permuted(child, order):
+            return {"permuted": to_json(child), "order": list(order)}
     return axis
 
 
@@ -194,5 +289,7 @@ def from_json(data: Any) -> Axis:
     if isinstance(data, dict):
         if "sum" in data:
             return Sum(tuple(from_json(part) for part in data["sum"]))
+        if "permuted" in data:
+            return Permuted(from_json(data["permuted"]), tuple(map(int, data["order"])))
         return Product(tuple(from_json(factor) for factor in data["product"]))
     return data if isinstance(data, str) else int(data)  # 5.0 is an integer in JSON

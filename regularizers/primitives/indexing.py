@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from regularizers.primitives.coupling import Rule, out_shape
 from regularizers.primitives.flow import same
 from regularizers.primitives.jaxprs import JaxprEqn, Primitive, scatter_sub_p, shape_of
 from regularizers.primitives.jaxprs import primitives as p
+from regularizers.primitives.orders import Order, is_order
 from regularizers.primitives.record import FREE, Record, Sizes, again, reads
 from regularizers.primitives.signs import (
     SignRule,
@@ -19,16 +22,24 @@ from regularizers.primitives.signs import (
     written,
 )
 from regularizers.primitives.step import Destinations, Step
-from regularizers.primitives.terms import Axes, Solver, Term
+from regularizers.primitives.terms import Axes, Solver, Term, permuted
 
 
 def gather(solver: Solver, eqn: JaxprEqn, operand: Axes, indices: Axes) -> list[Axes]:
     """Axes read whole carry; axes that are indexed are pinned; the indices' axes carry.
 
-    Example: embedding [V, D] at ids [N, T, 1] -> [N, T, D] pins V and carries D.
+    Example: embedding [V, D] at ids [N, T, 1] -> [N, T, D] pins V and carries D. An axis of which
+    every position is read once, at constant positions, is in another order.
     Reads `dimension_numbers`, `slice_sizes`.
     """
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    order = _constant_order(solver, eqn)
+    if order is not None:
+        (k,) = numbers.collapsed_slice_dims
+        solver.moves = {k: order}
+        axes = [term for i, term in enumerate(operand) if i != k]
+        axes.insert(indexed(eqn), permuted(operand[k], order))
+        return [tuple(axes)]
     solver.pin(indices[-1], "holds an index vector")
     for i, j in zip(
         numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True
@@ -47,6 +58,32 @@ def gather(solver: Solver, eqn: JaxprEqn, operand: Axes, indices: Axes) -> list[
     inner, outer = iter(window), iter(indices[:-1])
     rank = len(out_shape(eqn))
     return [tuple(next(inner if k in numbers.offset_dims else outer) for k in range(rank))]
+
+
+def indexed(eqn: JaxprEqn) -> int:
+    """The axis of the result that the indices have, where they have one."""
+    (axis,) = set(range(len(out_shape(eqn)))) - set(eqn.params["dimension_numbers"].offset_dims)
+    return axis
+
+
+def _constant_order(solver: Solver, eqn: JaxprEqn) -> Order | None:
+    """The order of one axis that a gather at constant positions is, if it is no more than that."""
+    numbers, sizes, shape = (
+        eqn.params["dimension_numbers"], eqn.params["slice_sizes"], shape_of(eqn.invars[0]),
+    )  # fmt: skip
+    constant = solver.facts[1].constant if solver.facts else None
+    along = numbers.collapsed_slice_dims
+    if (
+        constant is None
+        or len(along) != 1
+        or numbers.start_index_map != along
+        or numbers.operand_batching_dims
+        or shape_of(eqn.invars[1]) != (shape[along[0]], 1)
+        or any(n != shape[k] for k, n in enumerate(sizes) if k not in along)
+    ):
+        return None
+    positions = np.asarray(constant())[:, 0]
+    return tuple(positions.tolist()) if is_order(positions, shape[along[0]]) else None
 
 
 def dynamic_slice(solver: Solver, eqn: JaxprEqn, operand: Axes, *_: Axes) -> list[Axes]:

@@ -29,7 +29,7 @@ from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.record import FREE, Params, Record, Sizes, again, reads
 from regularizers.primitives.signs import anything, joined, kept, not_below, padded, rooted
 from regularizers.primitives.step import Destinations, Step
-from regularizers.primitives.terms import Axes, Solver, Term, concatenation, merge
+from regularizers.primitives.terms import Axes, Solver, Term, concatenation, merge, permuted
 
 
 def broadcast_in_dim(solver: Solver, eqn: JaxprEqn, operand: Axes, *_: Axes) -> list[Axes]:
@@ -166,10 +166,12 @@ def pad(solver: Solver, eqn: JaxprEqn, operand: Axes, value: Axes) -> list[Axes]
 
 
 def rev(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:
-    """Axes that are reversed are pinned; the others carry. Reads `dimensions`."""
-    for k in eqn.params["dimensions"]:
-        solver.pin(operand[k], "reversed")
-    return [operand]
+    """Axes that are reversed are in another order; the others carry. Reads `dimensions`."""
+    turned = eqn.params["dimensions"]
+    solver.moves = {k: tuple(range(operand[k].size))[::-1] for k in turned}
+    return [
+        tuple(permuted(t, solver.moves[k]) if k in turned else t for k, t in enumerate(operand))
+    ]
 
 
 def tile(solver: Solver, eqn: JaxprEqn, operand: Axes) -> list[Axes]:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from regularizers.primitives.axes import Axis
 from regularizers.primitives.jaxprs import Jaxpr, JaxprEqn, Primitive
+from regularizers.primitives.orders import Order
 from regularizers.primitives.terms import Axes, Source
 
 # Which axes of the results each axis of each operand is found on again; see `flow`.
@@ -24,6 +25,7 @@ class Step:
     source: Source  # of the equation and of the calls around it
     to: Destinations | None = None  # where its operands' axes go; None where nobody knows
     bodies: tuple[Body, ...] = ()  # of a call or control flow: the jaxprs that it runs
+    moves: Mapping[int, Order] = field(default_factory=dict)  # of the first operand's axes
 
     @property
     def primitive(self) -> Primitive:

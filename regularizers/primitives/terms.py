@@ -1,14 +1,16 @@
 """Unification of widths: the solver behind channel inference.
 
 A *term* describes one axis of one array while inference is running: an `Atom` (an unknown width),
-a `Sum` of terms (concatenation) or a `Product` of terms (row-major merge). `Solver.unify` makes
-two terms the same width, position by position; `Solver.pin` says that a width may not change.
+a `Sum` of terms (concatenation), a `Product` of terms (row-major merge) or a `Permuted` term.
+`Solver.unify` makes two terms the same width, position by position; `Solver.pin` says that a width
+may not change.
 
     atom ~ atom        link
     atom ~ term        bind (occurs check)
     Sum ~ Sum          align boundaries, splitting atoms
     Product ~ Product  align factors, splitting atoms by division
     Sum ~ Product      distribute over the outermost factor where the sizes allow it
+    Permuted ~ term    the inner term with the other in the inverse order
     anything else      pin both
 
 All of it is near linear: union-find with path compression.
@@ -24,6 +26,14 @@ from typing import Any, TypeAlias
 
 from regularizers.primitives import axes
 from regularizers.primitives.facts import Fact
+from regularizers.primitives.orders import (
+    Order,
+    composed,
+    inverse,
+    is_identity,
+    segments,
+    transposed,
+)
 
 # JAX's source infos of an equation and of the calls around it, the innermost first.
 Source: TypeAlias = tuple[Any, ...] | None
@@ -69,7 +79,18 @@ class Product:
         self.size: int = math.prod(factor.size for factor in self.factors)
 
 
-Term: TypeAlias = Atom | Sum | Product
+class Permuted:
+    """A term whose positions are in another order."""
+
+    __slots__ = ("inner", "order", "size")
+
+    def __init__(self, inner: Term, order: Order) -> None:
+        self.inner = inner
+        self.order = order
+        self.size: int = inner.size
+
+
+Term: TypeAlias = Atom | Sum | Product | Permuted
 Axes: TypeAlias = tuple[Term, ...]
 
 
@@ -88,6 +109,8 @@ def _parts(term: Term) -> list[Term]:
     term = find(term)
     if isinstance(term, Sum):
         return [piece for part in term.parts for piece in _parts(part)]
+    if isinstance(term, Permuted) and not isinstance(whole := resolve(term), Permuted):
+        return _parts(whole)
     return [term] if term.size else []
 
 
@@ -96,6 +119,8 @@ def _factors(term: Term) -> list[Term]:
     term = find(term)
     if isinstance(term, Product):
         return [piece for factor in term.factors for piece in _factors(factor)]
+    if isinstance(term, Permuted) and not isinstance(whole := resolve(term), Permuted):
+        return _factors(whole)
     return [term] if term.size != 1 else []
 
 
@@ -106,7 +131,25 @@ def resolve(term: Term) -> Term:
         return concatenation(resolve(part) for part in _parts(term))
     if isinstance(term, Product):
         return merge(resolve(factor) for factor in _factors(term))
-    return term
+    return permuted(term.inner, term.order) if isinstance(term, Permuted) else term
+
+
+def permuted(term: Term, order: Order) -> Term:
+    """`term` in another order: its parts or factors are where it only moves those."""
+    term = resolve(term)
+    if is_identity(order):
+        return term
+    if isinstance(term, Permuted):
+        return permuted(term.inner, composed(term.order, order))
+    if isinstance(term, Sum):
+        parts = segments([part.size for part in term.parts], order)
+        if parts is not None:
+            return concatenation(permuted(term.parts[k], inside) for k, inside in parts)
+    if isinstance(term, Product):
+        factors = transposed([factor.size for factor in term.factors], order)
+        if factors is not None:
+            return merge(permuted(term.factors[k], factors[1][k]) for k in factors[0])
+    return Permuted(term, order)
 
 
 def concatenation(parts: Iterable[Term]) -> Term:
@@ -121,11 +164,22 @@ def merge(factors: Iterable[Term]) -> Term:
     return flat[0] if len(flat) == 1 else Product(flat)
 
 
+def _in_order(term: Term) -> tuple[Atom | None, Order]:
+    """The atom that a term is, in some order; None if it is more than one."""
+    term = resolve(term)
+    inner, order = (
+        (term.inner, term.order) if isinstance(term, Permuted) else (term, tuple(range(term.size)))
+    )
+    return (inner if isinstance(inner, Atom) else None), order
+
+
 def atoms(term: Term) -> Iterator[Atom]:
     """The unlinked atoms of `term`, in order, with repetitions."""
     term = find(term)
     if isinstance(term, Atom):
         yield term
+    elif isinstance(term, Permuted):
+        yield from atoms(term.inner)
     else:
         for child in term.parts if isinstance(term, Sum) else term.factors:
             yield from atoms(child)
@@ -138,7 +192,12 @@ def describe(term: Term) -> str:
         return "(" + " + ".join(map(describe, term.parts)) + ")"
     if isinstance(term, Product):
         return "(" + " x ".join(map(describe, term.factors)) + ")"
+    if isinstance(term, Permuted):
+        return f"{describe(term.inner)} in another order"
     return term.name or str(term.size)
+
+
+Moves: TypeAlias = dict[int, Order]  # by axis
 
 
 class Solver:
@@ -147,6 +206,7 @@ class Solver:
     def __init__(self, facts: Sequence[Fact] = ()) -> None:
         self.source: Source = None  # of the equation at hand
         self.facts = facts  # of its operands; none where nothing is known
+        self.moves: Moves = {}  # axes of its first operand that it puts into another order
 
     def fresh(self, size: int) -> Atom:
         """A new unknown width. A width of 0 or 1 is fixed: it broadcasts, it does not count."""
@@ -176,6 +236,10 @@ class Solver:
                 self._bind(a, b)
         elif isinstance(b, Atom):
             self._bind(b, a)
+        elif isinstance(a, Permuted):
+            self._reorder(a, b)
+        elif isinstance(b, Permuted):
+            self._reorder(b, a)
         elif a.size <= 1:  # nothing to align, and an empty factor divides nothing
             self._give_up(a, b)
         elif isinstance(a, Sum) and isinstance(b, Sum):
@@ -196,7 +260,7 @@ class Solver:
         b.name = b.name or a.name
         a.link = b
 
-    def _bind(self, atom: Atom, term: Sum | Product) -> None:
+    def _bind(self, atom: Atom, term: Term) -> None:
         if any(leaf is atom for leaf in atoms(term)):
             self._give_up(atom, term)
             return
@@ -206,6 +270,20 @@ class Solver:
             for leaf in atoms(term):
                 leaf.pin = leaf.pin or atom.pin
         atom.link = term
+
+    def _reorder(self, term: Permuted, other: Term) -> None:
+        """x in another order ~ other: x ~ other in the order that takes that back."""
+        left, right = resolve(term), permuted(other, inverse(term.order))
+        if isinstance(left, Permuted) and isinstance(other, Permuted) and left.order == other.order:
+            self.unify(left.inner, other.inner)
+        elif not isinstance(left, Permuted):  # what it is made of has become known
+            self.unify(left, other)
+        elif isinstance(find(left.inner), Atom) or not isinstance(right, Permuted):
+            self.unify(left.inner, right)
+        elif isinstance(other, Permuted) and isinstance(find(other.inner), Atom):
+            self.unify(other.inner, permuted(left, inverse(other.order)))
+        else:
+            self._give_up(left, other)
 
     def _align(
         self,
@@ -232,11 +310,12 @@ class Solver:
 
     def _cut(self, term: Term, size: int) -> tuple[Term, Term]:
         """Splits `term` into its first `size` positions and the rest."""
-        term = find(term)
-        if isinstance(term, Atom):
-            halves = self._piece(term, size), self._piece(term, term.size - size)
-            self._bind(term, Sum(halves))
+        atom, order = _in_order(term)
+        if atom is not None:
+            halves = self._piece(atom, size), self._piece(atom, atom.size - size)
+            self._bind(atom, permuted(Sum(halves), inverse(order)))
             return halves
+        term = find(term)
         if isinstance(term, Product):
             outer, *inner = _factors(term)
             rest = math.prod(factor.size for factor in inner)
@@ -260,11 +339,11 @@ class Solver:
 
     def _divide(self, term: Term, outer: int) -> tuple[Term, Term] | None:
         """Splits `term` into `outer` rows of equal length; None where it cannot be done."""
-        term = find(term)
-        if not isinstance(term, Atom) or term.size % outer:
+        atom, order = _in_order(term)
+        if atom is None or atom.size % outer:
             return None
-        halves = self._piece(term, outer), self._piece(term, term.size // outer)
-        self._bind(term, Product(halves))
+        halves = self._piece(atom, outer), self._piece(atom, atom.size // outer)
+        self._bind(atom, permuted(Product(halves), inverse(order)))
         return halves
 
     def _piece(self, atom: Atom, size: int) -> Atom:
@@ -295,4 +374,9 @@ def freeze(term: Term) -> axes.Axis:
         return axes.make_sum([freeze(part) for part in _parts(term)])
     if isinstance(term, Product):
         return axes.make_product([freeze(factor) for factor in _factors(term)])
+    if isinstance(term, Permuted):
+        whole = permuted(term.inner, term.order)
+        if not isinstance(whole, Permuted):
+            return freeze(whole)
+        return axes.make_permuted(freeze(whole.inner), whole.order)
     return term.size if term.pin is not None or term.name is None else term.name

@@ -9,7 +9,7 @@ import pytest
 
 import morph
 import regularizers as reg
-from experiments import retrain
+from experiments import retrain, subject
 from experiments.report import read_run
 from morph.cycle.workdir import load_variables, locked
 
@@ -111,7 +111,7 @@ def test_architectures_chain(file, tmp_path):
 
 def test_a_seed_network_of_ones_own(tmp_path, monkeypatch, capsys):
     model, x = Own(), np.zeros((1, 8, 8, 1), np.float32)
-    monkeypatch.setattr(retrain, "find_attribute", lambda target: Own)
+    monkeypatch.setattr(subject, "find_attribute", lambda target: Own)
     graph = reg.trace_channels(model.apply, model.init(retrain.jax.random.key(0), x), x)
     file = tmp_path / "own.json"
     morph.shrink(graph, {"Dense_0": np.arange(15) < 6}).save(file)

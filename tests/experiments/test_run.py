@@ -76,6 +76,16 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
     assert {"seed/loss", "shrink/cost_ratio", "shrink/widths/Dense_0", "retrain/loss"} <= set(
         scalars(workdir / "tensorboard")
     )
+    written = [workdir / name for name in ("results.json", "report.html", "widths.png")]
+    for path in written:
+        path.unlink()
+
+    def show(*args):
+        assert all(path.exists() for path in written)
+        shown(*args)
+
+    shown = run.show
+    monkeypatch.setattr(run, "show", show)
     launch(monkeypatch, *TINY, f"--workdir={workdir}")  # finished: shows, trains nothing
     assert "Dense_0" in capsys.readouterr().out
 

@@ -21,7 +21,7 @@ from small_run import compiled_once
 
 import morph
 import regularizers as reg
-from experiments import datasets, retrain, study, sweep, targets
+from experiments import datasets, retrain, study, subject, sweep, targets
 from experiments.console.flags import config_of, define_settings
 from morph.cycle import cycle, store
 from morph.cycle.config import CycleConfig
@@ -77,6 +77,7 @@ ROWS = {
     "augment": Row("flip"),
     "mixup": Row(1.0),
     "distill": Row(0.5),
+    "distill_by": Row("responses", {"distill": 0.5}),
     "distill_temperature": Row(5.0, {"distill": 0.5}),
     "blocks": Row(False, {"blocks": True}),
     "min_width": Row(8, {"budget": 0.6}),
@@ -182,8 +183,7 @@ def world(tmp_path_factory):
     save, checkpoints = watching(made)
     made.folder = tmp_path_factory.mktemp("settings")
     with compiled_once(made.folder / "programs"), pytest.MonkeyPatch.context() as patch:
-        for module in (sweep, targets, retrain):
-            patch.setattr(module, "network_of", lambda *named: morph.linen_network(Net()))
+        patch.setattr(subject, "network_for", lambda *named: morph.linen_network(Net()))
         for module in (study, targets, retrain, store):
             patch.setattr(module, "load_variables", load)
             patch.setattr(module, "save_variables", save)

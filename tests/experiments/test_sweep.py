@@ -8,6 +8,7 @@ import pytest
 
 from experiments import sweep
 from experiments.report import read_run
+from experiments.study import Shelf
 from morph.cycle.sweep import Sweep
 
 FLAGS = [
@@ -85,10 +86,17 @@ def test_every_budget_has_a_process(swept, monkeypatch):
     assert asked == ["--only=0.5", "--only=0.75"]
 
 
+def test_budgets_that_agree_to_six_digits_have_folders_of_their_own(tmp_path):
+    shelf = Shelf(workdir=tmp_path, report={})
+    budgets = (1.0, 0.5, 0.5000001, 0.5000002)
+    files = [shelf.file("shrunk", 0, budget).parent.name for budget in budgets]
+    assert files == ["budget-1", "budget-0.5", "budget-0.5000001", "budget-0.5000002"]
+
+
 def test_nonsense_is_refused(capsys, tmp_path, swept):
     where = f"--workdir={tmp_path / 'never'}"
     assert "--budgets: 'half' is no float" in failure(capsys, where, "--budgets=1,half")
-    assert "--seeds must be at least 0" in failure(capsys, where, "--seeds=-1")
+    assert "seed must be in [0, 4294967296), found -1" in failure(capsys, where, "--seeds=-1")
     assert "--only=0.3 is none of the budgets (0.75, 0.5)" in failure(capsys, where, "--only=0.3")
     assert "cannot meet a budget" in failure(capsys, where, "--budgets=0.0001")
     assert "found 1.5" in failure(capsys, where, "--budgets=1.5")

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 import regularizers as reg
+from regularizers import named
+from regularizers.costs.calibrated import Calibration
 from regularizers.named import COSTS, check_name, cost_named
 
 
@@ -60,3 +62,15 @@ def test_latency_of_unknown_devices_lists_the_known(graph):
         reg.latency(graph, 7)
     with pytest.raises(ValueError, match="device 'K80' has no peak for 'int8'"):
         reg.latency(graph, "K80", "int8")
+
+
+def test_a_machine_is_timed_once_in_a_process(graph, monkeypatch):
+    found = Calibration(
+        seconds_per_unit={"call: calls": 1e-6}, cache_bytes=1e6, device="cpu", versions={},
+        held_out_error=0.1, spread=0.1, error_bar=0.1, busy=True,
+    )  # fmt: skip
+    timed = []
+    monkeypatch.setattr(named, "calibrate", lambda: timed.append(1) or found)
+    monkeypatch.setattr(named, "latency", lambda graph, calibration: calibration)
+    assert cost_named(graph, "here") is cost_named(graph, "here") is found
+    assert timed == [1]

@@ -31,13 +31,22 @@ from morph.errors import ContainerError
 from morph.files import write_bytes
 from morph.kernels.factorized import Factorized, Format
 from regularizers import json_files
+from regularizers.checks import LEAVES, NAME, PATH, Rule, a, checked, whole
+from regularizers.errors import InputError
+from regularizers.messages import near
 
 MAGIC = b"\x89MORPH\r\n"
 VERSION = 1
 HEAD = struct.Struct("<8sHI")
 DIGEST = 32
 HEADER_BYTES = 16 << 20  # a header, inflated
+CHOICES = (BEST, *CODERS)
 DENSE_BYTES = 1 << 30  # all leaves, dense
+
+VARIABLES = Rule(
+    asked="nested dicts of arrays",
+    kind=lambda value: isinstance(value, Mapping) and LEAVES.kind(value),
+)
 
 
 def _with(kind: str, required: list[str], least: int, most: int) -> dict[str, Any]:
@@ -153,6 +162,12 @@ class Contents:
     overhead: int = 0
 
 
+@checked(
+    variables=VARIABLES,
+    architecture=a(Mapping, "JSON, as Architecture.to_json() gives it"),
+    network=a(Mapping, "JSON: a mapping"),
+    coder=NAME,
+)
 def pack(
     variables: Mapping[str, Any],
     *,
@@ -171,7 +186,10 @@ def pack(
 
     Raises:
         TypeError: if a leaf has no place in a file.
+        ValueError: if `network` or `architecture` is no JSON, or the coder is unknown.
     """
+    if coder not in CHOICES:
+        raise InputError(f"pack: there is no coder {coder!r}{near(coder, CHOICES)}")
     records: list[Record] = []
     parts: list[Part] = []
 
@@ -200,12 +218,21 @@ def pack(
     header = {"tree": node(variables), "leaves": records, "network": dict(network or {})}
     if architecture is not None:
         header["architecture"] = dict(architecture)
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"pack: network and architecture must be JSON, of finite numbers: {error}"
+        ) from error
     packed = zlib.compress(text, 9)
     body = b"".join([HEAD.pack(MAGIC, VERSION, len(packed)), packed, *(p.data for p in parts)])
     return body + hashlib.sha256(body).digest()
 
 
+@checked(
+    data=a((bytes, bytearray, memoryview), "bytes, as morph.compress.pack gives them"),
+    most_bytes=whole(least=1),
+)
 def unpack(data: bytes, *, most_bytes: int = DENSE_BYTES) -> Contents:
     """The network that bytes hold, bit for bit; safe on bytes of any origin.
 
@@ -340,6 +367,7 @@ def _check_format(form: Format, cores: tuple[Any, ...], path: str, most_bytes: i
         raise ContainerError(f"the kernel {path} is larger than {most_bytes:,} bytes when dense")
 
 
+@checked(path=PATH, variables=VARIABLES)
 def save(path: str | Path, variables: Mapping[str, Any], **more: Any) -> int:
     """Writes what `pack` gives; the file is complete or not there at all.
 
@@ -356,6 +384,7 @@ def save(path: str | Path, variables: Mapping[str, Any], **more: Any) -> int:
     return len(data)
 
 
+@checked(path=PATH, most_bytes=whole(least=1))
 def load(path: str | Path, *, most_bytes: int = DENSE_BYTES) -> Contents:
     """Reads a file; see `unpack`.
 
@@ -369,6 +398,7 @@ def load(path: str | Path, *, most_bytes: int = DENSE_BYTES) -> Contents:
         raise ContainerError(f"{path}: {error}") from error
 
 
+@checked(one=LEAVES, other=LEAVES)
 def same(one: Any, other: Any) -> bool:
     """Whether two trees are the same to the last bit: values, types, and what stands where."""
 

@@ -18,6 +18,7 @@ from morph.compress.coding.symbols import ALPHABET, CODERS, Symbols, entropy_bit
 from morph.compress.fixed_point import FixedPointCodes, Precision
 from morph.errors import ContainerError
 from morph.kernels.compressed import Pruned, Shared
+from regularizers.checks import shown
 from regularizers.errors import InputTypeError
 
 RAW = "raw"  # the coder of numbers: little-endian
@@ -85,6 +86,8 @@ def encode(leaf: Any, coder: str = BEST) -> tuple[Record, list[Part]]:
     Raises:
         TypeError: if the leaf is something else, or of a type that has no place in a file.
     """
+    if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")):
+        raise InputTypeError(f"leaves are arrays or compressed kernels, found {shown(leaf)}")
     kind = next((name for name, (type_, *_) in KINDS.items() if isinstance(leaf, type_)), "array")
     own, parts = KINDS[kind][1](leaf, coder)
     dtype = str(np.dtype(leaf.dtype))

@@ -151,3 +151,15 @@ def test_without_matplotlib_one_clear_message(tmp_path, monkeypatch, plot):
 def test_the_callers_settings_are_left_alone(tmp_path):
     plots.plot_widths(rows(3), tmp_path / "widths.png")
     assert plots.mpl.rcParams["font.size"] == plots.mpl.rcParamsDefault["font.size"]
+
+
+@pytest.mark.parametrize("name", ["exp$x^{$", "_run", "a\x1b[2Jb", "100%\\frac"])
+def test_whatever_a_run_is_called_it_is_drawn(tmp_path, name):
+    points = [plots.Point(series=name, label="", cost=c, accuracy=c) for c in (0.5, 1.0)]
+    plots.plot_tradeoff(points, tmp_path / "a.svg", cost=name, title=name)
+    plots.plot_widths([(name, 3, 2, 1)], tmp_path / "b.png", name)
+    plots.plot_training(
+        [{"phase": name, "step": s, "loss": 1.0} for s in (0, 9)], tmp_path / "c.png"
+    )
+    assert plots.entry(name).strip() == plots.plain(name)
+    assert not plots.entry(name).startswith("_")

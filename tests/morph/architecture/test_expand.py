@@ -1,7 +1,5 @@
 """Expand: the largest multiplier within a budget; warm, the function stays."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,7 +103,7 @@ def test_the_cost_may_be_any_function_of_widths():
     multiplier = width_multiplier(widths, lambda w: max(w["a"], 3 * w["b"]), 30)
     assert multiplied(widths, multiplier) == {"a": 26, "b": 10}
     # A cost that the widths do not change is always within its budget.
-    assert math.isfinite(width_multiplier(widths, lambda w: 1.0, 1.0))
+    assert width_multiplier(widths, lambda w: 1.0, 1.0) == 1.0
 
 
 def test_impossible_budgets_are_refused(chain):
@@ -119,5 +117,7 @@ def test_impossible_budgets_are_refused(chain):
         morph.expand(arch, cost, least - 1)
     with pytest.raises(morph.BudgetError, match=r"the narrowest widths \(8 per group\) cost"):
         morph.expand(arch, cost, least, round_to=8)
-    with pytest.raises(morph.BudgetError, match="a budget of nan"):
-        morph.expand(arch, cost, float("nan"))
+    with pytest.raises(
+        morph.BudgetError, match=r"a budget of 1e\+308 is no bound: .* Ask for less"
+    ):
+        morph.expand(arch, cost, 1e308)

@@ -32,9 +32,10 @@ def nested(depth):
 
 
 AXES = {
-    "a long sum": ({"sum": [0] * 500_000}, "its axes measure"),
+    "a long sum": ({"sum": [0] * 500_000}, "at most 64 factors and 100,000 parts"),
     "a sum that is none": ({"sum": [0] * 500_000 + [-1]}, "no axis"),
     "nested sums": (nested(15), "its axes measure"),
+    "long sums of long sums": ({"sum": [{"sum": [0] * 400}] * 400}, "100,000 parts"),
     "a long product": ({"product": [2**60] * 2000}, "at most 64 factors"),
     "products of sums": ({"product": [{"sum": [1, 1]}] * 15_000}, "at most 64 factors"),
     "sums of sums": ({"sum": [{"sum": [0]}] * 200_000}, "more than 200,000 arrays"),
@@ -46,6 +47,12 @@ def test_long_axes_are_refused_in_no_time(document, tmp_path, axis, message):
     made = copy.deepcopy(document)
     made["variables"][BIAS]["axes"] = [axis]
     refused(made, tmp_path, message)
+
+
+def test_very_many_axes_are_refused_in_no_time(document, tmp_path):
+    made = copy.deepcopy(document)
+    made["variables"][BIAS]["axes"] = [1] * 300_000
+    refused(made, tmp_path, f"malformed architecture at variables/{BIAS}/axes: .* too long")
 
 
 def refused(made, tmp_path, message):

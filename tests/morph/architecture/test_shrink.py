@@ -70,7 +70,7 @@ def test_dead_channels_fill_up_to_a_multiple(chain, alive, round_to, min_width, 
 
 
 def test_a_multiple_of_nothing_is_refused(chain):
-    with pytest.raises(ValueError, match="round_to must be at least 1, found 0"):
+    with pytest.raises(ValueError, match="round_to must be a whole number of at least 1, found 0"):
         morph.shrink(chain, {}, round_to=0)
 
 

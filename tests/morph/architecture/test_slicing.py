@@ -66,7 +66,9 @@ def test_states_without_arrays_of_the_network_pass(shrunk, variables):
     state = optimizer.init(variables["params"])
     assert len(jax.tree.leaves(state)) == 1
     assert_same(shrunk.take(state), state)
-    assert shrunk.take({}) == {}
+    assert shrunk.take(optax.sgd(0.1).init(variables["params"])) is not None
+    with pytest.raises(morph.ArchitectureError, match=r"nothing to take from: .*, found {}"):
+        shrunk.take({})
 
 
 def test_take_works_on_abstract_variables(shrunk, variables):

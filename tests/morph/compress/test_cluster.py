@@ -74,7 +74,10 @@ def test_patterns_choose():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"count": 0}, "at least one cluster"), ({"count": 2, "method": "best"}, "kmeans, linear")],
+    [
+        ({"count": 0}, "count must be a whole number of at least 1"),
+        ({"count": 2, "method": "best"}, "kmeans, linear"),
+    ],
 )
 def test_wrong_settings(settings, message):
     with pytest.raises(ValueError, match=message):

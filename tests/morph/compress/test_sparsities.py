@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from morph.compress.pruning import (
+    Schedule,
     masks,
     one_shot,
     pruned,
@@ -148,7 +149,7 @@ def test_patterns_choose_kernels(params):
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, float("nan")])
 def test_sparsities_that_are_none(sparsity):
     with pytest.raises(ValueError, match=rf"sparsity is {sparsity}; it must be in \[0, 1\)"):
-        one_shot(sparsity)
+        Schedule(at=(0,), sparsities=(sparsity,))
 
 
 def test_kernels_are_found_by_path(params):

@@ -106,8 +106,8 @@ def test_layers_are_kept_as_asked(keep, expected, case):
         ({"kernels": "hiden"}, "kernels='hiden' matches no layer.*did you mean 'hidden'"),
         ({"keep": ("frist",)}, "keep='frist' matches no layer"),
         ({"keep": "*"}, r"no kernel would be ternary: keep='\*' names all"),
-        ({"threshold": 1.0}, "0 to 1, found 1.0"),
-        ({"threshold": -0.1}, "0 to 1, found -0.1"),
+        ({"threshold": 1.0}, "at least 0 and below 1, found 1.0"),
+        ({"threshold": -0.1}, "at least 0 and below 1, found -0.1"),
     ],
 )
 def test_bad_requests(how, message, case):

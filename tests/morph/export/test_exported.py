@@ -12,9 +12,9 @@ pytest.importorskip("flatbuffers")
 @pytest.mark.parametrize(
     ("module", "write"),
     [
-        (stablehlo, lambda: stablehlo.to_stablehlo(None, None, None, "")),
-        (onnx, lambda: onnx.to_onnx(None, None, None, "")),
-        (tflite, lambda: tflite.to_tflite(None, None, None, "", calibration=())),
+        (stablehlo, lambda: stablehlo.to_stablehlo(len, None, None, "")),
+        (onnx, lambda: onnx.to_onnx(len, None, None, "")),
+        (tflite, lambda: tflite.to_tflite(len, None, None, "", calibration=())),
         (bundle, lambda: bundle.load("")),
     ],
 )
@@ -37,7 +37,13 @@ def test_agreement_counts_by_hand():
         reference_accuracy={1: 1.0, 2: 1.0},
     )
     assert found.points == 50.0
-    with pytest.raises(ExportError, match="two arrays of logits"):
+    pixels = compare(reference[None], reference[None], np.asarray([[1, -1]]))
+    assert pixels.accuracy == {
+        1: compare(reference[:1], reference[:1], np.asarray([1])).accuracy[1]
+    }
+    numbers = compare(reference, reference, None)
+    assert (numbers.logit_difference, numbers.same_class, numbers.points) == (0.0, None, 0.0)
+    with pytest.raises(ExportError, match="two arrays of outputs"):
         compare(reference, reference[:1], np.asarray([1, 0]))
     with pytest.raises(ExportError, match="as many labels"):
         compare(reference, reference, np.asarray([1]))

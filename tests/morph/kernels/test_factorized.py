@@ -20,6 +20,9 @@ def test_a_factorized_kernel_is_a_pytree_value():
 def test_reshape_and_transpose_keep_the_cores():
     kernel = factorized("tt", (12, 20), "io")
     np.testing.assert_allclose(kernel.transpose((1, 0)).dense(), kernel.dense().T, atol=1e-5)
+    turned = kernel.flip((1,)).transpose((1, 0))
+    np.testing.assert_allclose(turned.dense(), kernel.dense().T[::-1], atol=1e-5)
+    np.testing.assert_allclose(turned.flip((0, 1)).dense(), kernel.dense().T[:, ::-1], atol=1e-5)
     merged = kernel.reshape((1, 240))
     np.testing.assert_allclose(merged.dense(), kernel.dense().reshape(1, 240), atol=1e-5)
     assert merged.reshape((7, 40)) is None

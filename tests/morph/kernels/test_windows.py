@@ -1,6 +1,7 @@
 """Convolutions, core by core."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 from kernel_cases import assert_close, factorized, normal
 
@@ -38,4 +39,54 @@ def test_a_stack_of_cores_is_the_convolution(kind, padding, stride, lhs, rhs, la
 
     assert kernel.shape == shape
     found = jax.jit(morph.tensorized(convolve))({"k": kernel}, x)
+    assert_close(found, convolve({"k": kernel.dense()}, x))
+
+
+@pytest.mark.parametrize(
+    ("groups", "ins", "outs", "window"),
+    [(2, 6, 8, (3, 2)), (4, 8, 8, (1, 1)), (5, 5, 10, (2, 3))],
+    ids=["grouped", "pointwise", "depthwise"],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_share_the_other_cores(kind, groups, ins, outs, window):
+    kernel, x = factorized(kind, (*window, ins // groups, outs), "ssio"), normal(2, 5, 4, ins)
+
+    def convolve(variables, x):
+        return jax.lax.conv_general_dilated(
+            x,
+            variables["k"],
+            (1, 2),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+            precision="highest",
+        )
+
+    def both(kernel):
+        found = morph.tensorized(convolve)({"k": kernel}, x)
+        return found, convolve({"k": kernel.dense()}, x)
+
+    def slopes(kernel):
+        return jax.grad(lambda k, i: jnp.sum(both(k)[i] ** 2))(kernel, 0), jax.grad(
+            lambda k, i: jnp.sum(both(k)[i] ** 2)
+        )(kernel, 1)
+
+    found, expected = jax.jit(both)(kernel)
+    assert_close(found, expected)
+    for one, other in zip(*(slope.cores for slope in jax.jit(slopes)(kernel)), strict=True):
+        assert_close(one, other, 1e-4)
+
+
+def test_groups_that_cut_through_a_factor_make_the_kernel_dense():
+    kernel = factorized("tt", (3, 4, 12), "sio")  # outputs are 3 x 2 x 2
+    assert kernel.sizes["o0"] == 3
+    x = normal(2, 7, 16)
+
+    def convolve(variables, x):
+        return jax.lax.conv_general_dilated(
+            x, variables["k"], (1,), "SAME", feature_group_count=4,
+            dimension_numbers=("NWC", "WIO", "NWC"), precision="highest",
+        )  # fmt: skip
+
+    found = morph.tensorized(convolve)({"k": kernel}, x)
     assert_close(found, convolve({"k": kernel.dense()}, x))

@@ -206,8 +206,8 @@ def test_shared_kernels_are_fitted_once_and_loops_see_no_data():
         ({"calibration": (np.ones((2, 3, 5, 4)),)}, r"found float32\[2, 3, 5, 4\]"),
         ({"calibration": (np.full((257, 3, 5, 4), np.nan),)}, "NaN or infinite"),
         ({"response": "rule"}, "response 'rule' is none of linear, asymmetric, relu"),
-        ({"rank": None, "error": 1.5}, r"error is a share of the norm in \[0, 1\), found 1.5"),
-        ({"rank": None, "energy": 0.0}, r"energy is a share of the power in \(0, 1\], found 0.0"),
+        ({"rank": None, "error": 1.5}, r"error must be .* below 1, found 1.5"),
+        ({"rank": None, "energy": 0.0}, r"energy must be .* above 0 and at most 1, found 0.0"),
     ],
 )
 def test_bad_requests(traced, asked, message):

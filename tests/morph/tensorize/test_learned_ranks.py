@@ -41,7 +41,7 @@ def test_bonds_fall_to_the_rank_of_the_task(kind, rank, true):
     model, (x, y) = Layer(), task(kind, true)
     variables = model.init(jax.random.key(1), x)
     graph = reg.trace_channels(model.apply, variables, x)
-    plan = morph.tensorize_plan(graph, variables, kind=kind, rank=rank, **CORES[kind])
+    plan = morph.tensorize_plan(graph, variables, kind=kind, rank=rank, cost="size", **CORES[kind])
     cores, fn = plan.draw(variables, jax.random.key(2)), morph.tensorized(model.apply)
     bonds = reg.trace_channels(fn, cores, x)
     kernel = cores["params"]["Dense_0"]["kernel"]

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 import morph
 import regularizers as reg
@@ -74,12 +75,88 @@ def test_nothing_to_do(traced):
 def test_what_stays_dense_and_why(traced):
     _, variables, _, graph = traced
     plan = morph.tensorize_plan(graph, variables, rank=5, kind={"Dense_1": "dense", "*": "auto"})
-    assert set(plan.kernels) == {"params/Conv_0/kernel", "params/Dense_0/kernel"}
-    assert plan.left["params/Dense_1/kernel"] == "as asked"
-    assert plan.left["params/Conv_1/kernel"].startswith("used by a grouped convolution [")
+    assert plan.left == {"params/Dense_1/kernel": "as asked"}
     whole = morph.tensorize_plan(graph, variables, rank=100)
-    assert "holds 2,016 numbers, dense 1,440" in whole.left["params/Dense_0/kernel"]
+    why = "svd at ranks {'r': 24} gains nothing: flops 8,064 FLOP, dense 5,760 FLOP"
+    assert whole.left["params/Dense_0/kernel"] == why
     assert "Dense_0/kernel" in str(whole)
+    v = {"a": jnp.ones((6, 8)), "z": jnp.ones((8, 6))}
+    bent = reg.trace_channels(lambda v, x: x @ jnp.tanh(v["a"]) @ v["z"], v, jnp.ones((1, 6)))
+    assert morph.tensorize_plan(bent, v, rank=1).left["a"].startswith("used by tanh [")
+
+
+class Windows(nn.Module):
+    """A depthwise, a grouped and a transposed convolution with a kernel like a convolution's."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(12, (1, 1))(x))
+        x = nn.relu(nn.Conv(12, (5, 5), feature_group_count=12)(x))
+        x = nn.relu(nn.Conv(16, (3, 3), feature_group_count=2)(x))
+        return nn.ConvTranspose(5, (3, 2), strides=(2, 2), transpose_kernel=True)(x)
+
+
+class NNXWindows(nnx.Module):
+    """The same without the last, which NNX calls likewise."""
+
+    def __init__(self, *, rngs):
+        self.first = nnx.Conv(3, 12, (1, 1), rngs=rngs)
+        self.depthwise = nnx.Conv(12, 12, (5, 5), feature_group_count=12, rngs=rngs)
+        self.grouped = nnx.Conv(12, 16, (3, 3), feature_group_count=2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.grouped(nnx.relu(self.depthwise(nnx.relu(self.first(x)))))
+
+
+def windows(framework):
+    x = jax.random.normal(jax.random.key(2), (2, 4, 5, 3))
+    if framework == "linen":
+        model = Windows()
+        return model.apply, model.init(jax.random.key(0), x), x
+    fn, variables = reg.nnx_function(NNXWindows(rngs=nnx.Rngs(0)))
+    return fn, variables, x
+
+
+def with_dense(variables):
+    return jax.tree.map(
+        lambda leaf: leaf.dense() if isinstance(leaf, morph.Factorized) else leaf,
+        variables,
+        is_leaf=lambda leaf: isinstance(leaf, morph.Factorized),
+    )
+
+
+@pytest.mark.parametrize("framework", ["linen", "nnx"])
+def test_convolutions_with_groups_and_transposed_ones(framework):
+    """Shrunk, then factorized: values, and a price that is that of what runs."""
+    fn, variables, x = windows(framework)
+    seed = reg.trace_channels(fn, variables, x)
+    narrow = next(name for name, width in seed.widths.items() if width == 6)
+    arch = morph.shrink(seed, {narrow: jnp.arange(6) % 3 > 0})
+    small, small_fn = arch.take(variables), morph.compact(fn, arch)
+    graph = reg.trace_channels(small_fn, small, x)
+    plan = morph.tensorize_plan(graph, small, rank=1)
+    kinds = {path.split("/")[1]: kernel.format.kind for path, kernel in plan.kernels.items()}
+    if framework == "linen":
+        assert kinds.pop("ConvTranspose_0") == "tucker2"
+    assert sorted(kinds.values()) == ["cp", "svd", "tucker2"]
+    cores, both = plan.factorize(small), morph.tensorized(small_fn)
+    found, expected = both(cores, x), small_fn(with_dense(cores), x)
+    assert relative(found, expected) < 1e-5
+    assert reg.flops(reg.trace_channels(both, cores, x))() == plan.cost[1] < plan.cost[0]
+    final = arch.then(morph.Architecture.of_seed(graph).tensorized(plan.kernels))
+    again = morph.compact(fn, final)(final.take(variables), x)
+    assert relative(again, expected) < 1e-4
+
+
+def test_a_depthwise_window_that_gains_nothing_stays():
+    fn, variables, x = windows("linen")
+    graph = reg.trace_channels(fn, variables, x)
+    plan = morph.tensorize_plan(graph, variables, kind={"Conv_1": "svd", "*": "dense"}, rank=1)
+    assert plan.left["params/Conv_1/kernel"].startswith("svd at ranks {'r': 1} gains nothing: fl")
+    kind = {"Conv_1": "dense", "*": "auto"}
+    data = morph.tensorize_plan(graph, variables, kind=kind, rank=2, calibration=(x,))
+    assert "params/Conv_2/kernel" in data.kernels.keys() - data.responses.keys()
+    assert "params/ConvTranspose_0/kernel" in data.responses
 
 
 def test_other_variables_are_decomposed_at_the_ranks_of_the_plan(traced):

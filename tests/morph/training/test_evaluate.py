@@ -31,6 +31,9 @@ def test_every_example_is_counted_once(data):
     evaluator = Evaluator(data, ACCURACY, batch_size=3)
     np.testing.assert_array_equal(evaluator.outputs(predict, 3.5)[:, 1], np.arange(7.0))
     assert evaluator.measure(predict, 3.5) == {"accuracy": pytest.approx(5 / 7)}
+    first = mean_of(lambda logits, batch: logits[:, 1])
+    both = Evaluator(data, {"first": first, **ACCURACY}, batch_size=3)
+    assert next(iter(both.measure(predict, 3.5).items())) == ("first", 3.0)
 
 
 def test_networks_are_compared_by_all_that_they_give_out():

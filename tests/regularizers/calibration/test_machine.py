@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import jax
 import pytest
 
 from regularizers.calibration.machine import cache_path, device_name
+from regularizers.user_cache import user_cache
 
 
 @pytest.fixture
@@ -21,3 +24,13 @@ def test_the_path_names_device_and_versions(monkeypatch, home):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/somewhere")
     assert str(cache_path()).startswith("/somewhere/.cache/morph/calibration/")
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert user_cache() is None
+    assert cache_path() is None

@@ -140,9 +140,24 @@ def test_a_busy_machine_is_told(monkeypatch, stubbed, home):
     assert Calibration.load(home / "busy.json").busy
 
 
+def test_without_a_cache_a_calibration_is_returned(monkeypatch, stubbed):
+    monkeypatch.setattr(measure, "cache_path", lambda device: None)
+    assert reg.calibrate(progress=False).programs
+    assert len(stubbed) == 1
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_cache_that_cannot_be_written_loses_no_calibration(stubbed, home, named):
+    (home / "morph").write_text("")  # no folder
+    path = home / "morph" / "mine.json" if named else None
+    with pytest.warns(UserWarning, match="cannot be kept, and serves this process alone"):
+        assert reg.calibrate(path=path, progress=False).programs
+    assert len(stubbed) == 1
+
+
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
 def test_no_time(home, seconds):
-    with pytest.raises(ValueError, match="positive number of seconds"):
+    with pytest.raises(ValueError, match="seconds must be a finite number above 0"):
         reg.calibrate(cache=False, seconds=seconds)
 
 

@@ -64,6 +64,20 @@ def test_what_divides_is_left_alone(name, v, x):
     assert found.values < 1e-5
 
 
+def test_zeros_of_a_kernel_do_not_mend_what_is_not_finite(v, x):
+    """The rows of a kernel are zeroed for its scale's sake; 1/0 times that is not zero."""
+
+    def fn(v, x):
+        h = (x @ v["a"]) * (1.0 / row(v["t"]))
+        return h @ (v["z"] / (jnp.abs(v["z"]).max(0, keepdims=True) + 1e-3))
+
+    v = {k: v[k] for k in ("a", "t", "z")}
+    graph = reg.trace_channels(fn, v, x)
+    assert 0 in graph.variables["z"].produces
+    assert not graph.variables["t"].produces
+    assert compare(fn, v, x).values < 1e-5
+
+
 def test_what_divides_behind_an_eps_produces_as_before(v, x):
     def fn(v, x):
         h = x @ v["a"]

@@ -123,15 +123,19 @@ def test_integer_leaves_stay_as_they_are(params):
     assert params["order"].dtype == jnp.int32
 
 
+@pytest.mark.parametrize("collections", [False, True])
 @pytest.mark.promotes
-def test_an_average_is_masked_as_the_weights_are(params, regularizer):
+def test_an_average_is_masked_as_the_weights_are(collections, params, regularizer):
+    if collections:  # then `params` alone will do
+        fn = lambda v, x: chain(v["params"], x) + v["more"]["shift"]  # noqa: E731
+        graph = reg.trace_channels(fn, {"params": params, "more": {"shift": jnp.ones((1, 3))}}, X)
+        regularizer = reg.NetworkRegularizer(graph, reg.flops(graph), threshold=0.0)
     dead = {"b": np.array([True, False, True, True, False])}
     weights = regularizer.graph.mask(params, dead)
-    average = regularizer.mask(
-        jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, params, weights), weights
-    )
-    np.testing.assert_array_equal(regularizer.strengths(average)["b"] > 0.0, dead["b"])
-    np.testing.assert_allclose(average["a"], params["a"], rtol=1e-6)
+    average = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, params, weights)
+    masked = regularizer.mask(average, weights)
+    np.testing.assert_array_equal(regularizer.strengths(masked)["b"] > 0.0, dead["b"])
+    np.testing.assert_array_equal(masked["a"], average["a"])
 
 
 def test_the_state_of_another_network_is_refused(params, regularizer):

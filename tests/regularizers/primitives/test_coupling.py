@@ -249,7 +249,7 @@ SHAPE = [
     Case(p.reshape_p, lambda x: x.reshape(3, 14), ((6, 7),), "(a*b) c -> a (b*c)"),
     Case(p.reshape_p, lambda x: x.reshape(7, 5), ((5, 7),), "5 7 -> 7 5"),
     Case(p.reshape_p, lambda x: x.reshape(7, 0), ((0, 5),), "0 5 -> 7 0"),
-    Case(p.rev_p, lambda x: lax.rev(x, (1,)), ((5, 7),), "a 7 -> a 7"),
+    Case(p.rev_p, lambda x: lax.rev(x, (1,)), ((5, 7),), "a b -> a b reversed"),
     Case(p.slice_p, lambda x: x[:, 2:5], ((5, 11),), "a (b+c+d) -> a c"),
     Case(p.slice_p, lambda x: x[:2], ((5, 11),), "(a+b) c -> a c"),
     Case(p.slice_p, lambda x: x[:, ::2], ((5, 11),), "a 11 -> a 6"),

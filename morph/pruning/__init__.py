@@ -1,0 +1,1 @@
+"""Pruning a trained network in one call, on a calibration set, without training."""
