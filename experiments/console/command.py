@@ -61,9 +61,11 @@ _ENDING = threading.Lock()
 
 def fail(command: str | None, error: str) -> NoReturn:
     """Ends with one line; with the command, if it is worth repeating in all processes of a run."""
-    if not _ENDING.acquire(blocking=False):
-        threading.Event().wait()  # another thread has said it, and ends us
-    again = f". To go on, start all processes again: {printable(command)}" if command else ""
+    again = ""
+    if jax.distributed.is_initialized():
+        if not _ENDING.acquire(blocking=False):
+            threading.Event().wait()  # another thread has said it, and ends us
+        again = f". To go on, start all processes again: {printable(command)}" if command else ""
     print(f"error: {printable(error)}{again}", file=sys.stderr)
     leave(2)
 
@@ -74,7 +76,6 @@ def leave(status: int) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             lasting(stream).flush()
         os._exit(status)
-    _ENDING.release()
     sys.exit(status)
 
 
