@@ -129,5 +129,5 @@ def test_a_calibration_comes_after_all_that_can_be_refused(cycle, monkeypatch):
         ({"target": "0.5*here+flopz"}, "no cost 'flopz'"),
     ):
         config = replace(cycle.config, **{"target": "here", **change})
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(MorphError, match=told):
             replace(cycle, config=config).run()
