@@ -15,8 +15,8 @@ from morph.architecture.architecture import Architecture
 from morph.resize.compact import compact
 from morph.resize.initialize import init
 from regularizers.channels.flax_values import framework_of
-from regularizers.checks import FUNCTION, NAME, NONE, Rule, a, check, checked, shown
-from regularizers.errors import InputError, InputTypeError
+from regularizers.checks import FUNCTION, NAME, NONE, Rule, a, check, checked
+from regularizers.errors import InputError
 from regularizers.nnx import nnx_function
 
 Variables: TypeAlias = dict[str, Any]  # by collection: {"params": ..., "batch_stats": ...}
@@ -128,7 +128,13 @@ def _check_takes(kind: type, train_kwarg: str) -> None:
         )
 
 
-@checked(train_kwarg=NAME | NONE)
+BUILD = Rule(
+    asked="a function of random streams that makes an NNX model: lambda rngs: Model(rngs=rngs)",
+    kind=lambda value: callable(value) and not framework_of(value),
+)
+
+
+@checked(build=BUILD, train_kwarg=NAME | NONE)
 def nnx_network(
     build: Callable[[nnx.Rngs], nnx.Module], *, train_kwarg: str | None = None
 ) -> Network:
@@ -144,11 +150,6 @@ def nnx_network(
         TypeError: if a model is given instead of what makes one.
         ValueError: from the network's functions, if the model takes no such argument.
     """
-    if framework_of(build) or not callable(build):
-        raise InputTypeError(
-            f"expected a function of random streams that makes an NNX model, found "
-            f"{shown(build)}: morph.nnx_network(lambda rngs: Model(rngs=rngs))."
-        )
 
     @functools.cache
     def function() -> Callable[..., Any]:

@@ -61,7 +61,8 @@ def parse(text: str | bytes, *, most_bytes: int = MOST_BYTES) -> Any:
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise JsonError(f"it is not UTF-8: {error.reason}") from None
     except json.JSONDecodeError as error:
-        raise JsonError(str(error)) from None
+        line = f"line {error.lineno}, " if "\n" in error.doc.strip() else ""
+        raise JsonError(f"{error.msg} at {line}column {error.colno}") from None
     _check_size(value)
     return value
 

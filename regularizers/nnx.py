@@ -10,9 +10,9 @@ import jax
 from flax import nnx
 
 from regularizers.channels.calls import flat_paths
-from regularizers.channels.flax_values import collection_of, framework_of
+from regularizers.channels.flax_values import collection_of
 from regularizers.checks import a, checked
-from regularizers.errors import InputTypeError, UnknownNameError
+from regularizers.errors import UnknownNameError
 from regularizers.messages import near
 
 OURS = ("train", "mutable", "rngs")  # keywords that say something of the call, as Linen's do
@@ -43,13 +43,6 @@ def nnx_function(model: nnx.Module) -> tuple[Callable[..., Any], dict[str, Any]]
         >>> fn(variables, jax.numpy.ones((2, 4))).shape
         (2, 3)
     """
-    if framework_of(model) != "nnx":
-        hint = (
-            "Linen needs no such step: pass model.apply and model.init(key, x)."
-            if framework_of(model) == "linen"
-            else "Any other function fn(variables, *inputs) can be passed as it is."
-        )
-        raise InputTypeError(f"expected an nnx.Module, found {type(model).__name__}. {hint}")
     graphdef, *states = nnx.split(model, nnx.RngState, ...)
     streams, state = states
     tree = jax.tree.structure(state)

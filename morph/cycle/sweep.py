@@ -33,16 +33,7 @@ from morph.cycle.context import key_of
 from morph.cycle.given import Start, fingerprint, fitted, read_start
 from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import Measure
-from morph.cycle.members import (
-    Member,
-    Pulling,
-    Record,
-    Trained,
-    kept,
-    seen,
-    stacked,
-    unstacked,
-)
+from morph.cycle.members import Member, Pulling, Record, Trained, kept, seen, stacked, unstacked
 from morph.cycle.progress import Outcome
 from morph.cycle.recipe import Recipe
 from morph.cycle.shrinking import Trimmed, make_controller, make_regularizer, trimmed

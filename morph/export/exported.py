@@ -97,8 +97,8 @@ def compare(
     reference, logits = map(np.asarray, (reference, logits))
     if reference.shape != logits.shape or reference.ndim < 2 or not reference.size:
         raise ExportError(
-            f"compare takes two arrays of outputs [N, ..., K]; found {reference.shape} of JAX and "
-            f"{logits.shape} of the export."
+            "compare takes two arrays of logits, or other outputs, [N, ..., K]; found "
+            f"{reference.shape} of JAX and {logits.shape} of the export."
         )
     examples, largest = len(reference), float(np.max(np.abs(reference)))
     difference = float(np.max(np.abs(reference - logits))) / max(largest, 1e-30)

@@ -28,6 +28,8 @@ from morph.kernels.spectra import matrix_spectrum
 Array = NDArray[np.float64]
 
 ROUNDS = ((20, 12), (80, 4), (400, 2))  # iterations of ALS, from so many of the best
+DEAR_ROUNDS = ((20, 4), (80, 2), (100, 1))  # of large kernels
+DEAR = 1 << 18  # numbers of the kernel times the rank: they are large
 FEW = 3  # starts of a quick look: where iterations are bounded
 TOLERANCE = 1e-8  # of the norm, from one iteration to the next
 RIDGE = 1e-10  # of the squared norm, at least
@@ -69,10 +71,11 @@ def _factors(core: Array, rank: int, eps: float, iterations: int | None) -> list
         padding = [(0, 0), (0, max(0, rank - len(values)))]
         return [np.pad(left[:, :rank] * values[:rank], padding), np.pad(right[:rank].T, padding)]
     ridge = max(RIDGE, eps**2)
-    starts = _starts(core, rank, ROUNDS[0][1] if iterations is None else FEW)
+    rounds = ROUNDS if core.size * rank < DEAR else DEAR_ROUNDS
+    starts = _starts(core, rank, rounds[0][1] if iterations is None else FEW)
     ends = [(math.inf, start) for start in starts]
-    allowed = sum(more for more, _ in ROUNDS) if iterations is None else iterations
-    for more, many in ROUNDS:
+    allowed = sum(more for more, _ in rounds) if iterations is None else iterations
+    for more, many in rounds:
         now = min(more, allowed)
         allowed -= now
         for k, (_, factors) in enumerate(ends[: many if now else 0]):

@@ -27,7 +27,7 @@ from regularizers.channels.parts import UNUSED
 from regularizers.channels.trace import updated_variable
 from regularizers.channels.zeroed import zeroed_inputs
 from regularizers.checks import FLAG, FUNCTION, checked
-from regularizers.errors import InputError, InputTypeError
+from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.primitives.axes import size
 from regularizers.primitives.sources import source_line
@@ -70,11 +70,6 @@ def compact(
             call of `fn` ties or fixes a width that the architecture changed.
     """
     check_function(fn)
-    if not isinstance(architecture, Architecture):
-        raise InputTypeError(
-            f"expected an Architecture, found {type(architecture).__name__}: "
-            "morph.compact(fn, morph.shrink(graph, alive))."
-        )
     plans: dict[Hashable, tuple[Plan, Any, frozenset[int], dict[int, Axes]]] = {}
 
     @functools.wraps(fn)

@@ -103,16 +103,21 @@ def filled(
     while True:
         gains = [
             ((found[name].loss - other.loss) / max(other.cost - found[name].cost, 1e-300), name, k)
-            for name, others in steps.items()
-            for k, other in enumerate(others)
+            for name in found
+            for k, other in enumerate([*steps[name], _option(dense[name])])
             if other.loss < found[name].loss and total + other.cost - found[name].cost <= most
         ]
         if not gains:
             return found
         _, name, k = max(gains)
-        total += steps[name][k].cost - found[name].cost
-        found[name] = steps[name][k]
-        steps[name] = above(name, found[name])
+        total -= found[name].cost
+        if k == len(steps[name]):  # dense
+            total += dense[name]
+            del found[name]
+        else:
+            found[name] = steps[name][k]
+            total += found[name].cost
+            steps[name] = above(name, found[name])
 
 
 def _option(dense_cost: float) -> Option:

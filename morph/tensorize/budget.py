@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ from regularizers.primitives.axes import Axis
 from regularizers.primitives.jaxprs import ClosedJaxpr, dtype_of, shape_of
 
 ROUNDS = 6  # of allocation, until no larger rank fits into the budget
+CLOSE = 0.01  # below the budget; what is left then is tried with single ranks
+TRIES = 8
 ROUNDING = 1.0 + 1e-9
 Price = Callable[[Mapping[str, int]], float]
 Costing = str | Callable[[ChannelGraph], Cost]
@@ -71,17 +73,31 @@ def ranks_within(
             f"{seed.show(market.fixed)} in what is not factorized). Raise the budget, shrink the "
             "network first, or let more kernels be factorized."
         )
-    best, best_loss, target = least, sum(o.loss for o in least.values()), most
+    best, spent, target = least, floor, most
     for _ in range(ROUNDS):
         chosen = market.chosen(target)
         total = whole({path: o.ranks for path, o in chosen.items()})
-        loss = sum(o.loss for o in chosen.values())
-        if total <= most * ROUNDING and loss < best_loss:
-            best, best_loss = chosen, loss
-        if total <= most * ROUNDING and not market.fits(chosen, most - total):
+        if total <= most * ROUNDING and lost(chosen) < lost(best):
+            best, spent = chosen, total
+        if total <= most * ROUNDING and not any(market.steps(chosen, most - total)):
             break
         target += most - total if total <= most * ROUNDING else 1.02 * (most - total)
+    tried: list[dict[str, Option]] = []
+    while spent < (1.0 - CLOSE) * most and len(tried) < TRIES:
+        ways = (way for way in market.steps(best, math.inf) if way not in tried)
+        way = min(ways, key=lambda way: sum(o.cost for o in way.values()), default=None)
+        if way is None:
+            break
+        tried.append(way)
+        total = whole({path: o.ranks for path, o in way.items()})
+        if total <= most * ROUNDING:
+            best, spent = way, total
     return best
+
+
+def lost(chosen: Mapping[str, Option]) -> float:
+    """What some options lose together."""
+    return sum(option.loss for option in chosen.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +133,12 @@ class _Market:
         found = [self.option(path, ranks) for ranks in self.ladders[path].above(option.ranks)]
         return [other for other in found if other.cost < self.dense[path]]
 
-    def fits(self, chosen: Mapping[str, Option], room: float) -> bool:
-        """Whether a larger rank costs at most so much more, and loses less."""
-        return any(
-            other.cost - option.cost <= room and other.loss < option.loss
-            for path, option in chosen.items()
-            for other in self.above(path, option)
-        )
+    def steps(self, chosen: Mapping[str, Option], room: float) -> Iterator[dict[str, Option]]:
+        """What is chosen with one larger rank, where that costs at most so much more."""
+        for path, option in chosen.items():
+            for other in self.above(path, option):
+                if other.cost - option.cost <= room and other.loss < option.loss:
+                    yield {**chosen, path: other}
 
 
 def _market(
@@ -182,9 +197,9 @@ def _market(
         fixed=seed.seed - sum(dense.values()),
         least={path: option(path, ones[path]) for path in singles},
         options={
-            path: [option(path, ranks) for ranks, _ in ladders[path].rungs]
+            path: [option(path, ranks) for ranks, _ in ladders[path].rungs if ways[path]]
+            or [option(path, ones[path])]
             for path in singles
-            if ways[path]
         },
         option=option,
         ladders=ladders,

@@ -122,7 +122,7 @@ def bind_call(
         ValueError: if `variables` holds no arrays.
         TypeError: if `fn` is no function of variables, or a leaf of `variables` is not an array.
     """
-    check_function(fn, variables)
+    check_function(fn)
     paths, leaves, tree = flat_paths(variables)
     if not leaves:
         raise InputError(
@@ -149,8 +149,8 @@ def bind_call(
     )
 
 
-def check_function(fn: Any, variables: Any = None) -> None:
-    """Raises a TypeError with the right call if `fn` is no function of variables."""
+def check_function(fn: Any) -> None:
+    """Raises a TypeError with the right call if `fn` is a model, not a function of variables."""
     name = type(fn).__name__
     if framework_of(fn) == "linen":
         raise InputTypeError(
@@ -162,14 +162,6 @@ def check_function(fn: Any, variables: Any = None) -> None:
             f"{name} is an NNX module, not a function of its variables: "
             "fn, variables = reg.nnx_function(model), then reg.trace_channels(fn, variables, x)."
         )
-    if not callable(fn):
-        if callable(variables) or framework_of(variables):
-            hint = "The function comes first: reg.trace_channels(fn, variables, x)."
-        elif callable(getattr(fn, "apply", None)):
-            hint = "Pass its apply."
-        else:
-            hint = "Pass e.g. model.apply for Linen, or the function of reg.nnx_function(model)."
-        raise InputTypeError(f"expected a function fn(variables, *inputs), found {name}. {hint}")
     held = () if isinstance(fn, jax.tree_util.Partial) else jax.tree.leaves(fn)
     if any(map(is_array, held)):
         raise InputTypeError(

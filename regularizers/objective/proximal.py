@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from regularizers.channels.calls import flat_paths
 from regularizers.checks import FUNCTION, OPTIMIZER, a, checked, number
-from regularizers.errors import InputError, InputTypeError
+from regularizers.errors import InputError
 from regularizers.objective.frozen import frozen_paths
 from regularizers.objective.pulling import Owed, nothing_owed, now_owed
 from regularizers.objective.regularizer import NetworkRegularizer
@@ -84,11 +84,6 @@ def proximal(
     Example:
         >>> tx = proximal(optax.sgd(0.1), regularizer, strength=1e-2)  # doctest: +SKIP
     """
-    if not isinstance(regularizer, NetworkRegularizer) or not hasattr(optimizer, "update"):
-        raise InputTypeError(
-            f"expected an optimizer and a NetworkRegularizer, found {type(optimizer).__name__} and "
-            f"{type(regularizer).__name__}: reg.proximal(optax.adam(1e-3), regularizer, strength)."
-        )
     wrapped = optax.with_extra_args_support(optimizer)
     known: dict[Hashable, frozenset[str]] = {}  # what is frozen, by the structure of parameters
 

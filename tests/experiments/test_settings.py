@@ -9,7 +9,7 @@ import json
 import pickle
 import shutil
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -172,11 +172,12 @@ def told_apart(architecture):
     return json.dumps(replace(architecture, report={}).to_json())
 
 
-@dataclass(frozen=True, kw_only=True)
 class Shared(morph.Network):
     """A seed network for all runs: those that come to the same widths trace them once."""
 
-    known: dict[str, morph.Network] = field(default_factory=dict, compare=False)
+    @cached_property
+    def known(self):
+        return {}
 
     def resized(self, architecture):
         key = told_apart(architecture)

@@ -54,7 +54,7 @@ def test_a_network_for_every_target(tmp_path, capsys):
         ("--targets=flop", "no cost 'flop'; did you mean 'flops'"),
         ("--budget=0.001", "cannot meet a budget of"),
         ("--seed_network=resnet9", "seed_network"),
-        ("--dataset=fashion", "Unknown data set 'fashion'"),
+        ("--dataset=fashion", "should be one of <digits|fashion_mnist"),
     ],
 )
 def test_nonsense(tmp_path, capsys, flag, message):

@@ -11,9 +11,9 @@ pytest.importorskip("flatbuffers")
 @pytest.mark.parametrize(
     ("module", "write"),
     [
-        (stablehlo, lambda: stablehlo.to_stablehlo(None, None, None, "")),
-        (onnx, lambda: onnx.to_onnx(None, None, None, "")),
-        (tflite, lambda: tflite.to_tflite(None, None, None, "", calibration=())),
+        (stablehlo, lambda: stablehlo.to_stablehlo(len, None, None, "")),
+        (onnx, lambda: onnx.to_onnx(len, None, None, "")),
+        (tflite, lambda: tflite.to_tflite(len, None, None, "", calibration=())),
         (bundle, lambda: bundle.load("")),
     ],
 )

@@ -58,9 +58,7 @@ def test_an_nnx_model_without_that_argument_is_told_what_it_takes():
 
 
 def test_models_of_the_other_kind_are_told_apart():
-    with pytest.raises(TypeError, match=r"morph\.nnx_network\(lambda rngs: Model\(rngs=rngs\)\)"):
+    with pytest.raises(TypeError, match=r"lambda rngs: Model\(rngs=rngs\), found a Train"):
         morph.nnx_network(Train(nnx.Rngs(0)))
-    with pytest.raises(
-        TypeError, match=r"must be a flax\.linen\.Module; of NNX take morph\.nnx_network"
-    ):
+    with pytest.raises(TypeError, match=r"of NNX take morph\.nnx_network, found a Train"):
         morph.linen_network(Train(nnx.Rngs(0)))

@@ -219,7 +219,7 @@ MORPH_EXPORT = {
         {
             "reference": [*ARRAYS, array(2), array(2, 4), array(0, K)],
             "logits": [*ARRAYS, array(2), array(2, 4)],
-            "labels": [*ARRAYS, np.zeros(3, np.int32), np.full(2, K)],
+            "labels": [*ARRAYS[1:], np.zeros(3, np.int32), np.full(2, K)],
             "top": [None, 3, (), (0,), (1.5,), (K + 1,)],
         },
     ),

@@ -385,6 +385,9 @@ def test_layers_of_vmap_run_by_scan_with_dropout():
     assert not np.allclose(trained[0], trained[2])
 
 
+ARCH = morph.Architecture(groups={}, variables={})
+
+
 class Linen(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -402,14 +405,17 @@ class Linen(nn.Module):
             lambda: reg.trace_channels(NNXNet(nnx.Rngs(0)), X),
             r"NNX module.*reg\.nnx_function\(model\)",
         ),
-        (lambda: reg.trace_channels({"a": X}, Linen().apply, X), "The function comes first"),
-        (lambda: reg.trace_channels({"a": X}, X), r"found dict.*model\.apply"),
-        (lambda: reg.nnx_function(Linen()), r"found Linen\. Linen needs no such step"),
-        (lambda: reg.nnx_function(lambda x: x), "can be passed as it is"),
         (
-            lambda: morph.compact(Linen(), None),
+            lambda: reg.trace_channels({"a": X}, Linen().apply, X),
+            "fn must be a function, found a dict",
+        ),
+        (lambda: reg.nnx_function(Linen()), r"of Linen take model\.apply, found a Linen"),
+        (lambda: morph.init(Linen(), ARCH, jax.random.key(0), X), r"Linen module.*pass its apply"),
+        (
+            lambda: morph.compact(Linen(), ARCH),
             r"Linen module.*morph\.compact\(model\.apply, arch\)",
         ),
+        (lambda: morph.compact(ARCH, Linen().apply), "swapped with architecture"),
     ],
 )
 def test_a_model_is_no_function(call, said):

@@ -26,7 +26,7 @@ def test_agreement_counts_by_hand():
     }
     numbers = compare(reference, reference, None)
     assert (numbers.logit_difference, numbers.same_class, numbers.points) == (0.0, None, 0.0)
-    with pytest.raises(ExportError, match="two arrays of outputs"):
+    with pytest.raises(ExportError, match="two arrays of logits"):
         compare(reference, reference[:1], np.asarray([1, 0]))
     with pytest.raises(ExportError, match="as many labels"):
         compare(reference, reference, np.asarray([1]))

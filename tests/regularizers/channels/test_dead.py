@@ -418,7 +418,7 @@ TRICKS = {
     ),
     "tiled": (lambda h, v, x: jnp.square(jnp.tile(h, (1, 2))).sum(1), True),
     "repeated": (lambda h, v, x: jnp.square(jnp.repeat(h, 2, 1)).sum(1), True),
-    "tiled numbers": (lambda h, v, x: jnp.cos(jnp.tile(h, (1, 2))).sum(1), False),
+    "tiled numbers": (lambda h, v, x: jnp.cos(jnp.tile(h, (1, 2))).sum(1), True),
     "by its position": (lambda h, v, x: (h * jnp.arange(1.0, N + 1)[None]).sum(1), True),
     "its position added": (lambda h, v, x: (h + jnp.arange(1.0, N + 1)[None]).sum(1), False),
     "masked by position": (
@@ -438,7 +438,7 @@ TRICKS = {
         ).sum(1),
         True,
     ),
-    "clipped by data": (lambda h, v, x: jnp.clip(h, x[:3, :1], x[:3, :1] + 1.0), False),
+    "clipped by data": (lambda h, v, x: jnp.clip(h, x[:3, :1], x[:3, :1] + 1.0), True),
     "a maximum with a negative": (lambda h, v, x: jnp.maximum(h, -0.5), True),
     "a minimum with a negative": (lambda h, v, x: jnp.minimum(h, -0.5), True),
     "softmax over rows": (lambda h, v, x: h * jax.nn.softmax(h, 0), True),

@@ -148,5 +148,5 @@ def test_the_state_of_another_network_is_refused(params, regularizer):
 
 
 def test_swapped_arguments_are_told_apart(regularizer):
-    with pytest.raises(TypeError, match=r"reg\.proximal\(optax\.adam\(1e-3\), regularizer"):
+    with pytest.raises(TypeError, match="is it swapped with regularizer"):
         reg.proximal(regularizer, optax.sgd(0.1))
