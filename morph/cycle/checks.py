@@ -6,6 +6,7 @@ from morph.budget.amounts import parse_budget
 from morph.budget.controller import check_feasible
 from morph.cycle.config import KINDS, CycleConfig, check_target
 from morph.cycle.shrinking import make_floors, make_regularizer
+from morph.cycle.unused import UNUSED_BY_SWEEP, check_unused
 from morph.errors import BudgetError, ConfigError
 from morph.settings import check_settings, names_of
 from morph.tensorize.layers import kernels_of
@@ -55,6 +56,21 @@ def check_training(config: CycleConfig) -> None:
         raise ConfigError(
             f"cycles is {config.cycles}, but without expansion (expand_budget is None) the first "
             "already ends at the budget"
+        )
+
+
+def check_side_by_side(config: CycleConfig) -> None:
+    """Raises if runs side by side cannot be trained as a configuration says.
+
+    Raises:
+        ConfigError: naming the setting, and why it makes no sense or has no use.
+    """
+    check_unused(config, UNUSED_BY_SWEEP)
+    check_training(config)
+    if "gates" in config.penalty:
+        raise ConfigError(
+            f"penalty is {config.penalty!r}, but runs side by side hold channels at zero and have "
+            "no gates; choose group_lasso or gamma"
         )
 
 

@@ -27,7 +27,7 @@ from morph.budget.controller import Look
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
 from morph.cycle.arguments import check_interval
-from morph.cycle.checks import check_config, check_structure, check_training
+from morph.cycle.checks import check_config, check_side_by_side, check_structure
 from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
 from morph.cycle.context import key_of
 from morph.cycle.given import Start, fingerprint, fitted, read_start
@@ -38,9 +38,8 @@ from morph.cycle.progress import Outcome
 from morph.cycle.recipe import Recipe
 from morph.cycle.shrinking import Trimmed, make_controller, make_regularizer, trimmed
 from morph.cycle.starts import fresh, scaled_to
-from morph.cycle.unused import UNUSED_BY_SWEEP, check_unused
 from morph.cycle.watch import Watch
-from morph.errors import ConfigError, DataError
+from morph.errors import DataError
 from morph.network import Network, Variables
 from morph.resize.initialize import COMPILE_QUICKLY, infer_laws
 from morph.training.data import Batch, on_device
@@ -97,16 +96,10 @@ class Sweep:
 
     def __post_init__(self) -> None:
         """Refuses what it would have to ignore."""
-        check_unused(self.config, UNUSED_BY_SWEEP)
-        check_training(self.config)
+        check_side_by_side(self.config)
         check_interval("look_every", self.look_every)
         if self.start is not None:
             object.__setattr__(self, "config", replace(self.config, seed_steps=0))
-        if "gates" in self.config.penalty:
-            raise ConfigError(
-                f"penalty is {self.config.penalty!r}, but runs side by side hold channels at zero "
-                "and have no gates; choose group_lasso or gamma"
-            )
 
     def check(self, budgets: Sequence[float]) -> None:
         """Raises unless every budget can be met.
