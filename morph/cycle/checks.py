@@ -19,14 +19,19 @@ from regularizers.messages import near
 from regularizers.patterns import matching, parse, spells
 
 
+def check_is_config(config: object) -> None:
+    """Raises a ConfigError if it is no configuration at all."""
+    if not isinstance(config, CycleConfig):
+        raise ConfigError(f"config must be a CycleConfig, found {config!r}")
+
+
 def check_training(config: CycleConfig) -> None:
     """Raises if a setting of the training is unknown or makes no sense.
 
     Raises:
         ConfigError: naming the setting, what it is, and what it may be.
     """
-    if not isinstance(config, CycleConfig):
-        raise ConfigError(f"config must be a CycleConfig, found {config!r}")
+    check_is_config(config)
     check_settings(config)
     check_target(config.target)
     if not names_of(config.metrics):
@@ -65,6 +70,7 @@ def check_side_by_side(config: CycleConfig) -> None:
     Raises:
         ConfigError: naming the setting, and why it makes no sense or has no use.
     """
+    check_is_config(config)
     check_unused(config, UNUSED_BY_SWEEP)
     check_training(config)
     if "gates" in config.penalty:

@@ -46,7 +46,7 @@ class Row:
 # Rows that need the same share a run, so that few of these are more than the base.
 AGAIN = {"cycles": 2, "expand_budget": 1.0, "distill": 0.5}
 TENSORIZED = {"tensorize": "svd", "tensorize_steps": 2}
-PULLED_LONG = {"shrink_steps": 10}  # the controller looks, and decides, on the way
+LOOKED_AT = {"shrink_steps": 10}  # the controller decides on the way
 ERRORS = {"loss": "mean_squared_error", "metrics": "explained_variance"}
 
 ROWS = {
@@ -61,8 +61,8 @@ ROWS = {
     "shrink_steps": Row(5),
     "retrain_steps": Row(3),
     "settle": Row(0.0),
-    "penalty": Row("Dense_1=gamma,*=group_lasso", PULLED_LONG),
-    "strengths": Row("Dense_1=0.01"),
+    "penalty": Row("gates"),
+    "strengths": Row("Dense_1=1e-4", {**LOOKED_AT, "budget": 0.1}),
     "gate_mode": Row("straight_through", {"penalty": "gates"}),
     "batch_size": Row(5),
     "learning_rate": Row(0.02),
@@ -82,7 +82,7 @@ ROWS = {
     "distill": Row(0.5),
     "distill_by": Row("responses", AGAIN),
     "distill_temperature": Row(5.0, AGAIN),
-    "blocks": Row(False, {**PULLED_LONG, "strengths": "Dense_1=100"}),
+    "blocks": Row(False, {**LOOKED_AT, "budget": 0.1}),
     "min_width": Row(8),
     "floors": Row("Dense_0=10"),
     "round_to": Row(3),
@@ -269,7 +269,7 @@ def run_cycle(world, workdir, settings):
 
 
 def run_sweep(world, workdir, settings):
-    arguments = ["--budgets=0.6", f"--workdir={workdir}", "--seed_network=mlp"]
+    arguments = [f"--budgets={world.budget}", f"--workdir={workdir}", "--seed_network=mlp"]
     sweep.main(["sweep", *arguments, *typed(settings)])
 
 
@@ -324,7 +324,7 @@ def run(world, entry, settings, regression, before=()):
 
 def result_of(world, entry, settings, regression):
     """What a run to its end leaves; each is computed once."""
-    key = entry, tuple(sorted(settings.items())), regression
+    key = entry, world.budget, tuple(sorted(settings.items())), regression
     if key not in world.known:
         world.known[key] = run(world, entry, settings, regression)
     return world.known[key]
@@ -346,13 +346,21 @@ def test_every_setting_has_a_row_and_every_row_is_a_setting():
         assert {**asdict(CycleConfig()), **BASE, **row.given}[name] != row.value
 
 
+ALONE = (("sweep", "gates"), ("targets", "gates"))  # refused for a value, not for the setting
 CASES = [(entry, name) for entry in ENTRIES for name in ROWS]
 
 
 @pytest.mark.parametrize(("entry", "name"), CASES)
 def test_a_setting_changes_the_result_or_is_refused(world, capsys, entry, name):
     row, unused = ROWS[name], UNUSED[entry]
-    given = {n: value for n, value in {**BASE, **row.given}.items() if n not in unused}
+    given = {**BASE, **row.given}
+    world.budget = given["budget"]  # of a sweep, which has an argument for it
+    given = {n: value for n, value in given.items() if n not in unused}
+    if (entry, row.value) in ALONE:
+        with pytest.raises(SystemExit):
+            ENTRIES[entry](world, world.folder / "refused", {**given, name: row.value})
+        assert "penalty is 'gates', but runs side by side" in capsys.readouterr().err
+        return
     if name in unused:
         with pytest.raises(SystemExit) as stop:
             ENTRIES[entry](world, world.folder / "refused", {**given, name: row.value})
@@ -378,6 +386,7 @@ PATTERNS = [(entry, name) for entry in ENTRIES for name in MISSED if name not in
 @pytest.mark.parametrize(("entry", "name"), PATTERNS)
 def test_a_pattern_that_matches_nothing_is_refused_before_any_training(world, capsys, entry, name):
     given = {n: value for n, value in BASE.items() if n not in UNUSED[entry]}
+    world.budget = BASE["budget"]
     with pytest.raises((SystemExit, MorphError)) as stop:
         ENTRIES[entry](world, world.folder / "refused", {**given, name: MISSED[name]})
     said = f"{stop.value}{capsys.readouterr().err}"
