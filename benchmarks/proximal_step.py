@@ -65,7 +65,7 @@ def looker(regularizer: reg.NetworkRegularizer, variables: Any, state: Any, log:
 
     def run() -> Any:
         found = jax.device_get(strengths(variables["params"]))
-        look = controller.look(50, found, 1e-3)
+        look = controller.look(50, found)
         with log.open("a") as file:
             record = {"step": 50, "loss": 0.1, "cost": look.cost_ratio, "strength": look.strength}
             file.write(json.dumps(record) + "\n")
