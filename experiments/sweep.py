@@ -186,7 +186,10 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
     """
     words = shlex.split(command)[3:]
     # A folder `experiments` where this runs is not to be taken for this package.
-    paths = [str(Path(__file__).resolve().parents[1]), *os.environ.get("PYTHONPATH", "").split()]
+    paths = [
+        str(Path(__file__).resolve().parents[1]),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
 
     def one(budget: float) -> subprocess.CompletedProcess[str]:
         own = [*words, "--how=turn", f"--only={budget!r}"]

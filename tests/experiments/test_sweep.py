@@ -75,7 +75,7 @@ def test_every_budget_has_a_process(swept, monkeypatch):
         sweep.in_processes([0.4], 1, command)
 
     def here(arguments, **kwargs):
-        sweep.main(arguments[2:])
+        sweep.main(arguments[3:])
         asked.append(arguments[-1])
         return subprocess.CompletedProcess(arguments, 0)
 

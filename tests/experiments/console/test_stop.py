@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,18 @@ sys.path.insert(0, {root!r})
 from experiments.console.stop import from_the_first_import
 from_the_first_import()
 """
-SLEEPS = "import time\nprint('ready', flush=True)\ntime.sleep(60)\n"
+SLEEPS = "import time\nprint('ready', flush=True)\ntime.sleep(30)\n"
 RUNS = "import sys, time\nfrom experiments.console.stop import *\n"
 PLACES = {
     "import": SLEEPS,
     "destructor": RUNS + "class A:\n    def __del__(self):\n        print('ready', flush=True)\n"
-    "        time.sleep(60)\ntry:\n    with interruptible():\n        a = A()\n        del a\n"
-    "        time.sleep(60)\nexcept KeyboardInterrupt:\n    stopped(to_go_on('again'))\n",
+    "        time.sleep(30)\ntry:\n    with interruptible():\n        a = A()\n        del a\n"
+    "        time.sleep(30)\nexcept KeyboardInterrupt:\n    stopped(to_go_on('again'))\n",
     "exit": RUNS + "import atexit\n"
-    "atexit.register(lambda: (print('ready', flush=True), time.sleep(60)))\n"
+    "atexit.register(lambda: (print('ready', flush=True), time.sleep(30)))\n"
     "with interruptible():\n    pass\n",
     "second": RUNS + "import atexit\n"
-    "atexit.register(lambda: (print('ready', flush=True), time.sleep(60)))\n"
+    "atexit.register(lambda: (print('ready', flush=True), time.sleep(30)))\n"
     "with interruptible():\n    stopped(to_go_on('again'))\n",
 }
 
@@ -46,6 +47,8 @@ def test_one_line_and_130(place, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background of a shell, they, and what they start, ignore it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout.readline() == "ready\n"
         os.kill(process.pid, signal.SIGINT)
