@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,12 @@ import sys
 sys.path.insert(0, {root!r})
 from experiments.console.stop import from_the_first_import
 from_the_first_import()
+"""
+# Where the tests run in the background of a shell, they, and what they start, ignore the signal.
+LISTENS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
 """
 SLEEPS = "import time\nprint('ready', flush=True)\ntime.sleep(30)\n"
 RUNS = "import sys, time\nfrom experiments.console.stop import *\n"
@@ -42,13 +47,11 @@ def test_one_line_and_130(place, tmp_path):
     (tmp_path / "own/__init__.py").write_text(PACKAGE.format(root=str(ROOT)))
     (tmp_path / "own/main.py").write_text(PLACES[place])
     with subprocess.Popen(
-        [sys.executable, "-m", "own.main", "--a=b c"],
+        [sys.executable, "-c", LISTENS, sys.executable, "-m", "own.main", "--a=b c"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background of a shell, they, and what they start, ignore it.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout.readline() == "ready\n"
         os.kill(process.pid, signal.SIGINT)
