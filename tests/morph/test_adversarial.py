@@ -113,9 +113,33 @@ def empty_slice(v, x):
     return h[:, :0].sum() + h @ v["b"]
 
 
+def shuffled(v, x):
+    h = nn.relu(x @ v["a"])
+    return h[:, jnp.asarray([3, 0, 5, 1, 4, 2])] @ v["b"]
+
+
+def quantized(v, x):
+    h = x @ v["a"]
+    step = jnp.maximum(jnp.abs(h).max(), 1e-3) / 127.0
+    return jnp.round(h / step) * step @ v["b"]
+
+
+def powered(v, x):
+    return jnp.abs(x @ v["a"]) ** 1.5 @ v["b"]
+
+
+def snake(v, x):
+    h = x @ v["a"]
+    return (h + jnp.sin(v["s"][None] * h) ** 2 / v["s"][None]) @ v["b"]
+
+
 @pytest.mark.parametrize(
-    "fn", [looked_up, pooled, behind_a_barrier, noisy, dropped, padded_inside, empty_slice]
-)
+    "fn",
+    [
+        looked_up, pooled, behind_a_barrier, noisy, dropped, padded_inside, empty_slice, shuffled,
+        quantized, powered, snake,
+    ],
+)  # fmt: skip
 def test_what_is_free_is_removed_exactly(fn, v, x):
     changed, graph = difference(fn, v, x)
     resized = [group for group in graph.groups.values() if group.width in (N, N - 1)]
