@@ -1,9 +1,10 @@
 """Kernels to decompose, and random cores."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from morph.kernels.factorized import Factorized
+from morph.kernels.factorized import Factorized, is_factorized
 from morph.kernels.formats import FORMATS
 
 KINDS = sorted(FORMATS)
@@ -33,6 +34,13 @@ def factorized(kind, shape, roles, rank=3, dtype=np.float32):
     sizes = {n: min(size, rank) if n in format.bonds else size for n, size in sizes.items()}
     cores = tuple(normal(*core, dtype=dtype) for core in format.core_shapes(sizes))
     return Factorized(cores=cores, format=format)
+
+
+def dense(tree):
+    """With every factorized leaf as the kernel that it stands for."""
+    return jax.tree.map(
+        lambda leaf: leaf.dense() if is_factorized(leaf) else leaf, tree, is_leaf=is_factorized
+    )
 
 
 def assert_close(found, expected, tolerance=2e-5):

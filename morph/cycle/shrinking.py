@@ -30,16 +30,17 @@ class Shrinking:
     """What a shrink phase has besides: who measures, and who decides.
 
     Attributes:
-        graph: of the network at the phase's start.
-        regularizer: pulls on its channels and blocks.
         measure: from params to strengths; compiled once.
         controller: decides what goes.
     """
 
-    graph: ChannelGraph
-    regularizer: NetworkRegularizer
     measure: Callable[[Any], dict[str, np.ndarray]]
     controller: Controller
+
+    @property
+    def regularizer(self) -> NetworkRegularizer:
+        """What pulls on the channels and blocks of the network at the phase's start."""
+        return self.controller.regularizer
 
 
 def begin(
@@ -61,8 +62,6 @@ def begin(
         return jax.device_get(compiled(params))
 
     return Shrinking(
-        graph=graph,
-        regularizer=regularizer,
         measure=measure,
         controller=make_controller(config, regularizer, budget, steps, every, left=True),
     )

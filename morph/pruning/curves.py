@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from morph.budget.trim import allowed_widths, floor_of
-from morph.pruning.judge import Judge
+from morph.pruning.judge import Judge, gone_with
 from regularizers.costs.cost import Cost
 
 LEAST_RISE = 1e-6  # of the loss: what costs less than nothing counts as nothing
@@ -83,8 +83,7 @@ class Walk:
 
     def price(self, widths: Mapping[str, int], removed: frozenset[str]) -> float:
         """What a network costs."""
-        blocks = self.judge.graph.blocks
-        gone = {name for block in removed for name in blocks[block].groups}
+        gone = gone_with(self.judge.graph, removed)
         return float(self.cost({n: 0 if n in gone else w for n, w in widths.items()}))
 
     def _step(self, name: str) -> tuple[dict[str, int], frozenset[str]] | None:
@@ -109,10 +108,9 @@ class Walk:
         return None
 
     @property
-    def _gone(self) -> set[str]:
+    def _gone(self) -> frozenset[str]:
         """The blocks that are gone, and the groups that went with them."""
-        blocks = self.judge.graph.blocks
-        return set(self.removed) | {n for name in self.removed for n in blocks[name].groups}
+        return self.removed | gone_with(self.judge.graph, self.removed)
 
     def _allowed(self, name: str) -> list[int]:
         seed = self.cost.groups[name]

@@ -119,6 +119,11 @@ class Judge:
         return jax.jit(lambda v, masks, batch, key: slopes(masks["groups"], v, masks, batch, key))
 
 
+def gone_with(graph: ChannelGraph, removed: Collection[str]) -> frozenset[str]:
+    """The groups that go with some blocks, by name."""
+    return frozenset(name for block in removed for name in graph.blocks[block].groups)
+
+
 def _scalar(value: Any) -> Any:
     """A loss, if it is one.
 

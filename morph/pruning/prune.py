@@ -17,18 +17,17 @@ from morph.budget.controller import check_feasible
 from morph.budget.trim import strongest_within
 from morph.errors import BudgetError
 from morph.pruning.curves import Walk
-from morph.pruning.judge import Judge, Loss, matching
+from morph.pruning.judge import Judge, Loss, gone_with, matching
 from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.checks import FLAG, FUNCTION, NAME, a, by_name, checked, whole
 from regularizers.costs.cost import COST, Cost
 from regularizers.errors import InputError
 from regularizers.messages import near
-from regularizers.objective.regularizer import NetworkRegularizer
+from regularizers.objective.regularizer import LEAST, NetworkRegularizer
 
 CURVES, SCORES = "curves", "scores"
 POWERS = (0.0, 0.5)  # of a group's mean score: what is best differs from network to network
 BATCHES = a(Iterable, "batches for calibration, one after another")
-LEAST = 1e-30  # what a channel that is alive is worth at least
 
 
 @checked(
@@ -147,11 +146,11 @@ def prune(
     left = Left(alive={n: np.ones(graph.widths[n], bool) for n in judge.groups})
     if not math.isfinite(before := judge.value(left.alive)):
         raise InputError(f"prune: the loss is {before} before anything is pruned")
-    for i in range(steps):
-        told = lambda share, i=i: heard((i + share) / steps) if heard else None  # noqa: E731
-        aim = max(limit, cost.seed * (limit / cost.seed) ** ((i + 1) / steps))
-        left = ways.best(left, limit if i == steps - 1 else aim, told)
-    gone = {name for block in left.removed for name in graph.blocks[block].groups}
+    heard = heard or (lambda share: None)
+    aims = [cost.seed * (limit / cost.seed) ** (i / steps) for i in range(1, steps)]
+    for i, aim in enumerate([*aims, limit]):
+        left = ways.best(left, aim, _part(heard, i, steps))
+    gone = gone_with(graph, left.removed)
     alive = {name: own for name, own in left.alive.items() if name not in gone}
     return shrink(graph, alive, removed=left.removed, inexact=inexact)
 
@@ -193,7 +192,7 @@ class _Ways:
         if self.curves:
             walks = [(), self.blocks] if self.blocks else [()]
             for i, blocks in enumerate(walks):
-                told = lambda share, i=i: heard((i + share) / len(walks))  # noqa: E731
+                told = _part(heard, i, len(walks))
                 ways.append(self._by_curves(left, scores, limit, blocks, told))
         heard(1.0)
         return min(ways, key=lambda way: self.judge.value(way.alive, way.removed))
@@ -253,6 +252,11 @@ class _Ways:
         )
         walk.to(limit)
         return Left(alive=walk.alive(), removed=walk.removed)
+
+
+def _part(heard: Callable[[float], None], i: int, count: int) -> Callable[[float], None]:
+    """Hears of the i-th of several parts of the way."""
+    return lambda share: heard((i + share) / count)
 
 
 @checked(

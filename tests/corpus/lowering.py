@@ -5,7 +5,6 @@ Earlier ones make a context for every program, which is a fifth of the time of a
 
 import jax
 from jax._src.interpreters import mlir
-from jax._src.lib.mlir import ir
 
 PROGRAMS = 10  # in one context, which grows with each of them
 
@@ -17,20 +16,12 @@ class Contexts:
         self.make, self.last, self.used = make, None, PROGRAMS
 
     def __call__(self):
-        if jax.config.jax_enable_compilation_cache or _is_lowering():
-            return self.make()  # neither the key of a program in a cache nor one inside another
+        if jax.config.jax_enable_compilation_cache:
+            return self.make()  # what makes the key of a program in a cache cannot share
         if self.used == PROGRAMS:
             self.last, self.used = self.make(), 0
         self.used += 1
         return self.last
-
-
-def _is_lowering():
-    """Whether a program is lowered just now; lowering a scan runs another one."""
-    try:
-        return ir.Context.current is not None
-    except ValueError:
-        return False
 
 
 def share_contexts():

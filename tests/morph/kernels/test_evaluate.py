@@ -4,19 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernel_cases import assert_close, factorized, normal
+from kernel_cases import KINDS, assert_close, dense, factorized, normal
 
 import morph
-from morph.kernels.factorized import Factorized, is_factorized
+from morph.kernels.factorized import Factorized
 from morph.kernels.formats import FORMATS
-
-KINDS = sorted(FORMATS)
-
-
-def dense(tree):
-    return jax.tree.map(
-        lambda leaf: leaf.dense() if is_factorized(leaf) else leaf, tree, is_leaf=is_factorized
-    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

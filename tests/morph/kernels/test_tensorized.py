@@ -5,17 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernel_cases import assert_close, factorized, normal
+from kernel_cases import assert_close, dense, factorized, normal
 
 import morph
 import regularizers as reg
 from morph.kernels.factorized import is_factorized
-
-
-def dense(tree):
-    return jax.tree.map(
-        lambda leaf: leaf.dense() if is_factorized(leaf) else leaf, tree, is_leaf=is_factorized
-    )
 
 
 class Network(nn.Module):

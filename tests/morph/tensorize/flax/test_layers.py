@@ -12,9 +12,9 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from kernel_cases import dense
 
 import regularizers as reg
-from morph.kernels.factorized import is_factorized
 from morph.tensorize.flax import linen_layers as linen
 from morph.tensorize.flax import nnx_layers
 from morph.tensorize.flax.apply import Cores
@@ -25,12 +25,6 @@ RNG = np.random.default_rng(0)
 
 def normal(*shape):
     return jnp.asarray(RNG.standard_normal(shape, np.float32))
-
-
-def dense(tree):
-    return jax.tree.map(
-        lambda leaf: leaf.dense() if is_factorized(leaf) else leaf, tree, is_leaf=is_factorized
-    )
 
 
 def drawn(init, *args):
