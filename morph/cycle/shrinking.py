@@ -15,7 +15,8 @@ from morph.budget.amounts import floors_of
 from morph.budget.controller import Controller, Schedule
 from morph.budget.traces import Traces
 from morph.budget.trim import strongest_within
-from morph.cycle.config import CycleConfig, target_cost
+from morph.cycle.asked import target_cost
+from morph.cycle.config import CycleConfig
 from morph.network import Variables
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.naming import matched

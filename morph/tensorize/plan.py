@@ -26,6 +26,7 @@ from morph.tensorize.budget import (
 from morph.tensorize.fit import FITTED, RESPONSES, Calibration, Fitted, calibrate, response_ladder
 from morph.tensorize.layers import Kernel, kernels_of
 from morph.tensorize.options import Ladder, ladder, log_loss
+from morph.vocabulary import AUTO, DENSE, KINDS
 from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.channels.parts import layer_name
@@ -35,7 +36,6 @@ from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import matching, spells
 
-AUTO, DENSE = "auto", "dense"
 LARGE = 0.5  # a relative error that the plan warns of
 COSTING = Rule(
     asked="a function of a graph, e.g. reg.flops (not reg.flops(graph))",
@@ -384,10 +384,8 @@ def _kinds(
     """
     patterns = {"*": kind} if isinstance(kind, str) else dict(kind)
     for own in patterns.values():
-        if own not in (*FORMATS, AUTO, DENSE):
-            raise InputError(
-                f"kind {own!r} is none of {', '.join((*FORMATS, AUTO, DENSE))}{near(own, FORMATS)}"
-            )
+        if own not in KINDS:
+            raise InputError(f"kind {own!r} is none of {', '.join(KINDS)}{near(own, FORMATS)}")
     matching(list(patterns), list(kernels), "kind")
     kinds: dict[str, tuple[str, str]] = {}
     left: dict[str, str] = {}
