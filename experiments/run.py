@@ -32,6 +32,7 @@ from experiments.subject import data_of, identity_of, seed_of, slug
 from morph.cycle.cycle import Cycle
 from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
+from morph.cycle.measure import BASELINES
 from morph.errors import MissingExtraError
 from morph.files import write_text
 from morph.tensorize.diagram import to_dot
@@ -54,7 +55,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     data = data_of(options, {})
     network, name = seed_of({}, options, data)
     workdir = Path(options.workdir or f"runs/{slug(data.name)}-{slug(name)}")
-    ratio = config.budget if isinstance(config.budget, float) else None
+    goal = config.budget if config.shrink_to is None else config.shrink_to
+    ratio = goal if isinstance(goal, float) else None
     with ExitStack() as held:
         listeners: list[Listener] = [
             display := held.enter_context(Display(console=console, budget_ratio=ratio))
@@ -154,7 +156,7 @@ def draw(workdir: Path, result: CycleResult) -> MissingExtraError | None:
 
 def show(display: Display, result: CycleResult, *, against_start: bool) -> None:
     """Prints the tables."""
-    order = {"seed": 0, "uniform": 2}
+    order = {"seed": 0, **dict.fromkeys(BASELINES, 2)}
     outcomes = sorted(result.outcomes, key=lambda outcome: order.get(outcome.name, 1))
     display.print("")
     display.print(width_table(width_rows(result)))

@@ -98,6 +98,7 @@ COMMAND = Command(
         "start",
         "target",
         "budget",
+        "shrink_to",
         "cycles",
         "penalty",
         "seed_steps",

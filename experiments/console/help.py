@@ -16,7 +16,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "architecture", "variables", "dataset", "data", "data_dir", "workdir",
     ),
     "What to learn": (
-        "target", "targets", "budget", "budgets", "only", "expand_budget", "cycles",
+        "target", "targets", "budget", "budgets", "only", "shrink_to", "cycles",
         "patience", "expand", "final", "baseline", "blocks", "min_width", "floors", "round_to",
     ),
     "How channels are chosen": ("penalty", "strengths", "gate_mode", "settle"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optax
 
+from morph.budget.amounts import parse_budget
 from morph.cycle.config import CycleConfig
 from morph.errors import ConfigError
 from morph.training.optimizers import make_optimizer
@@ -23,6 +24,11 @@ def target_cost(config: CycleConfig, graph: ChannelGraph) -> Cost:
         return cost_named(graph, config.target)
     except InputError as error:
         raise ConfigError(f"target: {error}") from error
+
+
+def shrink_to_of(config: CycleConfig, cost: Cost) -> float:
+    """What a run shrinks to, in the unit of the cost: its budget, if it does not widen."""
+    return parse_budget(config.budget if config.shrink_to is None else config.shrink_to, cost)
 
 
 def configured_optimizer(rate: optax.Schedule, config: CycleConfig) -> optax.GradientTransformation:

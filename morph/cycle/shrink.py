@@ -33,7 +33,7 @@ class Shrink:
         assert variables is not None  # the seed comes first
         c, architecture = run.config, carried.architecture
         network, graph = run.network(architecture), run.traces.of(architecture)
-        shrinking = begin(c, graph, run.budget, self.stretch.steps, run.loop.every)
+        shrinking = begin(c, graph, run.shrink_to, self.stretch.steps, run.loop.every)
         tx = run.recipe.transformation(self.stretch.number)
         tx = proximal(tx, shrinking.regularizer, strength=0.0)
         if gated := gated_groups(shrinking.regularizer.groups):
@@ -73,7 +73,7 @@ class Shrink:
             work.state.params,
             jax.device_get(work.state.opt_state.saliency),
             variables,
-            run.budget,
+            run.shrink_to,
         )
         shrunk = work.architecture.then(trim.step)
         metrics, apart = run.measure.evaluator.compare(
