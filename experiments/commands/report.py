@@ -1,7 +1,6 @@
 """Writes report.html into the working directories of runs, sweeps and retrainings.
 
 morph report runs/digits-resnet8
-
 """
 
 from __future__ import annotations

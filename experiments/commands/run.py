@@ -2,11 +2,14 @@
 
     morph run --seed_network=resnet8 --dataset=digits --budget=0.5
 
-trains the seed, shrinks it to half its FLOPs while training, widens what is left back to a budget,
-retrains it, and leaves in --workdir: architecture.json (and shrunk.json), the variables of both
-networks, metrics.jsonl, results.json, report.html, widths.png and training.png; with --tensorize
-also tensors.dot, their networks for Graphviz. On two CPU cores the command above takes about 90
-seconds and ends at an accuracy of 0.98 to 0.99. The same command resumes a stopped run.
+trains the seed network, shrinks it to half of its FLOPs while training, and trains what is left. A
+network, data and a loss of your own:
+
+    morph run --model=mine.py:Net --data=mine.py:data --loss=mine.py:loss --budget=2ms --target=here
+
+A directory, --workdir, then holds report.html, architecture.json and shrunk.json, the variables of
+both networks, metrics.jsonl, results.json, widths.png and training.png; with --tensorize also
+tensors.dot, a drawing for Graphviz. The same command goes on with a run that was stopped.
 """
 
 from __future__ import annotations
