@@ -15,16 +15,20 @@ from rich.text import Text
 
 from experiments.commands.compare import COMMAND, PAGES, PICTURES
 from experiments.console.command import command_of, ending
-from experiments.console.display import duration, humanize
+from experiments.console.display import humanize
 from experiments.console.terminal import terminal
 from experiments.pictures import plots
 from experiments.pictures.plots import Point
 from experiments.report.charts import tradeoff_chart
 from experiments.report.page import page_of
 from experiments.report.runs import Run, RunError, read_run
-from experiments.report.tables import table
+from experiments.report.tables import spelled, table
 
 MISSING = "–"
+APART = (
+    "These runs differ in their seed network, data or target: shares of a cost are of each run's "
+    "own seed, and there is no common front."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +209,24 @@ def _outcome(entry: Entry) -> dict[str, str]:
         "cost, of the seed's": _spread(entry.share(), _percent),
         "FLOPs": _spread(entry.finals("flops"), lambda value: humanize(value, "FLOP")),
         "parameters": _spread(entry.finals("parameters"), humanize),
-        "time, (h:)min:s": _spread(seconds, duration),
+        "time": _spread(seconds, spelled),
     }
+
+
+def comparable(entries: Sequence[Entry]) -> bool:
+    """Whether all runs learn from one seed network on the same data, for one cost."""
+    facts = {
+        (
+            run.title,
+            run.target[0],
+            run.results.get("data_fingerprint"),
+            run.results.get("seed_cost"),
+        )
+        for entry in entries
+        for run in entry.runs
+        if run.finished
+    }
+    return len(facts) <= 1
 
 
 def _percent(value: float) -> str:
@@ -231,8 +251,11 @@ def write_page(entries: Sequence[Entry], path: Path) -> None:
         (sheet.title, table(sheet.title, sheet.head, sheet.rows)) for sheet in sheets_of(entries)
     ]
     if points:
-        alt = f"Accuracy against cost of {len(points)} networks, and their Pareto front"
-        sections.insert(0, ("Accuracy against cost", tradeoff_chart(points, alt)))
+        front = comparable(entries)
+        alt = f"Accuracy against cost of {len(points)} networks" + ", and their front" * front
+        note = "" if front else f"<p>{APART}</p>"
+        chart = note + tradeoff_chart(points, alt, front=front)
+        sections.insert(0, ("Accuracy against cost", chart))
     count = sum(len(entry.runs) for entry in entries)
     lead = f'<p class="lead">{count} runs of {len(entries)} configurations.</p>'
     path.write_text(page_of("Runs side by side", lead, sections), encoding="utf-8")

@@ -26,6 +26,7 @@ from experiments.console.display import (
 from experiments.console.flags import config_of, define_subject_flags, define_task_flags
 from experiments.console.tensorboard import Listeners, TensorBoard
 from experiments.facts import facts_of, write_facts
+from experiments.measured import measured
 from experiments.report import write_report
 from experiments.report.page import agreement
 from experiments.subject import data_of, identity_of, seed_of, slug
@@ -78,8 +79,9 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         result = cycle.run()
     if not is_first():
         return
+    facts = measured(network, result.network, result.variables, data.x)
     seconds = time.monotonic() - started
-    save_results(workdir, result, command, seconds)
+    save_results(workdir, result, command, seconds, facts)
     page = write_report(workdir)
     missing = draw(workdir, result)
     show(display, result, against_start=options.start is not None)
@@ -122,7 +124,13 @@ def width_rows(result: CycleResult) -> list[tuple[str, int, int, int]]:
     ]
 
 
-def save_results(workdir: Path, result: CycleResult, command: str, seconds: float) -> None:
+def save_results(
+    workdir: Path,
+    result: CycleResult,
+    command: str,
+    seconds: float,
+    measured_here: Mapping[str, Any],
+) -> None:
     """Writes results.json: every network of the run, the command, and what it ran on."""
     report: Mapping[str, Any] = result.architecture.report
     facts = {
@@ -135,6 +143,7 @@ def save_results(workdir: Path, result: CycleResult, command: str, seconds: floa
         "budget": report["budget"],
         "outcomes": [asdict(outcome) for outcome in result.outcomes],
         "config": report["config"],
+        "measured": measured_here,
     }
     if "start_fingerprint" in report:
         facts |= {"start_fingerprint": report["start_fingerprint"]}
