@@ -17,6 +17,12 @@ from morph.settings import settings_of
 
 T = TypeVar("T")
 _WIDTHS = (0.01, 100.0)
+# Flags of versions before, and what to say now.
+_RETIRED = {
+    "expand_budget": "--budget is what the network costs that a run ends with, and --shrink_to, "
+    "if given, what it is shrunk to before it is widened back to that: for --budget=A "
+    "--expand_budget=B say --budget=B --shrink_to=A, for --expand_budget=none nothing",
+}
 
 
 class Amount(flags.ArgumentParser):
@@ -127,6 +133,12 @@ def read_flags(flag_values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     """
     try:
         rest = list(flag_values(list(argv)))
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname not in _RETIRED:
+            raise
+        raise ConfigError(
+            f"there is no --{error.flagname} any more: {_RETIRED[error.flagname]}"
+        ) from None
     except ValueError as error:  # a name with a NUL, or bytes that are no text
         raise ConfigError(
             f"--flagfile must name a text file with one flag a line: {error}"

@@ -41,7 +41,7 @@ class Shrink:
         network, graph = run.network(architecture), run.traces.of(architecture)
         regularizer = make_regularizer(c, graph, target_cost(c, graph), left=True)
         budget = make_budget(
-            c, regularizer, run.budget, self.stretch.steps, run.loop.every, left=True
+            c, regularizer, run.shrink_to, self.stretch.steps, run.loop.every, left=True
         )
         tx = budget.optimizer(run.recipe.transformation(self.stretch.number))
         if gated := gated_groups(regularizer.groups):

@@ -116,7 +116,7 @@ class Sweep:
         if not isinstance(self.train, Batch):
             raise DataError("runs side by side train on a whole set: give a morph.Batch")
         for budget in budgets:
-            own = replace(self.config, budget=budget, expand_budget=budget)
+            own = replace(self.config, budget=budget)
             check_structure(own, self.graph, started=self.start is not None)
             check_config(own, self.cost, self.graph)
 
@@ -330,7 +330,8 @@ class Sweep:
     @cached_property
     def recipe(self) -> Recipe:
         """How networks are trained."""
-        return Recipe(config=self.config, task=self.task, optimizer=self.optimizer)
+        config = replace(self.config, final="scratch")  # so a retrain stage has its own rates
+        return Recipe(config=config, task=self.task, optimizer=self.optimizer)
 
     @cached_property
     def traces(self) -> Traces:
