@@ -1,6 +1,7 @@
 """The pages in `docs/`: their code runs as it stands, and no reason of the engine is left out."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import CodeType
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 import pytest
 
 import morph
@@ -115,6 +117,15 @@ class Net(nn.Module):
         return nn.Dense(4)(nn.relu(nn.Dense(8)(x)))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def step(tx, variables, state):
+    """One step of a reader's own loop."""
+    x = jax.random.normal(jax.random.key(1), (8, 16))
+    slopes = jax.grad(lambda variables: (Net().apply(variables, x) ** 2).mean())(variables)
+    updates, state = tx.update(slopes, state, variables)
+    return optax.apply_updates(variables, updates), state
+
+
 def test_code_of_the_readme_runs():
     """One block after the other, in the folder of a run, with a reader's own network at hand."""
     model, x, key = Net(), np.ones((128, 16), np.float32), jax.random.key(0)
@@ -129,7 +140,7 @@ def test_code_of_the_readme_runs():
         return -chances[np.arange(128), batch[1]].mean()
 
     namespace = {"model": model, "variables": variables, "x": x, "key": key}
-    namespace |= {"loss": loss, "batches": batches}
+    namespace |= {"loss": loss, "batches": batches, "step": step}
     for block in blocks(ROOT / "README.md"):
         exec(block, namespace)
     assert namespace["logits"].shape == (128, 4)

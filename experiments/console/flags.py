@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,16 +67,23 @@ _DEFINE: Mapping[str, Callable[..., Any]] = {
 
 
 def define_settings(
-    flag_values: flags.FlagValues, cls: type = CycleConfig, **defaults: Any
+    flag_values: flags.FlagValues,
+    cls: type = CycleConfig,
+    *,
+    only: Collection[str] | None = None,
+    **defaults: Any,
 ) -> None:
     """Defines a flag for every field of a class of settings.
 
     Args:
         flag_values: where.
         cls: the class.
+        only: the names of the fields that have a flag; all of them if None.
         defaults: in place of those of its fields.
     """
     for one in settings_of(cls):
+        if only is not None and one.name not in only:
+            continue
         default = defaults.get(one.name, one.default)
         if one.imported and one.choices:
             flags.DEFINE(NameOrPath(one.choices), one.name, default, one.help, flag_values)
