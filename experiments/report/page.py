@@ -98,7 +98,7 @@ def _lead(run: Run) -> str:
     """The headline: what was asked for, and what came of it."""
     seed = next((o for o in run.outcomes if o["name"] == "seed"), None)
     final = run.final
-    name, unit = run.target
+    name, unit = run.paid_for, run.target[1]
     state = "" if run.finished else '<p class="state">This run is not finished.</p>'
     if run.points:
         return state + _sweep_lead(run)
@@ -221,7 +221,7 @@ def outcome_rows(outcomes: Sequence[Mapping[str, Any]], unit: str) -> list[list[
 
 
 def _outcomes(run: Run) -> str:
-    name, unit = run.target
+    name, unit = run.paid_for, run.target[1]
     base = f"of {run.outcomes[0]['name']}"
     measured = quality(run.outcomes[0])[0]
     flops = [] if unit == "FLOP" else ["FLOPs"]
