@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +145,17 @@ def test_code_of_the_readme_runs():
     for block in blocks(ROOT / "README.md"):
         exec(block, namespace)
     assert namespace["logits"].shape == (128, 4)
+
+
+def test_the_demo_is_told_as_its_results_are():
+    told = json.loads((ROOT / "results/digits-resnet8.json").read_text(encoding="utf-8"))
+    seed, *_, final = told["outcomes"]
+    accuracies = [f"{one['accuracy']:.1%}".replace("%", " %") for one in (final, seed)]
+    costs = [f"{final[key] / seed[key]:.1%}".replace("%", " %") for key in ("flops", "parameters")]
+    row = "{} at {} of the FLOPs and {} of the parameters; the seed {}"
+    assert row.format(accuracies[0], *costs, accuracies[1]) in (ROOT / "README.md").read_text(
+        "utf-8"
+    )
 
 
 def test_the_readme_is_short():

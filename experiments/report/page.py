@@ -245,7 +245,7 @@ def agreement(outcome: Mapping[str, Any]) -> str:
 
 
 def _widths(architecture: Architecture, shrunk: Architecture | None) -> str:
-    between = shrunk if shrunk is not None and shrunk is not architecture else None
+    between = shrunk if shrunk is not None and shrunk.widths != architecture.widths else None
     bars = []
     for layer in architecture.layers:
         seed = ax.size(layer.out_axis, architecture.seed_widths)
@@ -265,7 +265,8 @@ def _widths(architecture: Architecture, shrunk: Architecture | None) -> str:
     alt = f"Output channels of {len(bars)} layers, before and after; {changed} changed"
     key = (
         '<ul class="legend"><li><i class="seed"></i>seed</li><li><i class="now"></i>learned</li>'
-        '<li><i class="wider"></i>learned, wider than the seed</li>'
+        + "<li><i class='wider'></i>learned, wider than the seed</li>"
+        * any(bar.now > bar.seed for bar in bars)
         + ("<li><i class='between'></i>before expansion</li>" if between else "")
         + "</ul>"
     )
