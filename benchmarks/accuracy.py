@@ -87,7 +87,6 @@ class Study:
             schedule="run",
             final="finetune",
             expand="warm",
-            expand_budget=None,
             penalty=args.penalty,
             optimizer=args.optimizer,
             learning_rate=args.learning_rate,
@@ -139,7 +138,7 @@ class Study:
         self, budget: float, config: CycleConfig
     ) -> tuple[Network, Variables, Architecture, float]:
         """Shrunk and expanded to the budget, several times."""
-        own = replace(config, budget=self.args.cycle_budget, expand_budget=budget, cycles=CYCLES)
+        own = replace(config, shrink_to=self.args.cycle_budget, budget=budget, cycles=CYCLES)
         return self._cycle(own, self.args.cycle_shares, CYCLES)
 
     def _cycle(

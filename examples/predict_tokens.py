@@ -133,7 +133,7 @@ masked_tokens = morph.Task(
 TRAINING = [
     "--optimizer=adamw", "--learning_rate=0.01", "--shrink_learning_rate=0.005",
     "--seed_steps=200", "--shrink_steps=200", "--retrain_steps=50", "--batch_size=32",
-    "--penalty=group_lasso", "--expand_budget=none", "--final=finetune", "--budget=0.6",
+    "--penalty=group_lasso", "--budget=0.6",
 ]  # fmt: skip
 
 

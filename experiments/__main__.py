@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "sweep": "accuracy against cost, at several budgets",
     "targets": "one seed network, shrunk for several costs",
     "retrain": "rebuilds a network from its JSON, and trains it",
+    "prune": "prunes a trained network to a budget, without training",
     "compress": "makes a file of a learned network, smaller than its weights",
     "export": "writes files for elsewhere: StableHLO, ONNX, TFLite",
     "inspect": "shows what Morph finds in a model",

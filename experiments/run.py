@@ -49,6 +49,7 @@ from experiments.subject import (
 from morph.cycle.cycle import Cycle
 from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
+from morph.cycle.measure import BASELINES
 from morph.errors import ConfigError, MissingExtraError
 from morph.files import write_text
 from morph.tensorize.diagram import to_dot
@@ -99,7 +100,8 @@ def run(command: str) -> None:
     data = data_of(flags.FLAGS, {})
     network, name = seed_of({}, flags.FLAGS, data)
     workdir = Path(WORKDIR.value or f"runs/{slug(data.name)}-{slug(name)}")
-    ratio = config.budget if isinstance(config.budget, float) else None
+    goal = config.budget if config.shrink_to is None else config.shrink_to
+    ratio = goal if isinstance(goal, float) else None
     with ExitStack() as held:
         listeners: list[Listener] = [display := held.enter_context(Display(budget_ratio=ratio))]
         if TENSORBOARD.value and is_first():
@@ -197,7 +199,7 @@ def draw(workdir: Path, result: CycleResult) -> MissingExtraError | None:
 
 def show(display: Display, result: CycleResult) -> None:
     """Prints the tables."""
-    order = {"seed": 0, "uniform": 2}
+    order = {"seed": 0, **dict.fromkeys(BASELINES, 2)}
     outcomes = sorted(result.outcomes, key=lambda outcome: order.get(outcome.name, 1))
     display.print("")
     display.print(width_table(width_rows(result)))

@@ -1,6 +1,7 @@
 """The pages in `docs/`: their code runs as it stands, and no reason of the engine is left out."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import CodeType
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 import pytest
 
 import morph
@@ -114,6 +116,15 @@ class Net(nn.Module):
         return nn.Dense(4)(nn.relu(nn.Dense(8)(x)))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def step(tx, variables, state):
+    """One step of a reader's own loop."""
+    x = jax.random.normal(jax.random.key(1), (8, 16))
+    slopes = jax.grad(lambda variables: (Net().apply(variables, x) ** 2).mean())(variables)
+    updates, state = tx.update(slopes, state, variables)
+    return optax.apply_updates(variables, updates), state
+
+
 @pytest.mark.parametrize("number", range(4), ids=["plug in", "read", "tensorize", "compress"])
 def test_code_of_the_readme_runs(number):
     """Every block by itself, in the folder of a run, with a reader's own network at hand."""
@@ -123,7 +134,7 @@ def test_code_of_the_readme_runs(number):
     morph.Architecture.of_seed(graph).save("architecture.json")
     save_variables(Path("runs/digits-resnet8/variables"), variables)
     namespace = {"morph": morph, "reg": reg, "model": model, "network": morph.linen_network(model)}
-    namespace |= {"variables": variables, "x": x, "key": key}
+    namespace |= {"variables": variables, "x": x, "key": key, "step": step}
     namespace |= {"data": morph.Batch(x, np.arange(128, dtype=np.int32) % 4)}
     exec(list(blocks(ROOT / "README.md"))[number], namespace)
 

@@ -25,7 +25,7 @@ ELSEWHERE = {
     "compress/coding/test_container.py": ["compress/coding/table"],
     "cycle/test_cycle.py": [
         "cycle/context", "cycle/expand", "cycle/measure", "cycle/phase", "cycle/retrain",
-        "cycle/seed", "cycle/shrink", "cycle/store", "cycle/tensorize", "cycle/uniform",
+        "cycle/seed", "cycle/shrink", "cycle/store", "cycle/tensorize", "cycle/baseline",
     ],
     "cycle/test_sweep.py": ["cycle/members"],
     "test_settings.py": ["cycle/config"],

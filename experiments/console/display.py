@@ -325,6 +325,7 @@ class Result:
         accuracy: test accuracy as a share; None where it was not measured.
         metrics: all that was measured, by name; shown is the first, where there is no accuracy.
         cost: what was paid for, if that is neither of these; None where it was not asked for.
+        steps: of training that its weights have seen; None where nobody counted.
     """
 
     name: str
@@ -332,6 +333,7 @@ class Result:
     parameters: float
     accuracy: float | None = None
     cost: float | None = None
+    steps: int | None = None
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
@@ -345,7 +347,7 @@ class Result:
 
 def result_of(outcome: Mapping[str, Any]) -> Result:
     """A row of an outcome, as `results.json` has it."""
-    names = ("name", "flops", "parameters", "accuracy", "cost")
+    names = ("name", "flops", "parameters", "accuracy", "cost", "steps")
     return Result(**{name: outcome[name] for name in names}, metrics=outcome.get("metrics") or {})
 
 
@@ -372,13 +374,14 @@ def result_table(
     seed = results[0]
     table = Table(title=f"{title}; cost: {cost}" if cost else title, title_justify="left")
     table.add_column("network")
-    for column in (seed.quality[0], "FLOPs", "of seed", "parameters", "of seed"):
+    for column in ("steps", seed.quality[0], "FLOPs", "of seed", "parameters", "of seed"):
         table.add_column(column, justify="right")
     if cost:
         table.add_column("cost", justify="right")
         table.add_column("of seed", justify="right")
     for result in results:
         cells = [
+            "–" if result.steps is None else f"{result.steps:,}",
             result.quality[1],
             humanize(result.flops, "FLOP"),
             _ratio(result.flops, seed.flops),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,12 @@ from morph.settings import settings_of
 
 T = TypeVar("T")
 _WIDTHS = (0.01, 100.0)
+# Flags of versions before, and what to say now.
+_RETIRED = {
+    "expand_budget": "--budget is what the network costs that a run ends with, and --shrink_to, "
+    "if given, what it is shrunk to before it is widened back to that: for --budget=A "
+    "--expand_budget=B say --budget=B --shrink_to=A, for --expand_budget=none nothing",
+}
 
 
 class Amount(flags.ArgumentParser):
@@ -59,16 +65,23 @@ _DEFINE: Mapping[str, Callable[..., Any]] = {
 
 
 def define_settings(
-    flag_values: flags.FlagValues = flags.FLAGS, cls: type = CycleConfig, **defaults: Any
+    flag_values: flags.FlagValues = flags.FLAGS,
+    cls: type = CycleConfig,
+    *,
+    only: Collection[str] | None = None,
+    **defaults: Any,
 ) -> None:
     """Defines a flag for every field of a class of settings.
 
     Args:
         flag_values: where.
         cls: the class.
+        only: the names of the fields that have a flag; all of them if None.
         defaults: in place of those of its fields.
     """
     for one in settings_of(cls):
+        if only is not None and one.name not in only:
+            continue
         default = defaults.get(one.name, one.default)
         if one.imported and one.choices:
             flags.DEFINE(NameOrPath(one.choices), one.name, default, one.help, flag_values)
@@ -120,6 +133,12 @@ def read_flags(flag_values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     """
     try:
         rest = list(flag_values(list(argv)))
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname not in _RETIRED:
+            raise
+        raise ConfigError(
+            f"there is no --{error.flagname} any more: {_RETIRED[error.flagname]}"
+        ) from None
     except ValueError as error:  # a name with a NUL, or bytes that are no text
         raise ConfigError(
             f"--flagfile must name a text file with one flag a line: {error}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.pictures.plots import Point
 from morph.architecture.architecture import Architecture
+from morph.cycle.measure import BASELINES, NAMES
 from morph.cycle.stamp import STAMP
 from regularizers import json_files
 from regularizers.errors import MorphError
@@ -89,7 +90,7 @@ class Run:
     @property
     def final(self) -> Mapping[str, Any] | None:
         """The network that the run ended with."""
-        ended = [o for o in self.outcomes if o["name"] not in ("seed", "uniform")]
+        ended = [o for o in self.outcomes if o["name"] not in (NAMES["seed"], *BASELINES)]
         return ended[-1] if ended else None
 
 

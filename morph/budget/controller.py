@@ -110,6 +110,7 @@ class Look:
         settled: the budget is met; nothing is pulled on, and the network recovers.
         keep: the channels that would be kept if training ended now; once it is settled, the others
             are to stay zero.
+        widths: the channels of every group that are alive.
         cost_ratio: the alive cost over the seed's.
         target_ratio: where the schedule wants it.
     """
@@ -117,6 +118,7 @@ class Look:
     strength: float
     settled: bool
     keep: dict[str, np.ndarray]
+    widths: dict[str, int]
     cost_ratio: float
     target_ratio: float
 
@@ -195,6 +197,7 @@ class Controller:
             strength=0.0 if settled else self._strength(strengths, alive, keep),
             settled=settled,
             keep=keep,
+            widths=alive,
             cost_ratio=ratio,
             target_ratio=target,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import optax
 
+from morph.budget.amounts import parse_budget
 from morph.errors import ConfigError
 from morph.kernels.formats import FORMATS
 from morph.settings import documented, setting
@@ -41,25 +42,26 @@ class CycleConfig:
     )
     budget: float | str = setting(
         0.5,
-        help="The cost to shrink to: a ratio to the seed's (0.5, 50%), or an amount (120MFLOP, "
-        "2ms, 300KB).",
+        help="What the network costs that a run ends with: a ratio to the seed's (0.5, 50%), or "
+        "an amount (120MFLOP, 2ms, 300KB).",
     )
-    expand_budget: float | str | None = setting(
-        1.0,
-        help="The cost to widen the shrunk network to, as --budget; none to leave it as small as "
-        "it is.",
+    shrink_to: float | str | None = setting(
+        None,
+        help="The cost to shrink to before the network is widened back to --budget, as that; none "
+        "to shrink to the budget itself. MorphNet's cycles at the seed's cost: --budget=1.0 "
+        "--shrink_to=0.5 --cycles=2.",
     )
     expand: str = setting(
-        "scratch",
-        help="How a widened network starts, if another cycle follows: from scratch, or warm, from "
-        "the shrunk one's weights, whose function widening preserves.",
-        choices=("scratch", "warm"),
+        "warm",
+        help="How a widened network starts, if another cycle follows: warm, from the shrunk one's "
+        "weights, whose function widening preserves, or from scratch.",
+        choices=("warm", "scratch"),
     )
     final: str = setting(
-        "scratch",
-        help="How the last network is trained: from scratch, or finetune: from the shrunk one's "
-        "weights, with the function that it has.",
-        choices=("scratch", "finetune"),
+        "finetune",
+        help="How the last network is trained: finetune, from the shrunk one's weights, with the "
+        "function that it has; or from scratch.",
+        choices=("finetune", "scratch"),
     )
     patience: int = setting(
         0,
@@ -94,8 +96,8 @@ class CycleConfig:
     learning_rate: float = setting(0.1, help="Peak learning rate.", range="[0, inf)")
     shrink_learning_rate: float = setting(
         0.05,
-        help="Peak learning rate of phases that start from trained weights: shrinking and "
-        "fine-tuning; where they have a schedule of their own.",
+        help="Peak learning rate of schedules that start from trained weights: those that --start "
+        "gives; with --schedule=phase also in shrinking and fine-tuning.",
         range="[0, inf)",
     )
     weight_decay: float = setting(
@@ -125,10 +127,10 @@ class CycleConfig:
         choices=OPTIMIZERS,
     )
     schedule: str = setting(
-        "phase",
-        help="The learning rate warms up and decays in every phase; or once in a run, over all "
-        "phases that go on from each other's weights, at --learning_rate.",
-        choices=("phase", "run"),
+        "run",
+        help="The learning rate warms up and decays once in a run, over all phases that go on "
+        "from each other's weights; or in every phase.",
+        choices=("run", "phase"),
     )
     warmup_steps: int | None = setting(
         None,
@@ -200,7 +202,8 @@ class CycleConfig:
     )
     baseline: bool = setting(
         False,
-        help="Also train the seed with one uniform width multiplier at the final cost, as long.",
+        help="Also train the seed network whole, and with one uniform width multiplier at the "
+        "final cost, for as many steps as the learned network.",
     )
     # JAX keeps 32 bits of it: larger seeds would be the same as smaller ones.
     seed: int = setting(0, help="Seed of everything random.", range="[0, 4294967296)")
@@ -228,6 +231,11 @@ def target_cost(config: CycleConfig, graph: ChannelGraph) -> Cost:
         return cost_named(graph, config.target)
     except InputError as error:
         raise ConfigError(f"target: {error}") from error
+
+
+def shrink_to_of(config: CycleConfig, cost: Cost) -> float:
+    """What a run shrinks to, in the unit of the cost: its budget, if it does not widen."""
+    return parse_budget(config.budget if config.shrink_to is None else config.shrink_to, cost)
 
 
 def configured_optimizer(rate: optax.Schedule, config: CycleConfig) -> optax.GradientTransformation:

@@ -1,6 +1,6 @@
 """The main road: train the seed, shrink to a budget, expand, retrain; and again.
 
-    (uniform baseline ->) seed -> [shrink -> trim -> expand -> retrain] x cycles (-> tensorize)
+    (baselines ->) seed -> [shrink -> trim -> expand -> retrain] x cycles (-> tensorize)
 
 A run is a list of phases (`road_of`), each of which prepares, trains and finishes; what holds for
 all of them is one frozen `Context`.
@@ -29,10 +29,11 @@ from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
 from morph.cycle.arguments import check_interval, check_mesh, place_of, plain_identity
+from morph.cycle.baseline import Baseline
 from morph.cycle.checkpoint import Checkpoints, Interval
 from morph.cycle.checks import check_config, check_structure, check_training
-from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
-from morph.cycle.context import Context, expand_budget_of, key_of
+from morph.cycle.config import CycleConfig, configured_optimizer, shrink_to_of, target_cost
+from morph.cycle.context import Context, key_of
 from morph.cycle.expand import Expand
 from morph.cycle.given import Start, fingerprint, fitted, read_start
 from morph.cycle.listener import Listener, Silence
@@ -49,7 +50,6 @@ from morph.cycle.shrink import Shrink
 from morph.cycle.stamp import stamp_of
 from morph.cycle.store import Store
 from morph.cycle.tensorize import Factorize, Tensorize
-from morph.cycle.uniform import Uniform
 from morph.cycle.workdir import claim_workdir, locked, stop_on_signals, switches
 from morph.errors import Interrupted
 from morph.network import Network, Variables
@@ -72,7 +72,8 @@ from regularizers.costs.cost import Cost
 logger = logging.getLogger(__name__)
 
 PHASES: Mapping[str, Callable[[Stretch], Phase]] = {
-    "uniform": Uniform,
+    "whole": Baseline,
+    "uniform": Baseline,
     "seed": Seed,
     "shrink": Shrink,
     "retrain": Retrain,
@@ -115,9 +116,11 @@ class Result:
     def against_seed(self) -> dict[str, float]:
         """What the network of `architecture` is, and costs, against the seed, trained or given.
 
-        `cost`, `flops` and `parameters` are ratios to the seed's; metrics are differences.
+        `cost`, `flops` and `parameters` are ratios to the seed's; metrics are differences, to the
+        seed network that was trained as long where `baseline` asked for one.
         """
-        seed = next(one for one in self.outcomes if one.name == NAMES["seed"])
+        names = [one.name for one in self.outcomes]
+        seed = self.outcomes[names.index(NAMES["whole" if NAMES["whole"] in names else "seed"])]
         widths = self.architecture.widths
         last = [one for one in self.outcomes if one.widths == widths][-1]
         ratios = {
@@ -285,7 +288,7 @@ class Cycle:
             "seed_cost": float(cost()),
             "cost": float(cost()),
             "budget": parse_budget(self.config.budget, cost),
-            "expand_budget": expand_budget_of(self.config, cost),
+            "shrink_to": shrink_to_of(self.config, cost),
             "config": asdict(self.config),
             "outcomes": [],
             **identity,

@@ -36,7 +36,12 @@ from morph.cycle.measure import Measure
 from morph.cycle.members import Member, Pulling, Record, Trained, kept, seen, stacked, unstacked
 from morph.cycle.progress import Outcome
 from morph.cycle.recipe import Recipe
-from morph.cycle.shrinking import Trimmed, make_controller, make_regularizer, trimmed
+from morph.cycle.shrinking import (
+    Trimmed,
+    make_budget,
+    make_regularizer,
+    regularizer_of_rest,
+)
 from morph.cycle.starts import fresh, scaled_to
 from morph.cycle.watch import Watch
 from morph.errors import DataError
@@ -111,7 +116,7 @@ class Sweep:
         if not isinstance(self.train, Batch):
             raise DataError("runs side by side train on a whole set: give a morph.Batch")
         for budget in budgets:
-            own = replace(self.config, budget=budget, expand_budget=budget)
+            own = replace(self.config, budget=budget)
             check_structure(own, self.graph, started=self.start is not None)
             check_config(own, self.cost, self.graph)
 
@@ -149,33 +154,31 @@ class Sweep:
             pulling: what all share, see there.
         """
         c = self.config
-        budgets = [member.budget * self.cost() for member in members]
-        controllers = [
-            make_controller(c, pulling.regularizer, budget, c.shrink_steps, self.look_every)
-            for budget in budgets
+        budgets = [
+            make_budget(
+                c,
+                pulling.regularizer,
+                member.budget * self.cost(),
+                c.shrink_steps,
+                self.look_every,
+            )
+            for member in members
         ]
-        watch = Watch(controllers=controllers, pulling=pulling)
+        watch = Watch(controllers=[budget.controller for budget in budgets], pulling=pulling)
         states = stacked([self._state(trained[member.seed], pulling.tx) for member in members])
         states, _ = watch.look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]
         states, records = self._run(states, SHRINK, seeds, c.shrink_steps, watch.look)
         saliency = watch.saliency(states)
+        rest = regularizer_of_rest(c, self.traces, self.whole, pulling.reference)
+        trained_now = unstacked(states, len(members))
         return [
             self._shrunk(
-                trimmed(
-                    c,
-                    self.traces,
-                    self.whole,
-                    pulling.regularizer,
-                    one.params,
-                    saliency[i],
-                    one.learned,
-                    budgets[i],
-                    pulling.reference,
-                ),
-                records[i],
+                Trimmed.of(budget.landed(one.params, minded, rest), self.graph, one.learned), own
             )
-            for i, one in enumerate(unstacked(states, len(members)))
+            for budget, one, minded, own in zip(
+                budgets, trained_now, saliency, records, strict=True
+            )
         ]
 
     def uniform(self, budget: float) -> Architecture:
@@ -299,9 +302,7 @@ class Sweep:
         self, architecture: Architecture, variables: Variables, records: Sequence[Record]
     ) -> Trained:
         """A network that was trained as the seed network with channels at zero, cut out."""
-        masked = self.graph.mask(variables, kept(architecture))
-        cut = Trimmed(step=architecture, masked=masked, small=architecture.take(masked))
-        return self._shrunk(cut, records)
+        return self._shrunk(Trimmed.of(architecture, self.graph, variables), records)
 
     def _shrunk(self, trim: Trimmed, records: Sequence[Record]) -> Trained:
         """A network that was cut out of the seed network."""
@@ -329,7 +330,8 @@ class Sweep:
     @cached_property
     def recipe(self) -> Recipe:
         """How networks are trained."""
-        return Recipe(config=self.config, task=self.task, optimizer=self.optimizer)
+        config = replace(self.config, final="scratch")  # so a retrain stage has its own rates
+        return Recipe(config=config, task=self.task, optimizer=self.optimizer)
 
     @cached_property
     def traces(self) -> Traces:

@@ -12,10 +12,9 @@ import numpy as np
 
 from morph.architecture.architecture import Architecture
 from morph.architecture.shrink import shrink
-from morph.budget.amounts import floors_of, parse_budget
+from morph.budget.amounts import floors_of, parse_smaller
 from morph.budget.controller import check_feasible
 from morph.budget.trim import strongest_within
-from morph.errors import BudgetError
 from morph.pruning.curves import Walk
 from morph.pruning.judge import Judge, Loss, gone_with, matching
 from regularizers.channels.graph import GRAPH, ChannelGraph
@@ -117,12 +116,7 @@ def prune(
     if not known:
         raise InputError("prune: batches hold nothing to measure on")
     regularizer = NetworkRegularizer(graph, cost, threshold=0.0, inexact=inexact)
-    limit = parse_budget(budget, cost)
-    if limit > cost.seed:
-        raise BudgetError(
-            f"prune makes a network cheaper: the budget is {cost.show(limit)}, and it costs "
-            f"{cost.show(cost.seed)} now"
-        )
+    limit = parse_smaller(budget, cost)
     least = floors_of(graph, min_width, floors)
     check_feasible(regularizer, limit, least, round_to)
     judged, slope_loss = matching(fn, variables) if fn is not None else (loss, None)

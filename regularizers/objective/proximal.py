@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from regularizers.channels.calls import flat_paths
 from regularizers.checks import FUNCTION, OPTIMIZER, a, checked, number
 from regularizers.errors import InputError
+from regularizers.objective.deaths import watch_of
 from regularizers.objective.frozen import frozen_paths
 from regularizers.objective.pulling import Owed, nothing_owed, now_owed
 from regularizers.objective.regularizer import NetworkRegularizer
@@ -74,7 +76,9 @@ def proximal(
         strength: per step, dimensionless; a number or a schedule of the step.
 
     Returns:
-        An optax transformation; `update` needs `params`.
+        An optax transformation; `update` needs `params`. A strength that is given by hand warns
+        (`DeadGroupWarning`) once a whole group of channels is dead; one of 0 is left to who sets
+        it in the state, as `morph.Budget` does, so as to reach a budget.
 
     Raises:
         TypeError: if the first two are not what they should be.
@@ -86,6 +90,7 @@ def proximal(
     """
     wrapped = optax.with_extra_args_support(optimizer)
     known: dict[Hashable, frozenset[str]] = {}  # what is frozen, by the structure of parameters
+    by_hand, watch = not _is_none(strength), watch_of(regularizer)
 
     def init(params: Any) -> ProximalState:
         first = strength(0) if callable(strength) else strength
@@ -106,7 +111,7 @@ def proximal(
     ) -> tuple[Any, ProximalState]:
         if params is None:
             raise InputError("proximal needs the parameters: call update(grads, state, params)")
-        _check_state(state, regularizer)
+        check_state(state, regularizer)
         seen, inner_tx, gradients = _seen(regularizer, params), _of_floats(wrapped, params), updates
 
         def run(gradients: Any, inner: Any, params: Any) -> tuple[Any, Any]:
@@ -123,7 +128,7 @@ def proximal(
         now = strength(state.steps) if callable(strength) else state.strength
         due = _due(state.inner, inner)
         moved = optax.apply_updates(params, updates)
-        wide = active.wide_step(
+        wide, left = active.wide_step(
             moved,
             now if due is True else jnp.where(due, now, 0.0),
             state.protected,
@@ -133,6 +138,8 @@ def proximal(
         )
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
         updates = jax.tree.map(lambda q, p: q.astype(jnp.result_type(p)) - p, wide, params)
+        if by_hand:
+            watch(left, now, state.steps)
         slopes = active.slopes(params, gradients)
         return updates, ProximalState(
             inner,
@@ -150,6 +157,11 @@ def proximal(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _is_none(strength: Any) -> bool:
+    """Whether a strength is left to whoever sets it in the state."""
+    return isinstance(strength, Real) and strength == 0.0
 
 
 def _seen(regularizer: NetworkRegularizer, params: Any) -> NetworkRegularizer:
@@ -204,7 +216,7 @@ def _due(before: Any, after: Any) -> Any:
     return steps[0][1] > steps[0][0] if steps else True
 
 
-def _check_state(state: ProximalState, regularizer: NetworkRegularizer) -> None:
+def check_state(state: ProximalState, regularizer: NetworkRegularizer) -> None:
     """Raises a ValueError if a state is of another network than the regularizer."""
     found = {name: np.shape(flags)[-1] for name, flags in state.protected.items()}
     wanted = {g.group: g.width for g in regularizer.groups}

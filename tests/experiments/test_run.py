@@ -11,13 +11,15 @@ from experiments import datasets, run
 from experiments.console import flags as settings
 from morph.architecture.architecture import Architecture
 from morph.cycle.config import CycleConfig
+from morph.errors import ConfigError
 from morph.settings import settings_of
 
 TINY = [
     "--seed_network=mlp",
     "--width=0.2",
-    "--budget=0.5",
-    "--expand_budget=0.5",
+    "--budget=0.6",
+    "--shrink_to=0.5",
+    "--final=scratch",
     "--seed_steps=20",
     "--shrink_steps=40",
     "--retrain_steps=20",
@@ -68,7 +70,7 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
     outcomes = {outcome["name"]: outcome for outcome in results["outcomes"]}
     assert 0.96 * 0.5 <= outcomes["shrunk"]["flops"] / outcomes["seed"]["flops"] <= 0.5
     assert outcomes["shrunk"]["logit_difference"] < 1e-5
-    assert "--budget=0.5" in results["command"]
+    assert "--shrink_to=0.5" in results["command"]
     architecture = Architecture.load(workdir / "architecture.json")
     assert architecture.widths == outcomes["expanded and retrained"]["widths"]
     for name in ("widths.png", "training.png"):
@@ -127,9 +129,9 @@ def test_every_setting_has_a_flag_with_its_default():
     for field in settings_of(CycleConfig):
         assert own[field.name].help.endswith(field.help)
         assert getattr(own[field.name].parser, "enum_values", []) == [*field.choices]
-    own(["run.py", "--budget=2ms", "--expand_budget=none", "--warmup_steps=3", "--cycles=2"])
+    own(["run.py", "--budget=2ms", "--shrink_to=none", "--warmup_steps=3", "--cycles=2"])
     config = settings.config_of(own)
-    assert (config.budget, config.expand_budget, config.warmup_steps) == ("2ms", None, 3)
+    assert (config.budget, config.shrink_to, config.warmup_steps) == ("2ms", None, 3)
     own(["run.py", "--budget=0.25"])
     assert settings.config_of(own).budget == 0.25
 
@@ -137,6 +139,8 @@ def test_every_setting_has_a_flag_with_its_default():
 def test_an_unknown_flag_and_a_stray_word_are_refused(monkeypatch, capsys):
     with pytest.raises(flags.UnrecognizedFlagError, match="Did you mean: budget"):
         launch(monkeypatch, "--budgett=0.5")
+    with pytest.raises(ConfigError, match="no --expand_budget any more: --budget is what"):
+        settings.read_flags(flags.FLAGS, ["run.py", "--expand_budget=none"])
     assert "unexpected arguments: resnet8" in failure(monkeypatch, capsys, "resnet8")
 
 
@@ -151,8 +155,11 @@ def test_a_missing_data_set_names_its_package(monkeypatch, capsys, tmp_path):
 
 def test_budgets_out_of_reach(monkeypatch, capsys, tmp_path):
     where = f"--workdir={tmp_path / 'never'}"
-    assert "cannot meet a budget" in failure(monkeypatch, capsys, *TINY, "--budget=0.0001", where)
-    assert "at most its own cost" in failure(monkeypatch, capsys, *TINY, "--budget=2", where)
+    assert "cannot meet a budget" in failure(
+        monkeypatch, capsys, *TINY, "--shrink_to=0.0001", where
+    )
+    more = [*TINY, "--budget=2", "--shrink_to=none", where]
+    assert "at most its own cost" in failure(monkeypatch, capsys, *more)
     assert not (tmp_path / "never").exists()
 
 

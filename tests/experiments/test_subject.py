@@ -108,7 +108,7 @@ STEPS = ["--shrink_steps=12", "--retrain_steps=3", "--batch_size=8", "--learning
 
 def test_every_command_takes_a_task_of_ones_own(own, capsys):
     run = ["run", *NAMED, *TASK, *STEPS, "--workdir=out", "--start=own.py:variables"]
-    run += ["--expand_budget=none", "--final=finetune", "--compress=prune", "--compress_steps=2"]
+    run += ["--compress=prune", "--compress_steps=2"]
     run += ["--compress_batch_size=8"]
     done = subprocess.run(
         [sys.executable, "-P", "-m", "experiments", *run],

@@ -215,7 +215,7 @@ def test_width_table_of_nothing():
 
 def test_result_table():
     results = [
-        Result(name="seed", accuracy=0.9712, flops=2_430_000, parameters=78_042),
+        Result(name="seed", accuracy=0.9712, flops=2_430_000, parameters=78_042, steps=1200),
         Result(name="shrunk", flops=1_215_000, parameters=40_000),
         Result(name="expanded & retrained", accuracy=0.98, flops=2_400_000, parameters=80_000),
     ]
@@ -226,9 +226,9 @@ def test_result_table():
         if "FLOP" in line
     ][1:]  # without the heading
     assert rows == [
-        ["seed", "97.1 %", "2.43 MFLOP", "100.0 %", "78.0 k", "100.0 %"],
-        ["shrunk", "–", "1.22 MFLOP", "50.0 %", "40.0 k", "51.3 %"],
-        ["expanded & retrained", "98.0 %", "2.40 MFLOP", "98.8 %", "80.0 k", "102.5 %"],
+        ["seed", "1,200", "97.1 %", "2.43 MFLOP", "100.0 %", "78.0 k", "100.0 %"],
+        ["shrunk", "–", "–", "1.22 MFLOP", "50.0 %", "40.0 k", "51.3 %"],
+        ["expanded & retrained", "–", "98.0 %", "2.40 MFLOP", "98.8 %", "80.0 k", "102.5 %"],
     ]
     assert "accuracy" in text
     assert "latency" not in text
