@@ -148,7 +148,7 @@ def proximal(
             owed=state.owed,
         )
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
-        updates = jax.tree.map(lambda q, p: q.astype(p.dtype) - p, wide, params)
+        updates = jax.tree.map(lambda q, p: q.astype(jnp.result_type(p)) - p, wide, params)
         if by_hand:
             watch(left, now, state.steps)
         slopes = active.slopes(params, gradients)

@@ -321,7 +321,7 @@ class NetworkRegularizer:
             The variables, pulled.
         """
         wide, _ = self.wide_step(variables, step, protected, held, before)
-        return jax.tree.map(lambda own, leaf: own.astype(leaf.dtype), wide, variables)
+        return jax.tree.map(lambda own, leaf: own.astype(jnp.result_type(leaf)), wide, variables)
 
     def wide_step(
         self,
