@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ArchitectureError,
         BudgetError,
         DataError,
+        LossyPlanWarning,
         NativeError,
         NativeNumbersWarning,
     )
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from morph.resize.compact import compact
     from morph.resize.emission import emits
     from morph.resize.initialize import init
-    from morph.tensorize.plan import TensorizePlan, tensorize_plan
+    from morph.tensorize.decision import TensorizePlan
+    from morph.tensorize.plan import tensorize_plan
     from morph.training.data import Batch, Pipeline
     from morph.training.metrics import Metric, mean_of
     from morph.training.task import Task
@@ -48,6 +50,7 @@ __all__ = [
     "CycleConfig",
     "DataError",
     "Factorized",
+    "LossyPlanWarning",
     "Metric",
     "MorphError",
     "NativeError",
