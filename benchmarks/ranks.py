@@ -13,6 +13,7 @@ import argparse
 import functools
 import itertools
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -169,6 +170,7 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="*", default=list(BUDGETS), type=float)
     parser.add_argument("--out", help="write the table as JSON to this path")
     flags = parser.parse_args()
+    warnings.simplefilter("ignore", morph.LossyPlanWarning)
     rows = []
     for name in flags.networks:
         subject = Subject(name)
