@@ -37,7 +37,8 @@ from experiments.models import network_of
 from experiments.pictures.plots import Point, plot_tradeoff
 from morph.architecture.architecture import Architecture
 from morph.architecture.expand import expand
-from morph.cycle.config import CycleConfig, configured_optimizer
+from morph.cycle.asked import configured_optimizer
+from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
 from morph.cycle.starts import fresh
 from morph.files import write_text

@@ -80,7 +80,9 @@ def main() -> None:
     parser.add_argument("--ranks", nargs="*", default=[1, 2, 4, 6, 9], type=int)
     parser.add_argument("--out", help="write the table as JSON to this path")
     flags = parser.parse_args()
-    rows = [row_of(name, kernel, rank) for name, kernel in kernels().items() for rank in flags.ranks]
+    rows = [
+        row_of(name, kernel, rank) for name, kernel in kernels().items() for rank in flags.ranks
+    ]
     report(rows, flags.out, largest_ratio=max(row["ratio"] for row in rows))
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy(__name__)
 
+__version__ = "0.2.0"
 __all__ = [
     "Architecture",
     "ArchitectureError",

@@ -27,6 +27,7 @@ from morph.budget.amounts import Amount, floors_of, parse_smaller
 from morph.budget.controller import Controller, Look, Schedule, check_feasible
 from morph.budget.trim import strongest_within
 from morph.errors import BudgetWarning
+from morph.vocabulary import DECAY, THRESHOLD
 from regularizers.checks import NAME, OPTIMIZER, a, by_name, checked, number, whole
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
@@ -34,7 +35,6 @@ from regularizers.messages import near
 from regularizers.objective.proximal import ProximalState, check_state, proximal
 from regularizers.objective.regularizer import NetworkRegularizer
 
-DECAY, THRESHOLD = "decay", "threshold"
 SETTLE = {DECAY: 0.5, THRESHOLD: 0.3}  # of all steps: what is left to recover at the budget
 DECAYED = 2.5  # the weakest channels of a group end at exp(-2.5) of what they would be
 WARM = 20  # one part in so many of the steps passes before anything is to go

@@ -14,8 +14,9 @@ import optax
 
 from morph.budget.traces import Traces
 from morph.cycle.arguments import check_network, check_optimizer, check_task
+from morph.cycle.asked import configured_optimizer
 from morph.cycle.checks import check_training
-from morph.cycle.config import CycleConfig, configured_optimizer
+from morph.cycle.config import CycleConfig
 from morph.cycle.schedule import rate_of
 from morph.errors import DataError
 from morph.network import Network, Variables

@@ -8,10 +8,12 @@ import numpy as np
 
 from morph.architecture.architecture import Architecture
 from morph.budget.amounts import Amount, floors_of
-from morph.budget.budget import DECAY, THRESHOLD, Budget, Rest
+from morph.budget.budget import Budget, Rest
 from morph.budget.traces import Traces
-from morph.cycle.config import CycleConfig, target_cost
+from morph.cycle.asked import target_cost
+from morph.cycle.config import CycleConfig
 from morph.network import Variables
+from morph.vocabulary import DECAY, THRESHOLD
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.naming import matched
 from regularizers.costs.cost import Cost

@@ -27,8 +27,9 @@ from morph.budget.controller import Look
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
 from morph.cycle.arguments import check_interval
+from morph.cycle.asked import configured_optimizer, target_cost
 from morph.cycle.checks import check_config, check_side_by_side, check_structure
-from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
+from morph.cycle.config import CycleConfig
 from morph.cycle.context import key_of
 from morph.cycle.cut import Cut, Measuring
 from morph.cycle.given import Start, fingerprint, fitted, read_start

@@ -23,7 +23,6 @@ from morph.training.task import CROSS_ENTROPY, Loss, total
 from regularizers.channels.graph import ChannelGraph
 from regularizers.primitives.jaxprs import primitives as p
 
-PRECISIONS = ("float32", "bfloat16")  # that a step may compute in
 AUGMENT, MIXUP = 1, 2  # streams of a step's randomness besides the network's own
 
 
