@@ -12,6 +12,7 @@ DISTRIBUTIONS = ("uniform", "erk", "global", "deviation")  # of sparsity
 FORMATS = ("svd", "tucker2", "tucker", "cp", "tt")
 AUTO, DENSE = "auto", "dense"
 KINDS = (*FORMATS, AUTO, DENSE)  # of kernels
+DECAY, THRESHOLD = "decay", "threshold"  # how channels are brought to go
 GATE_MODES = ("annealed", "straight_through")
 LOSSES = (
     "cross_entropy", "masked_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error",

@@ -11,7 +11,6 @@ from types import CodeType
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 import pytest
 
 import morph
@@ -153,9 +152,8 @@ def test_the_demo_is_told_as_its_results_are():
     accuracies = [f"{one['accuracy']:.1%}".replace("%", " %") for one in (final, seed)]
     costs = [f"{final[key] / seed[key]:.1%}".replace("%", " %") for key in ("flops", "parameters")]
     row = "{} at {} of the FLOPs and {} of the parameters; the seed {}"
-    assert row.format(accuracies[0], *costs, accuracies[1]) in (ROOT / "README.md").read_text(
-        "utf-8"
-    )
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert row.format(accuracies[0], *costs, accuracies[1]) in text
 
 
 def test_the_readme_is_short():

@@ -8,6 +8,7 @@ from morph.errors import ConfigError
 from morph.settings import documented, setting
 from morph.vocabulary import (
     AUGMENTATIONS,
+    DECAY,
     GATE_MODES,
     KINDS,
     LOSSES,
@@ -65,19 +66,22 @@ class CycleConfig:
     )
     cycles: int = setting(1, help="How often to shrink and expand.", range="[1, inf)")
     seed_steps: int = setting(200, help="Training steps of the seed network.", range="[0, inf)")
-    shrink_steps: int = setting(400, help="Training steps of each shrink phase.", range="[0, inf)")
+    shrink_steps: int = setting(300, help="Training steps of each shrink phase.", range="[0, inf)")
     retrain_steps: int = setting(
-        300, help="Training steps of each retrain phase.", range="[0, inf)"
+        500, help="Training steps of each retrain phase.", range="[0, inf)"
     )
-    settle: float = setting(
-        0.3,
-        help="The share of a shrink phase that is left to recover at the budget.",
+    settle: float | None = setting(
+        None,
+        help="The share of a shrink phase that is left to recover at the budget; if not given 0.3, "
+        "and with --penalty=decay none in a run, where a retrain phase follows, else 0.5.",
         range="[0, 1)",
     )
     penalty: str = setting(
-        "gamma",
-        help=f"What makes a channel strong: {', '.join(PENALTIES)}; or one per pattern, of which "
-        "the first that matches wins: Conv_*=gamma,*=group_lasso.",
+        DECAY,
+        help="How channels are brought to go. decay: the network stays whole while channels decay, "
+        "the faster the weaker they are in their group, and what is least worth its cost is cut at "
+        f"once. Or what is pulled to zero on the way: {', '.join(PENALTIES)}; or one of these per "
+        "pattern, of which the first that matches wins: Conv_*=gamma,*=group_lasso.",
     )
     strengths: str = setting(
         "",
