@@ -34,7 +34,6 @@ from experiments.console.display import (
 )
 from experiments.console.flags import config_of, define_settings, read_flags
 from experiments.console.tensorboard import Listeners, TensorBoard
-from experiments.facts import facts_of, write_facts
 from experiments.pictures import plots
 from experiments.report import write_report
 from experiments.report.page import agreement
@@ -115,6 +114,7 @@ def run(command: str) -> None:
             identity=identity_of(name, data, flags.FLAGS["width"].value),
             start=flags.FLAGS["start"].value,
             listener=Listeners(listeners),
+            command=command,
             checkpoint_seconds=CHECKPOINT_SECONDS.value,
             checkpoint_steps=CHECKPOINT_STEPS.value,
         )
@@ -122,7 +122,6 @@ def run(command: str) -> None:
     if not is_first():
         return
     seconds = time.monotonic() - started
-    save_results(workdir, result, command, seconds)
     page = write_report(workdir)
     missing = draw(workdir, result)
     show(display, result)
@@ -163,26 +162,6 @@ def width_rows(result: CycleResult) -> list[tuple[str, int, int, int]]:
         (name, group.seed_width, shrunk[name], group.width)
         for name, group in result.architecture.groups.items()
     ]
-
-
-def save_results(workdir: Path, result: CycleResult, command: str, seconds: float) -> None:
-    """Writes results.json: every network of the run, the command, and what it ran on."""
-    report: Mapping[str, Any] = result.architecture.report
-    facts = {
-        "dataset": report["dataset"],
-        "data_fingerprint": report["data_fingerprint"],
-        "seed_network": report["seed_network"],
-        "target": report["target"],
-        "unit": report["unit"],
-        "seed_cost": report["seed_cost"],
-        "budget": report["budget"],
-        "outcomes": [asdict(outcome) for outcome in result.outcomes],
-        "config": report["config"],
-    }
-    if "start_fingerprint" in report:
-        facts |= {"start_fingerprint": report["start_fingerprint"]}
-        facts |= {"against_start": result.against_seed}
-    write_facts(workdir, facts_of(command, seconds, facts))
 
 
 def draw(workdir: Path, result: CycleResult) -> MissingExtraError | None:

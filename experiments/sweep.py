@@ -40,7 +40,6 @@ from rich.console import Console
 from experiments.console.command import launch
 from experiments.console.display import Display, humanize
 from experiments.console.flags import config_of, define_settings
-from experiments.facts import facts_of, write_facts
 from experiments.pictures import plots
 from experiments.report import write_report
 from experiments.study import Shelf, Study, collected, points_of, table_of
@@ -57,6 +56,7 @@ from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_SWEEP
 from morph.cycle.workdir import claim_workdir
 from morph.errors import ConfigError, MissingExtraError
+from morph.facts import facts_of, write_facts
 from morph.settings import check_settings
 
 HOWS = ("vmap", "turn", "processes")
