@@ -1,13 +1,4 @@
-"""Prunes a network with the weights that it has, in one go and without training.
-
-    python -m experiments.prune --model=mine.py:Net --data=mine.py:data --start=mine.safetensors
-
-measures on --examples of the training set how much the loss minds each channel, each layer and each
-block, lands on the budget of any cost, re-estimates the statistics of normalizations, and tests
-both networks. Without labels, or with --distill, the network's own outputs are what is kept. In
---workdir: architecture.json, the variables, results.json, report.html. What lost much is trained by
-experiments.retrain, from that file and --variables=WORKDIR/variables.
-"""
+"""Prunes a network with the weights that it has: what `morph prune` does."""
 
 from __future__ import annotations
 
@@ -25,18 +16,11 @@ import numpy as np
 from absl import flags
 from rich.console import Console
 
+from experiments.commands.prune import COMMAND, SETTINGS
 from experiments.console.command import launch
 from experiments.console.display import Display, result_of, result_table
-from experiments.console.flags import define_settings
 from experiments.report import write_report
-from experiments.subject import (
-    Data,
-    data_of,
-    define_start,
-    define_subject_flags,
-    identity_of,
-    seed_of,
-)
+from experiments.subject import Data, data_of, identity_of, seed_of
 from morph.architecture.architecture import Architecture
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
@@ -47,11 +31,11 @@ from morph.cycle.measure import Measure
 from morph.cycle.recipe import Recipe
 from morph.cycle.stamp import stamped
 from morph.cycle.workdir import locked, save_variables
-from morph.errors import ConfigError, DataError
+from morph.errors import DataError
 from morph.facts import facts_of, write_facts
 from morph.files import together
 from morph.network import Network, Variables
-from morph.pruning.prune import CURVES, SCORES, prune, recalibrate
+from morph.pruning.prune import prune, recalibrate
 from morph.training.data import Batch, first_of, on_device
 from morph.training.evaluate import Evaluator
 from morph.training.task import total
@@ -59,48 +43,12 @@ from regularizers.patterns import parse
 
 PRUNED = "pruned"
 PASSES = 40  # of batches, that statistics are re-estimated on
-# What this command takes of a run's settings.
-SETTINGS = (
-    "target", "budget", "loss", "metrics", "label_smoothing", "distill", "blocks", "min_width",
-    "floors", "round_to", "batch_size", "seed",
-)  # fmt: skip
-
-
-def define_flags() -> flags.FlagValues:
-    """The flags of this command."""
-    own = flags.FlagValues()
-    define_subject_flags(own, seed_network="resnet8", dataset="digits", width=1.0)
-    define_start(own)
-    define_settings(own, only=SETTINGS, budget=0.7)
-    flags.DEFINE_integer("examples", 512, "Of the training set, to measure on.", 1, flag_values=own)
-    flags.DEFINE_enum(
-        "by",
-        CURVES,
-        [CURVES, SCORES],
-        "How layers compete: curves, measured; or scores alone, faster, and no block goes.",
-        flag_values=own,
-    )
-    flags.DEFINE_integer(
-        "prune_steps", 1, "In how many steps the budget is reached.", 1, flag_values=own
-    )
-    flags.DEFINE_string("workdir", "runs/prune", "Where everything goes.", flag_values=own)
-    flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
-    return own
 
 
 def recipe_of(options: flags.FlagValues, data: Data) -> Recipe:
-    """What is minded and measured; without labels what the network gives itself.
-
-    Raises:
-        ConfigError: naming the setting.
-    """
+    """What is minded and measured; without labels what the network gives itself."""
     config = CycleConfig(**{name: options[name].value for name in SETTINGS})
     labelled = first_of(data.train, "training set").y is not None
-    if config.distill not in (0.0, 1.0):
-        raise ConfigError(
-            f"distill is {config.distill}: a network is pruned by the labels, 0, or by its own "
-            "outputs, 1"
-        )
     alone = bool(config.distill) or not (labelled or options["loss"].present)
     return Recipe(config=replace(config, distill=float(alone), seed_steps=0))
 
@@ -184,11 +132,6 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         one of `USER_ERRORS`.
     """
     started = time.monotonic()
-    if options.start is None:
-        raise ConfigError(
-            "--start is missing: name the weights to prune, a directory of Orbax, a file of "
-            "safetensors, or package.module:function; experiments.run trains a network from scratch"
-        )
     data = data_of(options, {})
     network, name = seed_of({}, options, data)
     recipe = recipe_of(options, data)
@@ -237,7 +180,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
                 "unit": cost.unit,
                 "seed_cost": float(cost()),
                 "cost": outcomes[-1]["cost"],
-                **identity_of(name, data, options["width"].value),
+                **identity_of(name, data, options.width),
                 "start_fingerprint": fingerprint(variables),
                 "examples": sum(batch.examples for batch in batches),
                 "config": asdict(config),
@@ -256,7 +199,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.prune`; `argv[0]` is the program's name."""
-    launch("experiments.prune", __doc__ or "", define_flags(), argv, run)
+    launch(COMMAND, argv, run)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,11 @@ from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
 from morph.cycle.arguments import check_interval, check_mesh, place_of, plain_identity
+from morph.cycle.asked import configured_optimizer, shrink_to_of, target_cost
 from morph.cycle.baseline import Baseline
 from morph.cycle.checkpoint import Checkpoints, Interval
 from morph.cycle.checks import check_config, check_structure, check_training
-from morph.cycle.config import CycleConfig, configured_optimizer, shrink_to_of, target_cost
+from morph.cycle.config import CycleConfig
 from morph.cycle.context import Context, key_of
 from morph.cycle.expand import Expand
 from morph.cycle.given import Start, fingerprint, fitted, read_start

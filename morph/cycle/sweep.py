@@ -27,9 +27,11 @@ from morph.budget.controller import Look
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
 from morph.cycle.arguments import check_interval
+from morph.cycle.asked import configured_optimizer, target_cost
 from morph.cycle.checks import check_config, check_side_by_side, check_structure
-from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
+from morph.cycle.config import CycleConfig
 from morph.cycle.context import key_of
+from morph.cycle.cut import Cut, Measuring
 from morph.cycle.given import Start, fingerprint, fitted, read_start
 from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import Measure
@@ -141,7 +143,17 @@ class Sweep:
                 that no run depends on its company.
         """
         regularizer = make_regularizer(self.config, self.graph, self.cost, reference=reference)
-        return Pulling.of(regularizer, reference, self.recipe.transformation(SHRINK))
+        # How fast channels decay does not depend on the budget.
+        budget = make_budget(
+            self.config,
+            regularizer,
+            self.cost.seed,
+            self.config.shrink_steps,
+            self.look_every,
+            last=True,
+        )
+        tx = budget.optimizer(self.recipe.transformation(SHRINK))
+        return Pulling.of(regularizer, reference, tx)
 
     def shrink(
         self, members: Sequence[Member], trained: Mapping[int, Variables], pulling: Pulling
@@ -161,16 +173,32 @@ class Sweep:
                 member.budget * self.cost(),
                 c.shrink_steps,
                 self.look_every,
+                last=True,
             )
             for member in members
         ]
-        watch = Watch(controllers=[budget.controller for budget in budgets], pulling=pulling)
+        rest = regularizer_of_rest(c, self.traces, self.whole, pulling.reference)
+        measuring = Measuring(
+            objective=self.recipe.objective(self.traces),
+            regularizer=pulling.regularizer,
+            loop=self._loop,
+        )
+        cuts = [
+            Cut(
+                budget=budget,
+                measuring=measuring,
+                rest=rest,
+                key=key_of(member.seed, SHRINK),
+                shuffle=member.seed * 1000 + SHRINK,
+            )
+            for budget, member in zip(budgets, members, strict=True)
+        ]
+        watch = Watch(cuts=cuts, pulling=pulling)
         states = stacked([self._state(trained[member.seed], pulling.tx) for member in members])
         states, _ = watch.look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]
         states, records = self._run(states, SHRINK, seeds, c.shrink_steps, watch.look)
         saliency = watch.saliency(states)
-        rest = regularizer_of_rest(c, self.traces, self.whole, pulling.reference)
         trained_now = unstacked(states, len(members))
         return [
             self._shrunk(

@@ -18,7 +18,7 @@ from morph.budget.trim import strongest_within
 from morph.pruning.curves import Walk
 from morph.pruning.judge import Judge, Loss, gone_with, matching
 from regularizers.channels.graph import GRAPH, ChannelGraph
-from regularizers.checks import FLAG, FUNCTION, NAME, a, by_name, checked, whole
+from regularizers.checks import FLAG, FUNCTION, NAME, a, by_name, checked, shown, whole
 from regularizers.costs.cost import COST, Cost
 from regularizers.errors import InputError
 from regularizers.messages import near
@@ -277,7 +277,8 @@ def recalibrate(
         All collections.
 
     Raises:
-        InputError: if there are no batches, or a collection is updated that is not there.
+        InputError: if there are no batches, a collection is updated that is not there, or what
+            `forward` gives is no update.
 
     Example:
         >>> def forward(variables, batch):                                  # doctest: +SKIP
@@ -288,6 +289,11 @@ def recalibrate(
     now, step, count = dict(variables), jax.jit(forward), 0
     for batch in batches:
         updates, count = step(now, batch), count + 1
+        if not isinstance(updates, Mapping):
+            raise InputError(
+                f"recalibrate: forward gives {shown(updates)}; it must give the new values of "
+                "statistics by collection, e.g. what model.apply(..., mutable=[...]) gives second"
+            )
         for name in updates:
             if name not in now or name == "params":
                 raise InputError(

@@ -84,5 +84,7 @@ def test_statistics_are_those_of_the_batches():
     jax.tree.map(np.testing.assert_array_equal, found["params"], variables["params"])
     with pytest.raises(InputError, match="batches hold nothing"):
         morph.recalibrate(forward, variables, [])
+    with pytest.raises(InputError, match=r"forward gives an array .*statistics by collection"):
+        morph.recalibrate(lambda v, batch: batch, variables, [x])
     with pytest.raises(InputError, match=r"new values of 'params'.*found \['batch_stats'\]"):
         morph.recalibrate(lambda v, batch: {"params": v["params"]}, variables, [x])

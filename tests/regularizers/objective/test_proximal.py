@@ -317,3 +317,13 @@ def test_saliency_is_the_square_of_the_slope_along_each_channel(graph, variables
         np.testing.assert_allclose(once.saliency[name], 0.03 * square, rtol=1e-4, atol=1e-10)
         share = 1.0 - 0.97**2
         np.testing.assert_allclose(twice.saliency[name], share * square, rtol=1e-4, atol=1e-10)
+
+
+def test_params_of_numpys_own_width_are_pulled_as_jax_takes_them():
+    params = {"a": np.ones((5, 7)), "b": np.ones((7, 3))}  # float64
+    graph = reg.trace_channels(lambda v, x: nn.relu(x @ v["a"]) @ v["b"], params, np.ones((2, 5)))
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph))
+    found = regularizer.shrink_step(params, 0.1)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
+    marginal = 2 * 2 * (5 + 3) / reg.flops(graph)()  # 2 per product, 2 rows
+    np.testing.assert_allclose(found["a"], 1.0 - 0.1 * marginal, rtol=1e-6)
