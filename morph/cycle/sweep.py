@@ -32,7 +32,7 @@ from morph.cycle.checks import check_config, check_side_by_side, check_structure
 from morph.cycle.config import CycleConfig
 from morph.cycle.context import key_of
 from morph.cycle.cut import Measuring
-from morph.cycle.given import Start, fingerprint, fitted, read_start
+from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import Measure
 from morph.cycle.members import Member, Pulling, Record, Trained, kept, seen, stacked, unstacked
@@ -44,6 +44,7 @@ from morph.cycle.shrinking import (
     make_regularizer,
     regularizer_of_rest,
 )
+from morph.cycle.stamp import stamp_of
 from morph.cycle.starts import fresh, scaled_to
 from morph.cycle.watch import Watch
 from morph.errors import DataError
@@ -364,7 +365,7 @@ class Sweep:
     @property
     def start_identity(self) -> dict[str, str]:
         """What tells given weights from others; nothing if the seed is trained."""
-        return {} if self.start is None else {"start_fingerprint": fingerprint(self._given)}
+        return {} if self.start is None else {"start_fingerprint": stamp_of(self._given)}
 
     @cached_property
     def _given(self) -> Variables:
