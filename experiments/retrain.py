@@ -19,7 +19,6 @@ from rich.console import Console
 from experiments.commands.retrain import COMMAND
 from experiments.console.command import launch
 from experiments.console.display import Display, result_of, result_table
-from experiments.facts import facts_of, lines_of, write_facts
 from experiments.report import write_report
 from experiments.subject import data_of, identity_of, seed_of
 from morph.architecture.architecture import Architecture
@@ -29,6 +28,7 @@ from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_RETRAIN, check_unused
 from morph.cycle.workdir import load_variables, locked, save_variables
 from morph.errors import ArchitectureError, ConfigError, WorkdirError
+from morph.facts import facts_of, lines_of, write_facts
 from morph.files import together, write_text
 from morph.imports import is_path
 from morph.network import Network, Variables

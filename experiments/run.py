@@ -25,7 +25,6 @@ from experiments.console.display import (
 )
 from experiments.console.flags import config_of, define_subject_flags, define_task_flags
 from experiments.console.tensorboard import Listeners, TensorBoard
-from experiments.facts import facts_of, write_facts
 from experiments.measured import measured
 from experiments.report import write_report
 from experiments.report.page import agreement
@@ -35,6 +34,7 @@ from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
 from morph.cycle.measure import BASELINES
 from morph.errors import MissingExtraError
+from morph.facts import write_facts
 from morph.files import write_text
 from morph.tensorize.diagram import to_dot
 from morph.training.mesh import connect, is_first
@@ -73,15 +73,17 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             identity=identity_of(name, data, options.width),
             start=options.start,
             listener=Listeners(listeners),
+            command=command,
             checkpoint_seconds=options.checkpoint_seconds,
             checkpoint_steps=options.checkpoint_steps,
         )
         result = cycle.run()
     if not is_first():
         return
-    facts = measured(network, result.network, result.variables, data.x)
+    times = measured(network, result.network, result.variables, data.x)
     seconds = time.monotonic() - started
-    save_results(workdir, result, command, seconds, facts)
+    told = json_files.read_object(workdir / "results.json")
+    write_facts(workdir, {**told, "seconds": round(seconds, 1), "measured": times})
     page = write_report(workdir)
     missing = draw(workdir, result)
     show(display, result, against_start=options.start is not None)
@@ -122,33 +124,6 @@ def width_rows(result: CycleResult) -> list[tuple[str, int, int, int]]:
         (name, group.seed_width, shrunk[name], group.width)
         for name, group in result.architecture.groups.items()
     ]
-
-
-def save_results(
-    workdir: Path,
-    result: CycleResult,
-    command: str,
-    seconds: float,
-    measured_here: Mapping[str, Any],
-) -> None:
-    """Writes results.json: every network of the run, the command, and what it ran on."""
-    report: Mapping[str, Any] = result.architecture.report
-    facts = {
-        "dataset": report["dataset"],
-        "data_fingerprint": report["data_fingerprint"],
-        "seed_network": report["seed_network"],
-        "target": report["target"],
-        "unit": report["unit"],
-        "seed_cost": report["seed_cost"],
-        "budget": report["budget"],
-        "outcomes": [asdict(outcome) for outcome in result.outcomes],
-        "config": report["config"],
-        "measured": measured_here,
-    }
-    if "start_fingerprint" in report:
-        facts |= {"start_fingerprint": report["start_fingerprint"]}
-        facts |= {"against_start": result.against_seed}
-    write_facts(workdir, facts_of(command, seconds, facts))
 
 
 def draw(workdir: Path, result: CycleResult) -> MissingExtraError | None:

@@ -20,7 +20,6 @@ from experiments.commands.sweep import COMMAND, numbers
 from experiments.console.command import launch
 from experiments.console.display import Display, humanize
 from experiments.console.flags import config_of
-from experiments.facts import facts_of, write_facts
 from experiments.report import write_report
 from experiments.study import Shelf, Study, collected, points_of, table_of
 from experiments.subject import data_of, identity_of, seed_of, slug
@@ -29,6 +28,7 @@ from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_SWEEP
 from morph.cycle.workdir import claim_workdir
 from morph.errors import ConfigError, MissingExtraError
+from morph.facts import facts_of, write_facts
 from morph.settings import check_settings
 
 # What a working directory is for; budgets and seeds may be added to it.

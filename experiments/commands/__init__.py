@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "targets": "one seed network, shrunk for several costs",
     "compare": "several runs side by side",
     "report": "writes the page of a run again",
+    "prune": "shrinks a network with the weights that it has, without training",
     "retrain": "rebuilds a network from its JSON, and trains it",
     "compress": "makes a file of a learned network, smaller than its weights",
     "export": "writes files for elsewhere: StableHLO, ONNX, TFLite",

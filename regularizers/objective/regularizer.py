@@ -332,7 +332,7 @@ class NetworkRegularizer:
         before: Any = None,
         *,
         owed: Owed | None = None,
-    ) -> tuple[Any, dict[str, Float[Array, " width"]]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """`shrink_step` whose half-precision leaves come out in float32.
 
         Args:
