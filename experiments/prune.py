@@ -24,12 +24,13 @@ from experiments.subject import Data, data_of, identity_of, seed_of
 from morph.architecture.architecture import Architecture
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
+from morph.cycle.asked import target_cost
 from morph.cycle.checks import check_structure
-from morph.cycle.config import CycleConfig, target_cost
-from morph.cycle.given import fingerprint, fitted, read_start
+from morph.cycle.config import CycleConfig
+from morph.cycle.given import fitted, read_start
 from morph.cycle.measure import Measure
 from morph.cycle.recipe import Recipe
-from morph.cycle.stamp import stamped
+from morph.cycle.stamp import stamp_of, stamped
 from morph.cycle.workdir import locked, save_variables
 from morph.errors import DataError
 from morph.facts import facts_of, write_facts
@@ -47,7 +48,8 @@ PASSES = 40  # of batches, that statistics are re-estimated on
 
 def recipe_of(options: flags.FlagValues, data: Data) -> Recipe:
     """What is minded and measured; without labels what the network gives itself."""
-    config = CycleConfig(**{name: options[name].value for name in SETTINGS})
+    named: dict[str, Any] = {name: options[name].value for name in SETTINGS}
+    config = CycleConfig(**named)
     labelled = first_of(data.train, "training set").y is not None
     alone = bool(config.distill) or not (labelled or options["loss"].present)
     return Recipe(config=replace(config, distill=float(alone), seed_steps=0))
@@ -181,7 +183,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
                 "seed_cost": float(cost()),
                 "cost": outcomes[-1]["cost"],
                 **identity_of(name, data, options.width),
-                "start_fingerprint": fingerprint(variables),
+                "start_fingerprint": stamp_of(variables),
                 "examples": sum(batch.examples for batch in batches),
                 "config": asdict(config),
                 "outcomes": outcomes,

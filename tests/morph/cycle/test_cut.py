@@ -26,7 +26,8 @@ class Net(nn.Module):
     def __call__(self, x):
         x = nn.relu(nn.Dense(8)(x))
         for _ in range(2):
-            x = x + nn.Dense(8)(nn.relu(nn.Dense(6)(x)))
+            y = nn.Dense(6)(x)
+            x = x + nn.Dense(8)(nn.relu(y))
         return nn.Dense(3)(x)
 
 

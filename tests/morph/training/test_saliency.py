@@ -20,7 +20,8 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(3)(jnp.tanh(nn.Dense(6)(x)))
+        x = nn.Dense(6)(x)
+        return nn.Dense(3)(jnp.tanh(x))
 
 
 def test_it_is_the_mean_over_batches_of_squared_slopes():

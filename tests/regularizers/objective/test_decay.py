@@ -16,8 +16,11 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = nn.BatchNorm(use_running_average=True)(nn.Dense(7)(x))
-        return nn.Dense(3)(nn.relu(x + nn.Dense(7)(nn.relu(nn.Dense(5)(x)))))
+        x = nn.Dense(7)(x)
+        x = nn.BatchNorm(use_running_average=True)(x)
+        y = nn.Dense(5)(x)
+        x = x + nn.Dense(7)(nn.relu(y))
+        return nn.Dense(3)(nn.relu(x))
 
 
 @pytest.fixture(scope="module")
