@@ -37,7 +37,8 @@ from experiments.models import network_of
 from experiments.pictures.plots import Point, plot_tradeoff
 from morph.architecture.architecture import Architecture
 from morph.architecture.expand import expand
-from morph.cycle.config import CycleConfig, configured_optimizer
+from morph.cycle.asked import configured_optimizer
+from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
 from morph.cycle.starts import fresh
 from morph.files import write_text
@@ -53,7 +54,7 @@ from morph.training.data import (
 from morph.training.evaluate import Evaluator
 from morph.training.metrics import METRICS
 from morph.training.optimizers import rate_schedule
-from morph.training.step import TrainState, loops_well, make_step
+from morph.training.step import TrainState, loops_well, make_objective, make_step
 from morph.training.task import inputs_augmented
 from regularizers.channels.trace import trace_channels
 from regularizers.costs.flops import flops
@@ -87,7 +88,6 @@ class Study:
             schedule="run",
             final="finetune",
             expand="warm",
-            expand_budget=None,
             penalty=args.penalty,
             optimizer=args.optimizer,
             learning_rate=args.learning_rate,
@@ -123,7 +123,7 @@ class Study:
         state = TrainState.of(network, fresh(network, key, self.x), tx)
         data, names = resident(self.train), names_of(config.augment)
         augment = inputs_augmented(augmented(names)) if names else None
-        step = make_step(looped=loops_well(self.graph), augment=augment)
+        step = make_step(make_objective(augment=augment), looped=loops_well(self.graph))
         ends = chunk_ends(0, steps, 10)
         for chunk in chunks(self.train, config.batch_size, ends, start=0, seed=config.seed):
             state, _ = step(state, data, chunk, key)
@@ -139,7 +139,7 @@ class Study:
         self, budget: float, config: CycleConfig
     ) -> tuple[Network, Variables, Architecture, float]:
         """Shrunk and expanded to the budget, several times."""
-        own = replace(config, budget=self.args.cycle_budget, expand_budget=budget, cycles=CYCLES)
+        own = replace(config, shrink_to=self.args.cycle_budget, budget=budget, cycles=CYCLES)
         return self._cycle(own, self.args.cycle_shares, CYCLES)
 
     def _cycle(

@@ -41,8 +41,6 @@ def config_of(method: str, share: float, steps: int, seed: int) -> CycleConfig:
     tensorized = method != "shrink"
     return CycleConfig(
         budget={"shrink": share, "tensorize": 1.0, "both": share**0.5}[method],
-        expand_budget=None,
-        final="finetune",
         seed_steps=parts["seed"],
         shrink_steps=parts["shrink"],
         retrain_steps=parts["retrain"] + (0 if tensorized else parts["tensorize"]),

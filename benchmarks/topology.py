@@ -113,8 +113,6 @@ def learn(name: str, seed: int) -> dict[str, Any]:
     x = jnp.asarray(data.test_images[:1])
     config = CycleConfig(
         budget=0.3,
-        expand_budget=None,
-        final="finetune",
         shrink_steps=600,
         retrain_steps=100,
         seed=seed,

@@ -2,7 +2,7 @@
 
     python -m experiments.run --model=examples/segment_images.py:UNet \
         --data=examples/segment_images.py:data --loss=examples/segment_images.py:task \
-        --metrics=mean_iou,masked_accuracy --budget=0.5 --expand_budget=none --final=finetune
+        --metrics=mean_iou,masked_accuracy --budget=0.5
 
 is what this file runs, with few steps. Pixels of label -1 are of no class, and do not count.
 """
@@ -14,7 +14,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app
 
 import morph
 from experiments import run
@@ -87,7 +86,7 @@ task = morph.Task(loss=loss, augment=mirrored, decide=classes_of)
 if __name__ == "__main__":
     here = __file__
     flags = [f"--model={here}:UNet", f"--data={here}:data", f"--loss={here}:task"]
-    flags += ["--metrics=mean_iou,masked_accuracy", "--expand_budget=none", "--final=finetune"]
+    flags += ["--metrics=mean_iou,masked_accuracy"]
     flags += ["--seed_steps=60", "--shrink_steps=60", "--retrain_steps=20", "--batch_size=32"]
     sys.argv = ["segment_images.py", *flags, f"--workdir={tempfile.mkdtemp()}", *sys.argv[1:]]
-    app.run(run.main, argv=sys.argv, flags_parser=run.parsed)
+    run.main(sys.argv)

@@ -4,7 +4,7 @@ The model is a Linen module with batch norm, the data are made here; `morph.Cycl
 shrinks it to half of its FLOPs, and goes on training. The same from a shell, with the same files:
 
     python -m experiments.run --model=examples/train_my_model.py:Net \
-        --data=examples/train_my_model.py:data --budget=0.5 --expand_budget=none --final=finetune
+        --data=examples/train_my_model.py:data --budget=0.5
 """
 
 import sys
@@ -51,8 +51,6 @@ def data() -> tuple[morph.Batch, morph.Batch]:
 
 CONFIG = morph.CycleConfig(
     budget=0.5,  # of the FLOPs; target="size", "here", ... pay for something else
-    expand_budget=None,  # stay small
-    final="finetune",  # and go on from the weights that are left
     seed_steps=60,
     shrink_steps=80,
     retrain_steps=20,

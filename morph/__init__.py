@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from morph.architecture.architecture import Architecture
     from morph.architecture.expand import expand
     from morph.architecture.shrink import shrink
+    from morph.budget.budget import Budget
     from morph.cycle.config import CycleConfig
     from morph.cycle.cycle import Cycle
     from morph.cycle.workdir import load_variables
     from morph.errors import (
         ArchitectureError,
         BudgetError,
+        BudgetWarning,
         DataError,
         LossyPlanWarning,
         NativeError,
@@ -41,11 +43,14 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy(__name__)
 
+__version__ = "0.2.0"
 __all__ = [
     "Architecture",
     "ArchitectureError",
     "Batch",
+    "Budget",
     "BudgetError",
+    "BudgetWarning",
     "Cycle",
     "CycleConfig",
     "DataError",

@@ -29,6 +29,10 @@ class BudgetError(MorphError, ValueError):
     """A budget that no widths can meet."""
 
 
+class BudgetWarning(UserWarning):
+    """What a budget leaves is not what was trained."""
+
+
 class WorkdirError(MorphError, RuntimeError):
     """A working directory that belongs to another run or cannot be used."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from regularizers.costs.latency import latency
     from regularizers.costs.size import model_size
     from regularizers.costs.work import cost_of_work
-    from regularizers.errors import MorphError
+    from regularizers.errors import DeadGroupWarning, MorphError
     from regularizers.named import cost_named
     from regularizers.nnx import nnx_function
     from regularizers.objective.proximal import proximal
@@ -36,6 +36,7 @@ __all__ = [
     "Calibration",
     "ChannelGraph",
     "Cost",
+    "DeadGroupWarning",
     "Device",
     "Group",
     "MorphError",

@@ -18,6 +18,10 @@ class InputTypeError(MorphError, TypeError):
     """An argument of a kind that a function cannot take."""
 
 
+class DeadGroupWarning(UserWarning):
+    """A strength that was given by hand killed a whole group of channels."""
+
+
 class UnknownNameError(MorphError, KeyError):
     """A name that nothing here has; the message lists near matches."""
 

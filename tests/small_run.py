@@ -24,8 +24,9 @@ from morph.training.mesh import connect
 from morph.training.step import Batch
 
 CONFIG = CycleConfig(
-    budget=0.5,
-    expand_budget=0.8,
+    budget=0.8,
+    shrink_to=0.5,
+    final="scratch",
     seed_steps=20,
     shrink_steps=40,
     retrain_steps=30,

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from experiments.console.lasting import lasting
 from experiments.console.terminal import Clean, terminal
+from experiments.console.waiting import Compiling
 from regularizers.errors import InputError
 
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
@@ -140,7 +141,8 @@ class Display:
         budget_ratio: the budget as a share of the seed's cost, where there is one.
         seed_widths: channels per group of the seed network.
         live_interval_s: seconds between two drawings on a terminal.
-        line_interval_s: seconds between two lines elsewhere.
+        line_interval_s: seconds between two lines elsewhere; a phase has one at its end.
+        live_refresh_per_s: drawings a second of what is shown while nothing is told.
         clock: returns the time in seconds.
 
     Example:
@@ -153,7 +155,8 @@ class Display:
     budget_ratio: float | None = None
     seed_widths: Mapping[str, int] = dataclasses.field(default_factory=dict)
     live_interval_s: float = 0.1
-    line_interval_s: float = 5.0
+    line_interval_s: float = 60.0
+    live_refresh_per_s: float = 2.0
     clock: Callable[[], float] = time.monotonic
     _live: Live | None = dataclasses.field(default=None, init=False)
     _progress: _Progress | None = dataclasses.field(default=None, init=False)
@@ -162,7 +165,8 @@ class Display:
         """Starts the display."""
         self.console.file = lasting(self.console.file)
         if self.console.is_terminal:
-            self._live = Live(console=self.console, auto_refresh=False)
+            # Its thread draws the time that compiling takes, in which nothing else happens.
+            self._live = Live(console=self.console, refresh_per_second=self.live_refresh_per_s)
             self._live.start()
         return self
 
@@ -189,14 +193,15 @@ class Display:
         self.seed_widths = dict(widths)
 
     def phase(self, name: str, total_steps: int) -> None:
-        """Starts a phase of `total_steps` steps; the last state of the one before stays."""
-        previous, self._progress = self._progress, _Progress(name=name, total_steps=total_steps)
+        """Starts a phase of `total_steps` steps; of the one before a line stays."""
+        previous, now_s = self._progress, self.clock()
+        self._progress = _Progress(name=name, total_steps=total_steps, drawn_s=now_s)
         if self._live is not None:
-            self._live.update(self._panel(self._progress), refresh=previous is None)
-            if previous is not None:
-                self.console.print(self._panel(previous))  # above the live panel
-        elif previous is not None:
-            self._print_last_line(previous)
+            self._progress.drawn_s = -math.inf
+            waiting = Compiling(name=name, since_s=now_s, clock=self.clock)
+            self._live.update(waiting if total_steps else Text(name), refresh=True)
+        if previous is not None:
+            self._print_last_line(previous)  # above the live panel
 
     def update(self, step: int, **metrics: Any) -> None:
         """Tells that `step` steps of this phase are done.
@@ -325,6 +330,7 @@ class Result:
         accuracy: test accuracy as a share; None where it was not measured.
         metrics: all that was measured, by name; shown is the first, where there is no accuracy.
         cost: what was paid for, if that is neither of these; None where it was not asked for.
+        steps: of training that its weights have seen; None where nobody counted.
     """
 
     name: str
@@ -332,6 +338,7 @@ class Result:
     parameters: float
     accuracy: float | None = None
     cost: float | None = None
+    steps: int | None = None
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
@@ -345,7 +352,7 @@ class Result:
 
 def result_of(outcome: Mapping[str, Any]) -> Result:
     """A row of an outcome, as `results.json` has it."""
-    names = ("name", "flops", "parameters", "accuracy", "cost")
+    names = ("name", "flops", "parameters", "accuracy", "cost", "steps")
     return Result(**{name: outcome[name] for name in names}, metrics=outcome.get("metrics") or {})
 
 
@@ -372,13 +379,14 @@ def result_table(
     seed = results[0]
     table = Table(title=f"{title}; cost: {cost}" if cost else title, title_justify="left")
     table.add_column("network")
-    for column in (seed.quality[0], "FLOPs", "of seed", "parameters", "of seed"):
+    for column in ("steps", seed.quality[0], "FLOPs", "of seed", "parameters", "of seed"):
         table.add_column(column, justify="right")
     if cost:
         table.add_column("cost", justify="right")
         table.add_column("of seed", justify="right")
     for result in results:
         cells = [
+            "–" if result.steps is None else f"{result.steps:,}",
             result.quality[1],
             humanize(result.flops, "FLOP"),
             _ratio(result.flops, seed.flops),

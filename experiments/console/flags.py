@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import flags
 
+from experiments.vocabulary import DATASETS, SEED_NETWORKS
+from morph.compress.config import CompressConfig
 from morph.cycle.config import CycleConfig
 from morph.errors import ConfigError
-from morph.imports import is_path
+from morph.imports import FORM, is_path
 from morph.settings import settings_of
 
 T = TypeVar("T")
 _WIDTHS = (0.01, 100.0)
+# Flags of versions before, and what to say now.
+_RETIRED = {
+    "expand_budget": "--budget is what the network costs that a run ends with, and --shrink_to, "
+    "if given, what it is shrunk to before it is widened back to that: for --budget=A "
+    "--expand_budget=B say --budget=B --shrink_to=A, for --expand_budget=none nothing",
+}
 
 
 class Amount(flags.ArgumentParser):
@@ -59,16 +67,23 @@ _DEFINE: Mapping[str, Callable[..., Any]] = {
 
 
 def define_settings(
-    flag_values: flags.FlagValues = flags.FLAGS, cls: type = CycleConfig, **defaults: Any
+    flag_values: flags.FlagValues,
+    cls: type = CycleConfig,
+    *,
+    only: Collection[str] | None = None,
+    **defaults: Any,
 ) -> None:
     """Defines a flag for every field of a class of settings.
 
     Args:
         flag_values: where.
         cls: the class.
+        only: the names of the fields that have a flag; all of them if None.
         defaults: in place of those of its fields.
     """
     for one in settings_of(cls):
+        if only is not None and one.name not in only:
+            continue
         default = defaults.get(one.name, one.default)
         if one.imported and one.choices:
             flags.DEFINE(NameOrPath(one.choices), one.name, default, one.help, flag_values)
@@ -88,7 +103,7 @@ def settings_from(cls: type[T], flag_values: flags.FlagValues) -> T:
     return cls(**{one.name: flag_values[one.name].value for one in settings_of(cls)})
 
 
-def config_of(flag_values: flags.FlagValues = flags.FLAGS) -> CycleConfig:
+def config_of(flag_values: flags.FlagValues) -> CycleConfig:
     """The configuration that flags ask for."""
     return settings_from(CycleConfig, flag_values)
 
@@ -102,6 +117,76 @@ def define_width(flag_values: flags.FlagValues, default: float | None) -> None:
         *_WIDTHS,
         flag_values=flag_values,
     )
+
+
+def define_subject_flags(
+    own: flags.FlagValues,
+    *,
+    seed_network: str | None = None,
+    dataset: str | None = None,
+    width: float | None = None,
+) -> None:
+    """The flags that name a seed network and its data.
+
+    Args:
+        own: where.
+        seed_network: the default; None where a report names it.
+        dataset: likewise.
+        width: likewise.
+    """
+    flags.DEFINE_enum(
+        "seed_network",
+        seed_network,
+        SEED_NETWORKS,
+        "The seed network: one of the registry.",
+        flag_values=own,
+    )
+    flags.DEFINE_string("model", None, f"Or your own: {FORM}.", flag_values=own)
+    flags.DEFINE_string("train_kwarg", "train", "That of --model for the mode.", flag_values=own)
+    define_width(own, width)
+    flags.DEFINE_enum(
+        "dataset",
+        dataset,
+        DATASETS,
+        "What to train on; digits needs no download.",
+        flag_values=own,
+    )
+    flags.DEFINE_string(
+        "data",
+        None,
+        f"Or your own: {FORM}, a function that returns (train, test).",
+        flag_values=own,
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Where the data set's files are looked for first.", flag_values=own
+    )
+
+
+def define_start(own: flags.FlagValues) -> None:
+    """The flag of given weights."""
+    flags.DEFINE_string(
+        "start",
+        None,
+        "Weights that the seed has already: a directory of Orbax, a file of safetensors, or "
+        "package.module:function. It is measured, and not trained.",
+        flag_values=own,
+    )
+
+
+def define_task_flags(own: flags.FlagValues) -> None:
+    """The flags of what a network is for, where a report names code to run."""
+    for name, what in {"loss": "minimised", "metrics": "measured"}.items():
+        flags.DEFINE_string(name, None, f"What is {what}; as it was learned.", flag_values=own)
+
+
+def define_compression(flag_values: flags.FlagValues, *, compress: str | None) -> None:
+    """Defines a flag for every field of `CompressConfig`.
+
+    Args:
+        flag_values: where.
+        compress: the default of `--compress`; None for no compression.
+    """
+    define_settings(flag_values, CompressConfig, compress=compress)
 
 
 def read_flags(flag_values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
@@ -120,6 +205,12 @@ def read_flags(flag_values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     """
     try:
         rest = list(flag_values(list(argv)))
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname not in _RETIRED:
+            raise
+        raise ConfigError(
+            f"there is no --{error.flagname} any more: {_RETIRED[error.flagname]}"
+        ) from None
     except ValueError as error:  # a name with a NUL, or bytes that are no text
         raise ConfigError(
             f"--flagfile must name a text file with one flag a line: {error}"

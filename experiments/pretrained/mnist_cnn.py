@@ -69,3 +69,12 @@ def load(data_dir: str | None = None) -> tuple[MNISTCNN, Variables]:
     (path,) = weights.find(PACKAGE, data_dir).values()
     module, example = MNISTCNN(), jax.ShapeDtypeStruct((1, 28, 28, 1), "float32")
     return module, convert.convert(read_pth(path), _ROWS, module, example)
+
+
+def trained() -> Variables:
+    """The trained variables: what `--start=experiments.pretrained.mnist_cnn:trained` names.
+
+    Raises:
+        WeightsNotFoundError, WeightsError: as `load`.
+    """
+    return load()[1]

@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.pictures.plots import Point
 from morph.architecture.architecture import Architecture
+from morph.cycle.measure import BASELINES, NAMES
 from morph.cycle.stamp import STAMP
 from regularizers import json_files
 from regularizers.errors import MorphError
@@ -87,9 +88,14 @@ class Run:
         return name, facts.get("unit", "FLOP" if name == "flops" else "")
 
     @property
+    def paid_for(self) -> str:
+        """The target's name, for people."""
+        return {"flops": "FLOPs", "here": "latency here"}.get(self.target[0], self.target[0])
+
+    @property
     def final(self) -> Mapping[str, Any] | None:
         """The network that the run ended with."""
-        ended = [o for o in self.outcomes if o["name"] not in ("seed", "uniform")]
+        ended = [o for o in self.outcomes if o["name"] not in (NAMES["seed"], *BASELINES)]
         return ended[-1] if ended else None
 
 

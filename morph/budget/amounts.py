@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from morph.errors import BudgetError
 from regularizers.channels.graph import ChannelGraph
@@ -42,7 +43,14 @@ EXAMPLES = {
 _AMOUNT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s].*?)?\s*")
 
 
-def parse_budget(budget: float | str, cost: Cost) -> float:
+@dataclass(frozen=True)
+class Amount:
+    """A budget that is in the unit of its cost already, to the last bit."""
+
+    value: float
+
+
+def parse_budget(budget: float | str | Amount, cost: Cost) -> float:
     """A budget in the unit of a cost.
 
     Args:
@@ -60,6 +68,8 @@ def parse_budget(budget: float | str, cost: Cost) -> float:
     Example:
         >>> parse_budget("50%", flops(graph)) == 0.5 * flops(graph)()        # doctest: +SKIP
     """
+    if isinstance(budget, Amount):
+        return budget.value
     found = _AMOUNT.fullmatch(str(budget))
     if found is None:
         raise BudgetError(f"a budget of {budget!r} is no amount; {_examples(cost)}")
@@ -76,6 +86,21 @@ def parse_budget(budget: float | str, cost: Cost) -> float:
             f"{cost.show(cost.seed)}; {_examples(cost)}"
         )
     return number * scale
+
+
+def parse_smaller(budget: float | str | Amount, cost: Cost) -> float:
+    """`parse_budget`, of a network that is to become cheaper.
+
+    Raises:
+        BudgetError: also if it costs less than that now.
+    """
+    limit = parse_budget(budget, cost)
+    if limit > cost.seed and not isinstance(budget, Amount):
+        raise BudgetError(
+            f"a network is to become cheaper: the budget of {budget!r} is {cost.show(limit)}, and "
+            f"it costs {cost.show(cost.seed)} now"
+        )
+    return limit
 
 
 def _scale(asked: str, cost: Cost, budget: float | str) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from morph.budget.amounts import parse_budget
 from morph.budget.controller import check_feasible
-from morph.cycle.config import KINDS, CycleConfig, check_target
+from morph.cycle.asked import shrink_to_of
+from morph.cycle.config import CycleConfig, check_target
 from morph.cycle.shrinking import make_floors, make_regularizer
 from morph.cycle.unused import UNUSED_BY_SWEEP, check_unused
 from morph.errors import BudgetError, ConfigError
@@ -12,6 +13,7 @@ from morph.settings import check_settings, names_of
 from morph.tensorize.layers import kernels_of
 from morph.training.losses import SMOOTHED
 from morph.training.metrics import METRICS
+from morph.vocabulary import KINDS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.costs.flops import flops
@@ -41,12 +43,6 @@ def check_training(config: CycleConfig) -> None:
             f"label_smoothing is {config.label_smoothing}, but only the losses "
             f"{' and '.join(SMOOTHED)} have labels to smooth; found {config.loss}"
         )
-    warm = config.expand == "warm" or config.expand_budget is None
-    if config.final == "finetune" and not warm:
-        raise ConfigError(
-            "final is 'finetune', but an expanded network has fresh weights; choose expand='warm', "
-            "or no expansion (expand_budget=None, --expand_budget=none)"
-        )
     if config.tensorize:
         if config.patience:
             raise ConfigError(
@@ -57,10 +53,10 @@ def check_training(config: CycleConfig) -> None:
         for kind in tensor_kinds(config).values():
             if kind not in KINDS:
                 raise ConfigError(f"tensorize: there is no {kind!r}{near(kind, KINDS)}")
-    if config.expand_budget is None and config.cycles > 1:
+    if config.shrink_to is None and config.cycles > 1:
         raise ConfigError(
-            f"cycles is {config.cycles}, but without expansion (expand_budget is None) the first "
-            "already ends at the budget"
+            f"cycles is {config.cycles}, but the first already ends at the budget; to shrink "
+            "further and widen back in each, say what to shrink to: shrink_to=0.5"
         )
 
 
@@ -113,16 +109,17 @@ def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
     Raises:
         BudgetError: naming the setting.
     """
-    budget = parse_budget(config.budget, cost)
-    if budget > cost.seed:
+    name = "budget" if config.shrink_to is None else "shrink_to"
+    asked, goal = getattr(config, name), shrink_to_of(config, cost)
+    if goal > cost.seed:
         raise BudgetError(
-            f"budget is what the seed is shrunk to, at most its own cost of "
-            f"{cost.show(cost.seed)}; found {config.budget}, which is {cost.show(budget)}"
+            f"{name} is what the seed is shrunk to, at most its own cost of "
+            f"{cost.show(cost.seed)}; found {asked}, which is {cost.show(goal)}"
         )
-    if config.expand_budget is not None and parse_budget(config.expand_budget, cost) < budget:
+    if parse_budget(config.budget, cost) < goal:
         raise BudgetError(
-            f"expand_budget ({config.expand_budget}) must be at least the budget "
-            f"({config.budget}): it is what the shrunk network is widened to"
+            f"shrink_to ({config.shrink_to}) must be at most the budget ({config.budget}), which "
+            "the shrunk network is widened back to"
         )
     if config.tensorize and parse_budget(config.tensorize_budget, cost) >= cost.seed:
         raise BudgetError(
@@ -130,7 +127,7 @@ def check_config(config: CycleConfig, cost: Cost, graph: ChannelGraph) -> None:
             f"{cost.show(cost.seed)}"
         )
     regularizer, floors = make_regularizer(config, graph, cost), make_floors(config, graph)
-    check_feasible(regularizer, budget, floors, config.round_to)
+    check_feasible(regularizer, goal, floors, config.round_to)
 
 
 def tensor_kinds(config: CycleConfig) -> dict[str, str]:

@@ -1,28 +1,24 @@
-"""What a run is asked for, and whether it can be had."""
+"""What a run is asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import optax
-
 from morph.errors import ConfigError
-from morph.kernels.formats import FORMATS
 from morph.settings import documented, setting
-from morph.tensorize.plan import AUTO, DENSE
-from morph.training.augment import AUGMENTATIONS
-from morph.training.gated import MODES
-from morph.training.losses import LOSSES, TAUGHT
-from morph.training.metrics import METRICS
-from morph.training.optimizers import OPTIMIZERS, make_optimizer
-from morph.training.step import PRECISIONS
-from regularizers.channels.graph import ChannelGraph
-from regularizers.costs.cost import Cost
+from morph.vocabulary import (
+    AUGMENTATIONS,
+    DECAY,
+    GATE_MODES,
+    KINDS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    PRECISIONS,
+    TAUGHT,
+)
 from regularizers.errors import InputError
-from regularizers.named import COSTS, check_name, cost_named
-from regularizers.objective.penalties import PENALTIES
-
-KINDS = (*FORMATS, AUTO, DENSE)  # of kernels
+from regularizers.vocabulary import COSTS, PENALTIES, check_name
 
 
 @documented
@@ -41,25 +37,26 @@ class CycleConfig:
     )
     budget: float | str = setting(
         0.5,
-        help="The cost to shrink to: a ratio to the seed's (0.5, 50%), or an amount (120MFLOP, "
-        "2ms, 300KB).",
+        help="What the network costs that a run ends with: a ratio to the seed's (0.5, 50%), or "
+        "an amount (120MFLOP, 2ms, 300KB).",
     )
-    expand_budget: float | str | None = setting(
-        1.0,
-        help="The cost to widen the shrunk network to, as --budget; none to leave it as small as "
-        "it is.",
+    shrink_to: float | str | None = setting(
+        None,
+        help="The cost to shrink to before the network is widened back to --budget, as that; none "
+        "to shrink to the budget itself. MorphNet's cycles at the seed's cost: --budget=1.0 "
+        "--shrink_to=0.5 --cycles=2.",
     )
     expand: str = setting(
-        "scratch",
-        help="How a widened network starts, if another cycle follows: from scratch, or warm, from "
-        "the shrunk one's weights, whose function widening preserves.",
-        choices=("scratch", "warm"),
+        "warm",
+        help="How a widened network starts, if another cycle follows: warm, from the shrunk one's "
+        "weights, whose function widening preserves, or from scratch.",
+        choices=("warm", "scratch"),
     )
     final: str = setting(
-        "scratch",
-        help="How the last network is trained: from scratch, or finetune: from the shrunk one's "
-        "weights, with the function that it has.",
-        choices=("scratch", "finetune"),
+        "finetune",
+        help="How the last network is trained: finetune, from the shrunk one's weights, with the "
+        "function that it has; or from scratch.",
+        choices=("finetune", "scratch"),
     )
     patience: int = setting(
         0,
@@ -69,33 +66,36 @@ class CycleConfig:
     )
     cycles: int = setting(1, help="How often to shrink and expand.", range="[1, inf)")
     seed_steps: int = setting(200, help="Training steps of the seed network.", range="[0, inf)")
-    shrink_steps: int = setting(400, help="Training steps of each shrink phase.", range="[0, inf)")
+    shrink_steps: int = setting(300, help="Training steps of each shrink phase.", range="[0, inf)")
     retrain_steps: int = setting(
-        300, help="Training steps of each retrain phase.", range="[0, inf)"
+        500, help="Training steps of each retrain phase.", range="[0, inf)"
     )
-    settle: float = setting(
-        0.3,
-        help="The share of a shrink phase that is left to recover at the budget.",
+    settle: float | None = setting(
+        None,
+        help="The share of a shrink phase that is left to recover at the budget; if not given 0.3, "
+        "and with --penalty=decay none in a run, where a retrain phase follows, else 0.5.",
         range="[0, 1)",
     )
     penalty: str = setting(
-        "gamma",
-        help=f"What makes a channel strong: {', '.join(PENALTIES)}; or one per pattern, of which "
-        "the first that matches wins: Conv_*=gamma,*=group_lasso.",
+        DECAY,
+        help="How channels are brought to go. decay: the network stays whole while channels decay, "
+        "the faster the weaker they are in their group, and what is least worth its cost is cut at "
+        f"once. Or what is pulled to zero on the way: {', '.join(PENALTIES)}; or one of these per "
+        "pattern, of which the first that matches wins: Conv_*=gamma,*=group_lasso.",
     )
     strengths: str = setting(
         "",
         help="Multipliers of the strength per pattern: Dense_*=0.1; 0 leaves groups alone.",
     )
     gate_mode: str = setting(
-        "annealed", help="How the gates of --penalty=gates are sampled.", choices=MODES
+        "annealed", help="How the gates of --penalty=gates are sampled.", choices=GATE_MODES
     )
     batch_size: int = setting(128, help="Examples per step, over all devices.", range="[1, inf)")
     learning_rate: float = setting(0.1, help="Peak learning rate.", range="[0, inf)")
     shrink_learning_rate: float = setting(
         0.05,
-        help="Peak learning rate of phases that start from trained weights: shrinking and "
-        "fine-tuning; where they have a schedule of their own.",
+        help="Peak learning rate of schedules that start from trained weights: those that --start "
+        "gives; with --schedule=phase also in shrinking and fine-tuning.",
         range="[0, inf)",
     )
     weight_decay: float = setting(
@@ -125,10 +125,10 @@ class CycleConfig:
         choices=OPTIMIZERS,
     )
     schedule: str = setting(
-        "phase",
-        help="The learning rate warms up and decays in every phase; or once in a run, over all "
-        "phases that go on from each other's weights, at --learning_rate.",
-        choices=("phase", "run"),
+        "run",
+        help="The learning rate warms up and decays once in a run, over all phases that go on "
+        "from each other's weights; or in every phase.",
+        choices=("run", "phase"),
     )
     warmup_steps: int | None = setting(
         None,
@@ -200,7 +200,8 @@ class CycleConfig:
     )
     baseline: bool = setting(
         False,
-        help="Also train the seed with one uniform width multiplier at the final cost, as long.",
+        help="Also train the seed network whole, and with one uniform width multiplier at the "
+        "final cost, for as many steps as the learned network.",
     )
     # JAX keeps 32 bits of it: larger seeds would be the same as smaller ones.
     seed: int = setting(0, help="Seed of everything random.", range="[0, 4294967296)")
@@ -216,27 +217,3 @@ def check_target(target: str) -> None:
         check_name(target)
     except InputError as error:
         raise ConfigError(f"target: {error}") from error
-
-
-def target_cost(config: CycleConfig, graph: ChannelGraph) -> Cost:
-    """What a run of `config` pays for.
-
-    Raises:
-        ConfigError: if there is no cost of that name; the message lists near matches.
-    """
-    try:
-        return cost_named(graph, config.target)
-    except InputError as error:
-        raise ConfigError(f"target: {error}") from error
-
-
-def configured_optimizer(rate: optax.Schedule, config: CycleConfig) -> optax.GradientTransformation:
-    """The optimizer that a configuration names.
-
-    Args:
-        rate: the learning rate at every step of a phase.
-        config: names it.
-    """
-    return make_optimizer(
-        config.optimizer, rate, weight_decay=config.weight_decay, clip_norm=config.clip_norm
-    )

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
 from morph.budget.traces import Traces
+from morph.cycle.asked import shrink_to_of
 from morph.cycle.config import CycleConfig
 from morph.cycle.listener import Listener
 from morph.cycle.measure import Measure
@@ -67,13 +68,13 @@ class Context:
 
     @property
     def budget(self) -> float:
-        """What to shrink to, in the unit of the cost."""
+        """What the final network may cost, in the unit of the cost."""
         return parse_budget(self.config.budget, self.cost)
 
     @property
-    def expand_budget(self) -> float:
-        """What the final network may cost, in the unit of the cost."""
-        return expand_budget_of(self.config, self.cost)
+    def shrink_to(self) -> float:
+        """What to shrink to, likewise."""
+        return shrink_to_of(self.config, self.cost)
 
     def network(self, architecture: Architecture) -> Network:
         """The network at an architecture."""
@@ -86,12 +87,6 @@ class Context:
     def key(self, number: int) -> Any:
         """The random key of a stretch."""
         return key_of(self.config.seed, number)
-
-
-def expand_budget_of(config: CycleConfig, cost: Cost) -> float:
-    """What a run's final network may cost, in the unit of the cost."""
-    asked = config.budget if config.expand_budget is None else config.expand_budget
-    return parse_budget(asked, cost)
 
 
 def key_of(seed: int, number: int) -> Any:

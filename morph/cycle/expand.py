@@ -34,9 +34,9 @@ class Expand:
         """The wider architecture, and its variables, inherited or fresh."""
         c, shrunk, variables = run.config, work.architecture, work.state.variables
         wide, following = shrunk, self.stretch.number + 1
-        if c.expand_budget is not None:
+        if c.shrink_to is not None:
             graph, price = run.traces.of(shrunk), run.measure.prices.of(shrunk)["cost"]
-            step = widening(graph, shrunk, price, run.expand_budget, c.round_to, warm=self.warm)
+            step = widening(graph, shrunk, price, run.budget, c.round_to, warm=self.warm)
             wide = shrunk.then(step)
             if self.warm:
                 variables = told_apart(step, step.take(variables), run.key(following))

@@ -13,7 +13,13 @@ from morph.network import Variables
 from morph.training.evaluate import Evaluator
 
 # Of networks that end no cycle.
-NAMES = {"seed": "seed", "uniform": "uniform", "tensorize": "tensorized and fine-tuned"}
+NAMES = {
+    "seed": "seed",
+    "whole": "seed, trained as long",
+    "uniform": "uniform",
+    "tensorize": "tensorized and fine-tuned",
+}
+BASELINES = (NAMES["whole"], NAMES["uniform"])
 SHRUNK, TENSORIZED = "shrunk", "tensorized"
 
 

@@ -10,12 +10,12 @@ import jax
 import optax
 
 from morph.architecture.architecture import Architecture
+from morph.budget.budget import Budget
 from morph.cycle.context import Context
 from morph.cycle.measure import named
 from morph.cycle.progress import Carried
 from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch
-from morph.cycle.shrinking import Shrinking
 from morph.network import Network, Variables
 from morph.training.loop import Course, Look
 from morph.training.step import TrainState
@@ -30,14 +30,14 @@ class Work:
         network: there; in a shrink phase with its gates.
         state: of its training.
         predict: of the network, jitted.
-        shrinking: who pulls on channels, in a shrink phase.
+        budget: what pulls on channels, in a shrink phase.
     """
 
     architecture: Architecture
     network: Network
     state: TrainState
     predict: Callable[[Variables, Any], Any]
-    shrinking: Shrinking | None = None
+    budget: Budget | None = None
 
     def restore(self, saved: Saved) -> None:
         """Goes on from a checkpoint."""

@@ -30,7 +30,7 @@ class Retrain:
     def finish(self, run: Context, work: Work, carried: Carried) -> tuple[Carried, Variables]:
         """Measures it; keeps the best so far, and tells whether another cycle is worth trying."""
         how = "fine-tuned" if self.stretch.warm else "retrained"
-        name = how if run.config.expand_budget is None else f"expanded and {how}"
+        name = how if run.config.shrink_to is None else f"expanded and {how}"
         carried, variables = measured(run, self.stretch, name, work, carried)
         if not run.config.patience:
             return carried, variables

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import optax
 
@@ -12,7 +13,7 @@ from morph.training.optimizers import rate_schedule
 
 @dataclass(frozen=True)
 class Stretch:
-    """One stretch of training: `seed`, `shrink`, `retrain`, `tensorize` or `uniform`.
+    """One stretch of training: `seed`, `shrink`, `retrain`, `tensorize`, `whole` or `uniform`.
 
     Attributes:
         kind: of these.
@@ -42,33 +43,37 @@ def rate_of(config: CycleConfig, number: int) -> optax.Schedule:
         number: of the stretch.
     """
     all_of_them, first, last = stretches_of(config), number, number + 1
-    peak = config.shrink_learning_rate if all_of_them[number].warm else config.learning_rate
-    if config.schedule == "run":  # that of the first of those that go on from each other
-        while all_of_them[first].warm:
-            first -= 1
+    if config.schedule == "run":  # all that go on from each other's weights
+        first = _first_of_chain(all_of_them, number)
         while last < len(all_of_them) and all_of_them[last].warm:
             last += 1
-        peak = config.learning_rate
+    given = all_of_them[first].warm or not all_of_them[first].steps
     return rate_schedule(
-        peak,
+        config.shrink_learning_rate if given else config.learning_rate,
         sum(stretch.steps for stretch in all_of_them[first:last]),
         warmup_steps=config.warmup_steps,
         start=sum(stretch.steps for stretch in all_of_them[first:number]),
     )
 
 
+def _first_of_chain(stretches: Sequence[Stretch], number: int) -> int:
+    """The stretch from whose beginning on weights were handed on to that of a number."""
+    return max(stretch.number for stretch in stretches[: number + 1] if not stretch.warm)
+
+
 def stretches_of(config: CycleConfig) -> tuple[Stretch, ...]:
     """All stretches of a run, in order."""
     c = config
-    found = [("uniform", 0, c.retrain_steps, False)] if c.baseline else []
-    found.append(("seed", 0, c.seed_steps, False))
+    learned = [Stretch("seed", 0, 0, c.seed_steps)]
     for i in range(c.cycles):
         warm = c.final == "finetune" if i == c.cycles - 1 else c.expand == "warm"
-        found.append(("shrink", i, c.shrink_steps, True))
-        found.append(("retrain", i, c.retrain_steps, warm))
+        learned.append(Stretch("shrink", 2 * i + 1, i, c.shrink_steps, warm=True))
+        learned.append(Stretch("retrain", 2 * i + 2, i, c.retrain_steps, warm))
+    found = list(learned)
+    if c.baseline:
+        chain = learned[_first_of_chain(learned, len(learned) - 1) :]
+        steps = sum(stretch.steps for stretch in chain)
+        found[:0] = [Stretch(kind, 0, 0, steps) for kind in ("whole", "uniform")]
     if c.tensorize:
-        found.append(("tensorize", 0, c.tensorize_steps, True))
-    return tuple(
-        Stretch(kind, number, cycle, steps, warm)
-        for number, (kind, cycle, steps, warm) in enumerate(found)
-    )
+        found.append(Stretch("tensorize", 0, 0, c.tensorize_steps, warm=True))
+    return tuple(replace(stretch, number=number) for number, stretch in enumerate(found))

@@ -8,18 +8,25 @@ from typing import Any
 
 import jax
 
+from morph.budget.budget import Budget
+from morph.cycle.asked import target_cost
 from morph.cycle.context import Context
+from morph.cycle.cut import Cut, Measuring
 from morph.cycle.measure import SHRUNK, named
 from morph.cycle.phase import Work, steps_seen, teacher_of, trained
 from morph.cycle.progress import Carried
 from morph.cycle.schedule import Stretch
-from morph.cycle.shrinking import Shrinking, begin, trimmed
+from morph.cycle.shrinking import (
+    Trimmed,
+    make_budget,
+    make_regularizer,
+    regularizer_of_rest,
+)
 from morph.network import Variables
 from morph.training.gated import folded, gated_network, with_gates
 from morph.training.loop import Look
 from morph.training.step import TrainState
 from regularizers.objective.gating import gated_groups
-from regularizers.objective.proximal import proximal
 
 
 @dataclass(frozen=True)
@@ -33,48 +40,43 @@ class Shrink:
         assert variables is not None  # the seed comes first
         c, architecture = run.config, carried.architecture
         network, graph = run.network(architecture), run.traces.of(architecture)
-        shrinking = begin(c, graph, run.budget, self.stretch.steps, run.loop.every)
-        tx = run.recipe.transformation(self.stretch.number)
-        tx = proximal(tx, shrinking.regularizer, strength=0.0)
-        if gated := gated_groups(shrinking.regularizer.groups):
-            until = shrinking.controller.schedule.end
+        regularizer = make_regularizer(c, graph, target_cost(c, graph), left=True)
+        budget = make_budget(
+            c, regularizer, run.shrink_to, self.stretch.steps, run.loop.every, left=True
+        )
+        tx = budget.optimizer(run.recipe.transformation(self.stretch.number))
+        if gated := gated_groups(regularizer.groups):
+            until = budget.controller.schedule.end
             network = gated_network(network, graph, gated, steps=until, mode=c.gate_mode)
             variables = with_gates(variables, graph, gated)
         state = run.recipe.state(network, variables, tx, teacher_of(run))
-        look = shrinking.controller.look(0, shrinking.measure(state.params))
         return Work(
             architecture=architecture,
             network=network,
-            state=state.replace(
-                opt_state=look.obeyed(state.opt_state)
-            ),  # protects from the first step on
+            state=budget.look(0, state.params, state),  # protects from the first step on
             predict=jax.jit(network.predict),
-            shrinking=shrinking,
+            budget=budget,
         )
 
     def train(self, run: Context, work: Work, start: int) -> Iterator[int]:
         """See `phase.trained`; the controller looks after every chunk."""
-        assert work.shrinking is not None
-        return trained(run, self.stretch, work, start, _looking(run, work.shrinking))
+        assert work.budget is not None
+        return trained(run, self.stretch, work, start, self._looking(run, work, work.budget))
 
     def finish(self, run: Context, work: Work, carried: Carried) -> tuple[Carried, Variables]:
         """Trims to the budget, removes what is dead, compares with the dense network."""
-        assert work.shrinking is not None
+        assert work.budget is not None
         variables, predict = work.state.learned, work.predict
-        regularizer = work.shrinking.regularizer
+        regularizer = work.budget.regularizer
         if gated_groups(regularizer.groups):
             variables = folded(regularizer.graph, variables)
             predict = jax.jit(run.network(work.architecture).predict)
-        trim = trimmed(
-            run.config,
-            run.traces,
-            work.architecture,
-            regularizer,
+        step = work.budget.landed(
             work.state.params,
             jax.device_get(work.state.opt_state.saliency),
-            variables,
-            run.budget,
+            regularizer_of_rest(run.config, run.traces, work.architecture),
         )
+        trim = Trimmed.of(step, regularizer.graph, variables)
         shrunk = work.architecture.then(trim.step)
         metrics, apart = run.measure.evaluator.compare(
             (predict, trim.masked), (jax.jit(run.network(shrunk).predict), trim.small)
@@ -89,21 +91,31 @@ class Shrink:
         run.store.shrunk(shrunk, trim.small, outcomes)
         return replace(carried, architecture=shrunk, outcomes=outcomes, steps=steps), trim.small
 
+    def _looking(self, run: Context, work: Work, budget: Budget) -> Look:
+        """Lets the budget look and decide; tells what it saw, with costs over the seed's."""
+        scale, number = budget.regularizer.seed_cost / run.cost(), self.stretch.number
+        cut = Cut(
+            budget=budget,
+            measuring=Measuring(
+                objective=run.recipe.objective(run.traces),
+                regularizer=budget.regularizer,
+                loop=run.loop,
+            ),
+            rest=regularizer_of_rest(run.config, run.traces, work.architecture),
+            key=run.key(number),
+            offset=sum(before.steps for before in run.stretches[:number]),
+        )
 
-def _looking(run: Context, shrinking: Shrinking) -> Look:
-    """Lets the controller look and decide; tells what it saw, with costs over the seed's."""
-    scale = shrinking.regularizer.seed_cost / run.cost()
+        def look(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+            state = cut(state, step)
+            state = budget.look(step, state.params, state)
+            seen = budget.seen
+            assert seen is not None  # there was one before the first step
+            run.listener.update(step, widths=seen.widths)
+            return state, {
+                "cost_ratio": seen.cost_ratio * scale,
+                "target_ratio": seen.target_ratio * scale,
+                "strength": seen.strength,
+            }
 
-    def look(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-        strengths = shrinking.measure(state.params)
-        saliency = jax.device_get(state.opt_state.saliency)
-        seen = shrinking.controller.look(step, strengths, saliency)
-        alive = {name: int((s > 0).sum()) for name, s in strengths.items()}
-        run.listener.update(step, widths=alive)
-        return state.replace(opt_state=seen.obeyed(state.opt_state)), {
-            "cost_ratio": seen.cost_ratio * scale,
-            "target_ratio": seen.target_ratio * scale,
-            "strength": seen.strength,
-        }
-
-    return look
+        return look

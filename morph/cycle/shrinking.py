@@ -1,22 +1,19 @@
-"""A shrink phase: who measures, who decides, and what is cut at its end."""
+"""What a shrink phase has of its configuration: the regularizer, the budget, what is cut out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import jax
 import numpy as np
 
-from morph.architecture.architecture import Architecture, names_in
-from morph.architecture.shrink import shrink
-from morph.budget.amounts import floors_of
-from morph.budget.controller import Controller, Schedule
+from morph.architecture.architecture import Architecture
+from morph.budget.amounts import Amount, floors_of
+from morph.budget.budget import Budget, Rest
 from morph.budget.traces import Traces
-from morph.budget.trim import strongest_within
-from morph.cycle.config import CycleConfig, target_cost
+from morph.cycle.asked import target_cost
+from morph.cycle.config import CycleConfig
 from morph.network import Variables
+from morph.vocabulary import DECAY, THRESHOLD
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.naming import matched
 from regularizers.costs.cost import Cost
@@ -25,76 +22,39 @@ from regularizers.objective.regularizer import NetworkRegularizer
 from regularizers.patterns import parse
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shrinking:
-    """What a shrink phase has besides: who measures, and who decides.
-
-    Attributes:
-        measure: from params to strengths; compiled once.
-        controller: decides what goes.
-    """
-
-    measure: Callable[[Any], dict[str, np.ndarray]]
-    controller: Controller
-
-    @property
-    def regularizer(self) -> NetworkRegularizer:
-        """What pulls on the channels and blocks of the network at the phase's start."""
-        return self.controller.regularizer
-
-
-def begin(
-    config: CycleConfig, graph: ChannelGraph, budget: float, steps: int, every: int
-) -> Shrinking:
-    """The regularizer and the budget controller of a shrink phase.
-
-    Args:
-        config: how to learn.
-        graph: of the network to shrink.
-        budget: to shrink to, in the unit of the target's cost.
-        steps: of the phase.
-        every: steps between two looks.
-    """
-    regularizer = make_regularizer(config, graph, target_cost(config, graph), left=True)
-    compiled = jax.jit(regularizer.strengths)
-
-    def measure(params: Any) -> dict[str, np.ndarray]:
-        return jax.device_get(compiled(params))
-
-    return Shrinking(
-        measure=measure,
-        controller=make_controller(config, regularizer, budget, steps, every, left=True),
-    )
-
-
-def make_controller(
+def make_budget(
     config: CycleConfig,
     regularizer: NetworkRegularizer,
-    budget: float,
+    limit: float,
     steps: int,
     every: int,
     *,
     left: bool = False,
-) -> Controller:
+    last: bool = False,
+) -> Budget:
     """What decides which channels go.
 
     Args:
         config: how to learn.
         regularizer: of the network to shrink.
-        budget: in the unit of the cost.
+        limit: in the unit of the cost.
         steps: of the phase.
         every: steps between two looks.
         left: as of `make_regularizer`.
+        last: no training follows, so that the network has to recover in this phase.
     """
-    return Controller(
-        regularizer=regularizer,
-        schedule=Schedule(
-            budget_ratio=budget / regularizer.seed_cost,
-            start=steps // 20,
-            end=int(steps * (1.0 - config.settle)),
-        ),
+    settle = config.settle
+    if settle is None and config.penalty == DECAY and not last:
+        settle = 0.0
+    return Budget(
+        regularizer,
+        Amount(limit),
+        steps=steps,
         every=every,
-        min_width=make_floors(config, regularizer.graph, left=left),
+        settle=settle,
+        pull=DECAY if config.penalty == DECAY else THRESHOLD,
+        min_width=config.min_width,
+        floors=_floors(config, regularizer.graph, left=left),
         round_to=config.round_to,
     )
 
@@ -113,78 +73,51 @@ class Trimmed:
     masked: Variables
     small: Variables
 
+    @classmethod
+    def of(cls, step: Architecture, graph: ChannelGraph, variables: Variables) -> Trimmed:
+        """Cuts a network out of another one.
 
-def trimmed(
+        Args:
+            step: what is left.
+            graph: of the network that it is left of.
+            variables: of that network, without gates.
+        """
+        removed = [block.name for block in step.removed]
+        masked = graph.mask(variables, cls.alive(step), removed)
+        return cls(step=step, masked=masked, small=step.take(masked))
+
+    @staticmethod
+    def alive(step: Architecture) -> dict[str, np.ndarray]:
+        """The channels that are left, bool [width] by group; groups that are gone are left out."""
+        return {
+            name: np.isin(np.arange(group.seed_width), group.parents)
+            for name, group in step.groups.items()
+            if group.width
+        }
+
+
+def regularizer_of_rest(
     config: CycleConfig,
     traces: Traces,
     start: Architecture,
-    regularizer: NetworkRegularizer,
-    params: Any,
-    saliency: Mapping[str, np.ndarray],
-    variables: Variables,
-    budget: float,
     reference: Variables | None = None,
-) -> Trimmed:
-    """Removes the silent blocks, then cuts channels until the budget is met.
+) -> Rest:
+    """The regularizer of what is left of a network once blocks are gone, traced again.
 
     Args:
         config: how to learn.
         traces: of the seed network.
         start: the architecture that the phase began with.
-        regularizer: of that network.
-        params: what strengths are measured of.
-        saliency: of the channels.
-        variables: what is kept, without gates.
-        budget: in the unit of the target's cost.
         reference: as of `make_regularizer`.
     """
-    graph = regularizer.graph
-    removed = regularizer.silent_blocks(params)
-    if not removed:
-        worth = regularizer.worth(_strengths(regularizer, params), saliency)
-        step = shrink(graph, _keep(config, graph, regularizer, worth, budget))
-    else:
-        first = shrink(graph, {}, removed=removed)
-        left = first.take(graph.mask({**variables, "params": params}, {}, removed))
-        rest = traces.of(start.then(first))
-        unit = reference if reference is None else first.take(reference)
-        cost = target_cost(config, rest)
-        own = make_regularizer(config, rest, cost, left=True, reference=unit)
-        names = names_in(first, Architecture.of_seed(rest))
-        worth = own.worth(
-            _strengths(own, left["params"]),
-            {g.group: saliency[names.get(g.group, g.group)] for g in own.groups},
-        )
-        step = first.then(shrink(rest, _keep(config, rest, own, worth, budget)))
-    alive = {
-        name: np.isin(np.arange(group.seed_width), group.parents)
-        for name, group in step.groups.items()
-        if group.width
-    }
-    masked = graph.mask(variables, alive, removed)
-    return Trimmed(step=step, masked=masked, small=step.take(masked))
 
+    def rest(step: Architecture) -> NetworkRegularizer:
+        graph = traces.of(start.then(step))
+        unit = reference if reference is None else step.take(reference)
+        cost = target_cost(config, graph)
+        return make_regularizer(config, graph, cost, left=True, reference=unit)
 
-def _strengths(regularizer: NetworkRegularizer, params: Any) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = jax.device_get(jax.jit(regularizer.strengths)(params))
-    return found
-
-
-def _keep(
-    config: CycleConfig,
-    graph: ChannelGraph,
-    regularizer: NetworkRegularizer,
-    worth: Mapping[str, np.ndarray],
-    budget: float,
-) -> dict[str, np.ndarray]:
-    return strongest_within(
-        regularizer.cost,
-        worth,
-        budget,
-        min_width=make_floors(config, graph, left=True),
-        round_to=config.round_to,
-        fill=True,
-    )
+    return rest
 
 
 def make_regularizer(
@@ -208,6 +141,8 @@ def make_regularizer(
         ValueError: if the penalties do not fit the graph, or a pattern matches nothing of the seed.
     """
     penalty: str | dict[str, str] = config.penalty
+    if penalty == DECAY:
+        penalty = "group_lasso"  # which tells what is dead
     if "=" in config.penalty:
         penalty = parse(config.penalty, "penalty", str)
     strengths = parse(config.strengths, "strengths", float)
@@ -226,11 +161,15 @@ def make_regularizer(
     )
 
 
-def make_floors(config: CycleConfig, graph: ChannelGraph, *, left: bool = False) -> dict[str, int]:
-    """The least width of every group; see `make_regularizer`.
+def make_floors(config: CycleConfig, graph: ChannelGraph) -> dict[str, int]:
+    """The least width of every group of the seed network.
 
     Raises:
-        ValueError: if a floor is none, or a pattern matches nothing of the seed.
+        ValueError: if a floor is none, or a pattern matches nothing.
     """
+    return floors_of(graph, config.min_width, _floors(config, graph))
+
+
+def _floors(config: CycleConfig, graph: ChannelGraph, *, left: bool = False) -> dict[str, int]:
     floors = parse(config.floors, "floors", int)
-    return floors_of(graph, config.min_width, matched(graph, floors) if left else floors)
+    return matched(graph, floors) if left else floors

@@ -27,16 +27,24 @@ from morph.budget.controller import Look
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
 from morph.cycle.arguments import check_interval
+from morph.cycle.asked import configured_optimizer, target_cost
 from morph.cycle.checks import check_config, check_side_by_side, check_structure
-from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
+from morph.cycle.config import CycleConfig
 from morph.cycle.context import key_of
-from morph.cycle.given import Start, fingerprint, fitted, read_start
+from morph.cycle.cut import Measuring
+from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import Measure
 from morph.cycle.members import Member, Pulling, Record, Trained, kept, seen, stacked, unstacked
 from morph.cycle.progress import Outcome
 from morph.cycle.recipe import Recipe
-from morph.cycle.shrinking import Trimmed, make_controller, make_regularizer, trimmed
+from morph.cycle.shrinking import (
+    Trimmed,
+    make_budget,
+    make_regularizer,
+    regularizer_of_rest,
+)
+from morph.cycle.stamp import stamp_of
 from morph.cycle.starts import fresh, scaled_to
 from morph.cycle.watch import Watch
 from morph.errors import DataError
@@ -111,7 +119,7 @@ class Sweep:
         if not isinstance(self.train, Batch):
             raise DataError("runs side by side train on a whole set: give a morph.Batch")
         for budget in budgets:
-            own = replace(self.config, budget=budget, expand_budget=budget)
+            own = replace(self.config, budget=budget)
             check_structure(own, self.graph, started=self.start is not None)
             check_config(own, self.cost, self.graph)
 
@@ -135,8 +143,13 @@ class Sweep:
                 layer's weights are smaller, and not worth less. It is one for all random seeds, so
                 that no run depends on its company.
         """
-        regularizer = make_regularizer(self.config, self.graph, self.cost, reference=reference)
-        return Pulling.of(regularizer, reference, self.recipe.transformation(SHRINK))
+        c = self.config
+        regularizer = make_regularizer(c, self.graph, self.cost, reference=reference)
+        # How fast channels decay does not depend on the budget.
+        steps, every = c.shrink_steps, self.look_every
+        budget = make_budget(c, regularizer, self.cost.seed, steps, every, last=True)
+        tx = budget.optimizer(self.recipe.transformation(SHRINK))
+        return Pulling.of(regularizer, reference, tx)
 
     def shrink(
         self, members: Sequence[Member], trained: Mapping[int, Variables], pulling: Pulling
@@ -148,34 +161,32 @@ class Sweep:
             trained: the seed network's variables, by random seed.
             pulling: what all share, see there.
         """
-        c = self.config
-        budgets = [member.budget * self.cost() for member in members]
-        controllers = [
-            make_controller(c, pulling.regularizer, budget, c.shrink_steps, self.look_every)
-            for budget in budgets
-        ]
-        watch = Watch(controllers=controllers, pulling=pulling)
+        rest = regularizer_of_rest(self.config, self.traces, self.whole, pulling.reference)
+        watch = Watch.of(
+            self.config,
+            [(member.budget * self.cost(), key_of(member.seed, SHRINK)) for member in members],
+            pulling,
+            Measuring(
+                objective=self.recipe.objective(self.traces),
+                regularizer=pulling.regularizer,
+                loop=self._loop,
+            ),
+            rest,
+        )
         states = stacked([self._state(trained[member.seed], pulling.tx) for member in members])
         states, _ = watch.look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]
-        states, records = self._run(states, SHRINK, seeds, c.shrink_steps, watch.look)
+        states, records = self._run(states, SHRINK, seeds, self.config.shrink_steps, watch.look)
         saliency = watch.saliency(states)
+        trained_now = unstacked(states, len(members))
         return [
             self._shrunk(
-                trimmed(
-                    c,
-                    self.traces,
-                    self.whole,
-                    pulling.regularizer,
-                    one.params,
-                    saliency[i],
-                    one.learned,
-                    budgets[i],
-                    pulling.reference,
-                ),
-                records[i],
+                Trimmed.of(cut.budget.landed(one.params, minded, rest), self.graph, one.learned),
+                own,
             )
-            for i, one in enumerate(unstacked(states, len(members)))
+            for cut, one, minded, own in zip(
+                watch.cuts, trained_now, saliency, records, strict=True
+            )
         ]
 
     def uniform(self, budget: float) -> Architecture:
@@ -299,9 +310,7 @@ class Sweep:
         self, architecture: Architecture, variables: Variables, records: Sequence[Record]
     ) -> Trained:
         """A network that was trained as the seed network with channels at zero, cut out."""
-        masked = self.graph.mask(variables, kept(architecture))
-        cut = Trimmed(step=architecture, masked=masked, small=architecture.take(masked))
-        return self._shrunk(cut, records)
+        return self._shrunk(Trimmed.of(architecture, self.graph, variables), records)
 
     def _shrunk(self, trim: Trimmed, records: Sequence[Record]) -> Trained:
         """A network that was cut out of the seed network."""
@@ -329,7 +338,8 @@ class Sweep:
     @cached_property
     def recipe(self) -> Recipe:
         """How networks are trained."""
-        return Recipe(config=self.config, task=self.task, optimizer=self.optimizer)
+        config = replace(self.config, final="scratch")  # so a retrain stage has its own rates
+        return Recipe(config=config, task=self.task, optimizer=self.optimizer)
 
     @cached_property
     def traces(self) -> Traces:
@@ -355,7 +365,7 @@ class Sweep:
     @property
     def start_identity(self) -> dict[str, str]:
         """What tells given weights from others; nothing if the seed is trained."""
-        return {} if self.start is None else {"start_fingerprint": fingerprint(self._given)}
+        return {} if self.start is None else {"start_fingerprint": stamp_of(self._given)}
 
     @cached_property
     def _given(self) -> Variables:

@@ -16,7 +16,7 @@ _NO_BASELINE = "only a whole run trains a baseline besides"
 
 UNUSED_BY_SWEEP: Mapping[str, str] = {
     "budget": "every run of a sweep has its own; name them all",
-    "expand_budget": _NO_CYCLES,
+    "shrink_to": _NO_CYCLES,
     "expand": _NO_CYCLES,
     "final": "learned widths are trained from scratch",
     "patience": _NO_CYCLES,
@@ -43,7 +43,7 @@ UNUSED_BY_TARGETS: Mapping[str, str] = {
 UNUSED_BY_RETRAIN: Mapping[str, str] = {
     **dict.fromkeys(
         (
-            "budget", "expand_budget", "expand", "final", "patience", "cycles", "seed_steps",
+            "budget", "shrink_to", "expand", "final", "patience", "cycles", "seed_steps",
             "shrink_steps", "settle", "penalty", "strengths", "gate_mode", "blocks", "min_width",
             "floors", "round_to",
         ),

@@ -12,14 +12,13 @@ import numpy as np
 
 from morph.architecture.architecture import Architecture
 from morph.architecture.shrink import shrink
-from morph.budget.amounts import floors_of, parse_budget
+from morph.budget.amounts import floors_of, parse_smaller
 from morph.budget.controller import check_feasible
 from morph.budget.trim import strongest_within
-from morph.errors import BudgetError
 from morph.pruning.curves import Walk
 from morph.pruning.judge import Judge, Loss, gone_with, matching
 from regularizers.channels.graph import GRAPH, ChannelGraph
-from regularizers.checks import FLAG, FUNCTION, NAME, a, by_name, checked, whole
+from regularizers.checks import FLAG, FUNCTION, NAME, a, by_name, checked, shown, whole
 from regularizers.costs.cost import COST, Cost
 from regularizers.errors import InputError
 from regularizers.messages import near
@@ -117,12 +116,7 @@ def prune(
     if not known:
         raise InputError("prune: batches hold nothing to measure on")
     regularizer = NetworkRegularizer(graph, cost, threshold=0.0, inexact=inexact)
-    limit = parse_budget(budget, cost)
-    if limit > cost.seed:
-        raise BudgetError(
-            f"prune makes a network cheaper: the budget is {cost.show(limit)}, and it costs "
-            f"{cost.show(cost.seed)} now"
-        )
+    limit = parse_smaller(budget, cost)
     least = floors_of(graph, min_width, floors)
     check_feasible(regularizer, limit, least, round_to)
     judged, slope_loss = matching(fn, variables) if fn is not None else (loss, None)
@@ -283,7 +277,8 @@ def recalibrate(
         All collections.
 
     Raises:
-        InputError: if there are no batches, or a collection is updated that is not there.
+        InputError: if there are no batches, a collection is updated that is not there, or what
+            `forward` gives is no update.
 
     Example:
         >>> def forward(variables, batch):                                  # doctest: +SKIP
@@ -294,6 +289,11 @@ def recalibrate(
     now, step, count = dict(variables), jax.jit(forward), 0
     for batch in batches:
         updates, count = step(now, batch), count + 1
+        if not isinstance(updates, Mapping):
+            raise InputError(
+                f"recalibrate: forward gives {shown(updates)}; it must give the new values of "
+                "statistics by collection, e.g. what model.apply(..., mutable=[...]) gives second"
+            )
         for name in updates:
             if name not in now or name == "params":
                 raise InputError(

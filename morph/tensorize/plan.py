@@ -19,6 +19,7 @@ from morph.tensorize.fit import FITTED, RESPONSES, Calibration, calibrate, respo
 from morph.tensorize.graphs import Costing, by_layer, core_layer, cost_of, factorized_graph
 from morph.tensorize.layers import Kernel, kernels_of
 from morph.tensorize.options import Ladder, ladder, log_loss
+from morph.vocabulary import AUTO, DENSE, KINDS
 from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.channels.parts import layer_name
 from regularizers.checks import FUNCTION, INPUTS, NAME, Rule, a, by_name, checked, number, whole
@@ -27,7 +28,6 @@ from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import matching, spells
 
-AUTO, DENSE = "auto", "dense"
 COSTING = Rule(
     asked="a function of a graph, e.g. reg.flops (not reg.flops(graph))",
     kind=lambda value: callable(value) and not isinstance(value, Cost),
@@ -270,10 +270,8 @@ def kinds_of(
     """
     patterns = {"*": kind} if isinstance(kind, str) else dict(kind)
     for own in patterns.values():
-        if own not in (*FORMATS, AUTO, DENSE):
-            raise InputError(
-                f"kind {own!r} is none of {', '.join((*FORMATS, AUTO, DENSE))}{near(own, FORMATS)}"
-            )
+        if own not in KINDS:
+            raise InputError(f"kind {own!r} is none of {', '.join(KINDS)}{near(own, FORMATS)}")
     matching(list(patterns), list(kernels), "kind")
     kinds: dict[str, tuple[str, str]] = {}
     left: dict[str, str] = {}

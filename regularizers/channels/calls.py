@@ -177,9 +177,10 @@ def is_array(leaf: Any) -> bool:
 
 
 def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape, dtype and weak type of an array."""
+    """Shape, dtype and weak type of an array, as JAX computes with it: float64 only under x64."""
     weak = bool(getattr(leaf, "weak_type", False))
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=weak)
+    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)
+    return jax.ShapeDtypeStruct(leaf.shape, dtype, weak_type=weak)
 
 
 def flat_paths(tree: Any) -> tuple[list[str], list[Any], Any]:

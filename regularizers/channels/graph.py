@@ -196,7 +196,7 @@ class ChannelGraph:
                 summed = tuple(k for k in range(kernel.ndim) if k not in fold.free)
                 added = fold.number * _zeroed(kernel, fold.axis, keep).sum(summed)
                 bias = values[fold.bias]
-                values[fold.bias] = bias + added.reshape(bias.shape).astype(bias.dtype)
+                values[fold.bias] = bias + added.reshape(bias.shape).astype(jnp.result_type(bias))
                 values[fold.kernel] = _zeroed(kernel, fold.axis, ~keep)
         return self.mask(jax.tree.unflatten(treedef, list(values.values())), alive)
 
@@ -301,7 +301,7 @@ INEXACT = (
 def _zeroed(leaf: Any, axis: int, dead: np.ndarray) -> Any:
     """The array with zeros at some positions [length] of an axis."""
     where = dead.reshape([-1 if k == axis else 1 for k in range(np.ndim(leaf))])
-    return jnp.where(where, jnp.zeros((), leaf.dtype), leaf)
+    return jnp.where(where, jnp.zeros_like(leaf, shape=()), leaf)
 
 
 def check_fit(

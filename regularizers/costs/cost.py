@@ -10,7 +10,7 @@ steps and corners; those have two forms, written once (see `form`): `cost(widths
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
@@ -180,6 +180,21 @@ class Cost:
         )
         table.unit = self.unit
         return table
+
+    def without(self, groups: Collection[str]) -> Cost:
+        """The cost where some groups have no channels; it does not take their widths."""
+        names = list(self.groups)
+        left = np.asarray([i for i, name in enumerate(names) if name not in groups], int)
+
+        def amounts(widths: Any, form: Form) -> Any:
+            if isinstance(widths, jax.Array):
+                return self.amounts(jnp.zeros(len(names), widths.dtype).at[left].set(widths), form)
+            every = np.zeros(len(names))
+            every[left] = widths
+            return self.amounts(every, form)
+
+        seeds = {names[i]: self.groups[names[i]] for i in left}
+        return replace(self, groups=seeds, amounts=amounts, terms=())
 
     def of_layers(self, *layers: str) -> Cost:
         """What some layers cost.

@@ -88,6 +88,15 @@ class Measures:
                 )
         return found
 
+    def read(self, variables: Any) -> dict[str, Any]:
+        """What strengths are measured of, by path: variables as any of these functions take them.
+
+        Raises:
+            ValueError: as `by_path`.
+        """
+        found = self.by_path(variables)
+        return {path: found[path] for path in self._shapes}
+
     def full(self, path: str) -> str:
         """The path as traced, also where only `params` was passed."""
         known = path in self.graph.variables or path in self._shapes

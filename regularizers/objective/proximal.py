@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 from regularizers.channels.calls import flat_paths
 from regularizers.checks import FUNCTION, OPTIMIZER, a, checked, number
 from regularizers.errors import InputError
+from regularizers.objective.deaths import watch_of
 from regularizers.objective.frozen import frozen_paths
+from regularizers.objective.norms import is_half
 from regularizers.objective.pulling import Owed, nothing_owed, now_owed
 from regularizers.objective.regularizer import NetworkRegularizer
 
@@ -50,11 +53,13 @@ class ProximalState(NamedTuple):
     optimizer=OPTIMIZER,
     regularizer=a(NetworkRegularizer, "a reg.NetworkRegularizer"),
     strength=number(least=0.0) | FUNCTION,
+    decay=number(least=0.0, below=1.0) | FUNCTION,
 )
 def proximal(
     optimizer: optax.GradientTransformation,
     regularizer: NetworkRegularizer,
     strength: float | Float[Array, ""] | Callable[[Any], Any] = 1e-2,
+    decay: float | Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that each update ends with a group soft-threshold.
 
@@ -72,9 +77,13 @@ def proximal(
         optimizer: any optax transformation.
         regularizer: measures strengths and marginal costs.
         strength: per step, dimensionless; a number or a schedule of the step.
+        decay: also let channels decay, the faster the weaker they are (see `decay`): the share that
+            the weakest of a group loses per step; a number, a schedule of the step, or None.
 
     Returns:
-        An optax transformation; `update` needs `params`.
+        An optax transformation; `update` needs `params`. A strength that is given by hand warns
+        (`DeadGroupWarning`) once a whole group of channels is dead; one of 0 is left to who sets
+        it in the state, as `morph.Budget` does, so as to reach a budget.
 
     Raises:
         TypeError: if the first two are not what they should be.
@@ -86,10 +95,13 @@ def proximal(
     """
     wrapped = optax.with_extra_args_support(optimizer)
     known: dict[Hashable, frozenset[str]] = {}  # what is frozen, by the structure of parameters
+    by_hand, watch = not _is_none(strength), watch_of(regularizer)
 
     def init(params: Any) -> ProximalState:
         first = strength(0) if callable(strength) else strength
         seen = _seen(regularizer, params)
+        if decay is not None:
+            check_decays(seen, params)
         none = {g.group: jnp.zeros(g.width, bool) for g in regularizer.groups}
         return ProximalState(
             _of_floats(wrapped, params).init(params),
@@ -106,7 +118,7 @@ def proximal(
     ) -> tuple[Any, ProximalState]:
         if params is None:
             raise InputError("proximal needs the parameters: call update(grads, state, params)")
-        _check_state(state, regularizer)
+        check_state(state, regularizer)
         seen, inner_tx, gradients = _seen(regularizer, params), _of_floats(wrapped, params), updates
 
         def run(gradients: Any, inner: Any, params: Any) -> tuple[Any, Any]:
@@ -123,7 +135,11 @@ def proximal(
         now = strength(state.steps) if callable(strength) else state.strength
         due = _due(state.inner, inner)
         moved = optax.apply_updates(params, updates)
-        wide = active.wide_step(
+        if decay is not None:
+            rate = decay(state.steps) if callable(decay) else decay
+            rate = jnp.where(due, rate, 0.0)
+            moved = active.decayed(moved, rate, known[key])
+        wide, left = active.wide_step(
             moved,
             now if due is True else jnp.where(due, now, 0.0),
             state.protected,
@@ -132,7 +148,9 @@ def proximal(
             owed=state.owed,
         )
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
-        updates = jax.tree.map(lambda q, p: q.astype(p.dtype) - p, wide, params)
+        updates = jax.tree.map(lambda q, p: q.astype(jnp.result_type(p)) - p, wide, params)
+        if by_hand:
+            watch(left, now, state.steps)
         slopes = active.slopes(params, gradients)
         return updates, ProximalState(
             inner,
@@ -152,6 +170,11 @@ def proximal(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _is_none(strength: Any) -> bool:
+    """Whether a strength is left to whoever sets it in the state."""
+    return isinstance(strength, Real) and strength == 0.0
+
+
 def _seen(regularizer: NetworkRegularizer, params: Any) -> NetworkRegularizer:
     """The regularizer of the groups whose parameters are there: others may be masked."""
 
@@ -166,6 +189,18 @@ def _seen(regularizer: NetworkRegularizer, params: Any) -> NetworkRegularizer:
     return regularizer.without(
         {full(p) for p, leaf in zip(paths, leaves, strict=True) if isinstance(leaf, str)}
     )
+
+
+def check_decays(regularizer: NetworkRegularizer, params: Any) -> None:
+    """Raises an InputError if parameters that are to decay are too coarse for it."""
+    paths, leaves, _ = flat_paths(params)
+    for path, leaf in zip(map(regularizer.measures.full, paths), leaves, strict=True):
+        if path in regularizer.decaying and is_half(leaf):
+            raise InputError(
+                f"{path!r} is in {leaf.dtype}, in which the small share that decays at a step is "
+                "rounded away; keep the parameters in float32 and cast them where the model "
+                "computes, or pull by a strength instead"
+            )
 
 
 def _of_floats(optimizer: optax.GradientTransformation, params: Any) -> Any:
@@ -204,7 +239,7 @@ def _due(before: Any, after: Any) -> Any:
     return steps[0][1] > steps[0][0] if steps else True
 
 
-def _check_state(state: ProximalState, regularizer: NetworkRegularizer) -> None:
+def check_state(state: ProximalState, regularizer: NetworkRegularizer) -> None:
     """Raises a ValueError if a state is of another network than the regularizer."""
     found = {name: np.shape(flags)[-1] for name, flags in state.protected.items()}
     wanted = {g.group: g.width for g in regularizer.groups}

@@ -44,8 +44,8 @@ def pulled(
     held: Mapping[str, Any] | None,
     before: Any,
     owed: Owed | None,
-) -> Any:
-    """The variables after one step, in float32 where they are in half precision.
+) -> tuple[Any, dict[str, Any]]:
+    """The variables after one step, in float32 where in half precision; and all strengths then.
 
     Args:
         measures: of the network.
@@ -65,10 +65,11 @@ def pulled(
     factors: dict[str, Any] = {}
     late: dict[str, Any] = {}  # of leaves in half precision, which still are what they were
     written: dict[str, Any] = {}
+    after: dict[str, Any] = {}
     for g in measures.groups:
         name, s, unit = g.group, strengths[g.group], measures.unit(g)
         true = jnp.maximum(s - debt[name], 0.0) if name in debt else s
-        left = g.pull.left(
+        after[name] = left = g.pull.left(
             true,
             pulls[name],
             unit,
@@ -89,7 +90,7 @@ def pulled(
         if path in slices:
             leaf = scaled(measures.graph, path, leaf, slices, own)
         moved.append(leaf)
-    return jax.tree.unflatten(treedef, moved)
+    return jax.tree.unflatten(treedef, moved), after
 
 
 def _switched(

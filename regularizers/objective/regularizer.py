@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,7 @@ from regularizers.costs.cost import COST, Cost
 from regularizers.costs.form import SMOOTH
 from regularizers.errors import InputError
 from regularizers.objective.blocks import block_costs, spared
+from regularizers.objective.decay import decayed_tree, decaying
 from regularizers.objective.norms import widened
 from regularizers.objective.plan import make_plan
 from regularizers.objective.pulling import Owed, pulled
@@ -132,6 +133,15 @@ class NetworkRegularizer:
         """The strength of every channel, by group; of a channel in a block that weakens, less."""
         return self.measures.strengths(variables)
 
+    def measured(self, variables: Any) -> dict[str, np.ndarray]:
+        """The strengths, on the host; for whoever looks between two steps: compiled once."""
+        found: dict[str, np.ndarray] = jax.device_get(self._compiled(self.measures.read(variables)))
+        return found
+
+    @cached_property
+    def _compiled(self) -> Callable[[Any], Any]:
+        return jax.jit(self.strengths)
+
     def worth(
         self, strengths: Mapping[str, Any], saliency: Mapping[str, Any] | None = None
     ) -> dict[str, np.ndarray]:
@@ -199,6 +209,24 @@ class NetworkRegularizer:
         alive = {name: np.asarray(flags) for name, flags in self.alive(variables).items()}
         return self.graph.mask(averages, alive, self.silent_blocks(variables))
 
+    def decayed(self, variables: Any, rate: Any, still: Collection[str] = ()) -> Any:
+        """The variables after one step of relative decay, see `decay`; no channel gets zero by it.
+
+        Args:
+            variables: the traced variables, or only their `params`.
+            rate: the share that the weakest channel of a group of multiplier 1 loses.
+            still: the paths, as traced, of what stays as it is.
+
+        Returns:
+            The variables, in float32 where they are in half precision.
+        """
+        rates = {
+            g.group: jnp.minimum(rate * self.multipliers.get(g.group, 1.0), 1.0)
+            for g in self.groups
+        }
+        full = self.measures.full
+        return decayed_tree(self.graph, self.decaying, full, variables, rates, still)
+
     def without(self, paths: Collection[str]) -> NetworkRegularizer:
         """The same, blind to the groups and blocks that need one of these variables.
 
@@ -224,8 +252,8 @@ class NetworkRegularizer:
             if gone.isdisjoint(b.block.switch) and left.issuperset(b.groups)
         )
         made = copy.copy(self)
-        vars(made).pop("thresholds", None)  # they are of all groups, as are the slices
-        vars(made).pop("_slices", None)
+        for known in ("thresholds", "_slices", "decaying", "_compiled"):  # of all groups
+            vars(made).pop(known, None)
         made.measures, made.groups = replace(self.measures, groups=groups, blocks=blocks), groups
         return made
 
@@ -292,8 +320,8 @@ class NetworkRegularizer:
         Returns:
             The variables, pulled.
         """
-        wide = self.wide_step(variables, step, protected, held, before)
-        return jax.tree.map(lambda own, leaf: own.astype(leaf.dtype), wide, variables)
+        wide, _ = self.wide_step(variables, step, protected, held, before)
+        return jax.tree.map(lambda own, leaf: own.astype(jnp.result_type(leaf)), wide, variables)
 
     def wide_step(
         self,
@@ -304,7 +332,7 @@ class NetworkRegularizer:
         before: Any = None,
         *,
         owed: Owed | None = None,
-    ) -> Any:
+    ) -> tuple[Any, dict[str, Any]]:
         """`shrink_step` whose half-precision leaves come out in float32.
 
         Args:
@@ -316,7 +344,7 @@ class NetworkRegularizer:
             owed: how much weaker channels and blocks are than their numbers say.
 
         Returns:
-            The variables, pulled.
+            The variables, pulled; and by group the strengths that are left, blocks not counted.
         """
         strengths = self.strengths(variables)
         marginal = self.marginal_costs(strengths)
@@ -370,3 +398,8 @@ class NetworkRegularizer:
     def _slices(self) -> Slices:
         """What is scaled, and by which groups."""
         return slices_of(self.graph, {g.group: g.pull.scaled for g in self.groups})
+
+    @cached_property
+    def decaying(self) -> Slices:
+        """What decays, and with which groups."""
+        return decaying(self.graph, [g.group for g in self.groups])

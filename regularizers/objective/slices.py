@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from regularizers.channels.graph import ChannelGraph
@@ -37,7 +38,7 @@ def slices_of(graph: ChannelGraph, paths: Mapping[str, Collection[str]]) -> Slic
 def scaled(
     graph: ChannelGraph,
     path: str,
-    leaf: Float[Array, "..."],
+    leaf: Float[Array | np.ndarray, "..."],
     slices: Slices,
     factors: Mapping[str, Any],
 ) -> Float[Array, "..."]:
@@ -50,5 +51,5 @@ def scaled(
         }
         factor = ax.spread(axis, own, jnp.ones, jnp.multiply, jnp.concatenate)
         shape = [-1 if i == k else 1 for i in range(leaf.ndim)]
-        leaf = (leaf * factor.reshape(shape)).astype(leaf.dtype)
-    return leaf
+        leaf = (leaf * factor.reshape(shape)).astype(jnp.result_type(leaf))
+    return jnp.asarray(leaf)

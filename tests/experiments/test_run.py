@@ -1,11 +1,9 @@
 """The command line: what a run leaves behind, and what it says when asked for nonsense."""
 
 import json
-import sys
 
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 
 from experiments import datasets, run
 from experiments.console import flags as settings
@@ -16,8 +14,9 @@ from morph.settings import settings_of
 TINY = [
     "--seed_network=mlp",
     "--width=0.2",
-    "--budget=0.5",
-    "--expand_budget=0.5",
+    "--budget=0.6",
+    "--shrink_to=0.5",
+    "--final=scratch",
     "--seed_steps=20",
     "--shrink_steps=40",
     "--retrain_steps=20",
@@ -25,12 +24,9 @@ TINY = [
 ]
 
 
-def launch(monkeypatch, *arguments):
+def launch(*arguments):
     """Runs `main` as the command line would, flags and all."""
-    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-    with flagsaver.flagsaver():
-        rest = flags.FLAGS(sys.argv)
-        run.main(rest)
+    run.main(["run.py", *arguments])
 
 
 def scalars(folder):
@@ -47,10 +43,10 @@ def scalars(folder):
     return tags
 
 
-def failure(monkeypatch, capsys, *arguments):
+def failure(capsys, *arguments):
     """What a run that cannot work ends with: one line, or a list of what stands in the way."""
     with pytest.raises(SystemExit) as stop:
-        launch(monkeypatch, *arguments)
+        launch(*arguments)
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -60,7 +56,7 @@ def failure(monkeypatch, capsys, *arguments):
 
 def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "out"
-    launch(monkeypatch, *TINY, "--tensorboard", f"--workdir={workdir}")
+    launch(*TINY, "--tensorboard", f"--workdir={workdir}")
     printed = capsys.readouterr().out
     for word in ("seed", "shrunk", "expanded", "Dense_0", "FLOP", "same predictions"):
         assert word.lower() in " ".join(printed.split()).lower()
@@ -68,7 +64,7 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
     outcomes = {outcome["name"]: outcome for outcome in results["outcomes"]}
     assert 0.96 * 0.5 <= outcomes["shrunk"]["flops"] / outcomes["seed"]["flops"] <= 0.5
     assert outcomes["shrunk"]["logit_difference"] < 1e-5
-    assert "--budget=0.5" in results["command"]
+    assert "--shrink_to=0.5" in results["command"]
     architecture = Architecture.load(workdir / "architecture.json")
     assert architecture.widths == outcomes["expanded and retrained"]["widths"]
     for name in ("widths.png", "training.png"):
@@ -80,13 +76,13 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
     for path in written:
         path.unlink()
 
-    def show(*args):
+    def show(*args, **named):
         assert all(path.exists() for path in written)
-        shown(*args)
+        shown(*args, **named)
 
     shown = run.show
     monkeypatch.setattr(run, "show", show)
-    launch(monkeypatch, *TINY, f"--workdir={workdir}")  # finished: shows, trains nothing
+    launch(*TINY, f"--workdir={workdir}")  # finished: shows, trains nothing
     assert "Dense_0" in capsys.readouterr().out
 
 
@@ -102,21 +98,20 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
         ("--cycles=two", "cycles"),
     ],
 )
-def test_a_wrong_value_is_refused_and_the_known_ones_are_listed(monkeypatch, flag, known):
-    with pytest.raises(flags.IllegalFlagValueError, match=known):
-        launch(monkeypatch, flag)
+def test_a_wrong_value_is_refused_and_the_known_ones_are_listed(capsys, flag, known):
+    assert known in failure(capsys, flag)
 
 
-def test_an_unknown_target_is_refused_and_near_ones_are_listed(monkeypatch, capsys, tmp_path):
-    error = failure(monkeypatch, capsys, "--target=flop", f"--workdir={tmp_path / 'out'}")
+def test_an_unknown_target_is_refused_and_near_ones_are_listed(capsys, tmp_path):
+    error = failure(capsys, "--target=flop", f"--workdir={tmp_path / 'out'}")
     assert "no cost 'flop'; did you mean 'flops'" in error
     assert not (tmp_path / "out").exists()
 
 
-def test_unknown_names_in_lists_are_refused_and_near_ones_are_listed(monkeypatch, capsys):
-    assert "did you mean 'accuracy'" in failure(monkeypatch, capsys, "--metrics=accurracy")
-    assert "did you mean 'flip'" in failure(monkeypatch, capsys, "--augment=crop,flipp")
-    assert "group_lasso" in failure(monkeypatch, capsys, "--penalty=group_laso")
+def test_unknown_names_in_lists_are_refused_and_near_ones_are_listed(capsys):
+    assert "did you mean 'accuracy'" in failure(capsys, "--metrics=accurracy")
+    assert "did you mean 'flip'" in failure(capsys, "--augment=crop,flipp")
+    assert "group_lasso" in failure(capsys, "--penalty=group_laso")
 
 
 def test_every_setting_has_a_flag_with_its_default():
@@ -127,17 +122,18 @@ def test_every_setting_has_a_flag_with_its_default():
     for field in settings_of(CycleConfig):
         assert own[field.name].help.endswith(field.help)
         assert getattr(own[field.name].parser, "enum_values", []) == [*field.choices]
-    own(["run.py", "--budget=2ms", "--expand_budget=none", "--warmup_steps=3", "--cycles=2"])
+    own(["run.py", "--budget=2ms", "--shrink_to=none", "--warmup_steps=3", "--cycles=2"])
     config = settings.config_of(own)
-    assert (config.budget, config.expand_budget, config.warmup_steps) == ("2ms", None, 3)
+    assert (config.budget, config.shrink_to, config.warmup_steps) == ("2ms", None, 3)
     own(["run.py", "--budget=0.25"])
     assert settings.config_of(own).budget == 0.25
 
 
-def test_an_unknown_flag_and_a_stray_word_are_refused(monkeypatch, capsys):
-    with pytest.raises(flags.UnrecognizedFlagError, match="Did you mean: budget"):
-        launch(monkeypatch, "--budgett=0.5")
-    assert "unexpected arguments: resnet8" in failure(monkeypatch, capsys, "resnet8")
+def test_an_unknown_flag_and_a_stray_word_are_refused(capsys):
+    assert "Did you mean: budget" in failure(capsys, "--budgett=0.5")
+    retired = failure(capsys, "--expand_budget=none")
+    assert "no --expand_budget any more: --budget is what" in retired
+    assert "unexpected arguments: resnet8" in failure(capsys, "resnet8")
 
 
 def test_a_missing_data_set_names_its_package(monkeypatch, capsys, tmp_path):
@@ -145,24 +141,25 @@ def test_a_missing_data_set_names_its_package(monkeypatch, capsys, tmp_path):
         raise datasets.DatasetNotFoundError(f"{name}: apt-get install dataset-fashion-mnist")
 
     monkeypatch.setattr(datasets, "load", nowhere)
-    error = failure(monkeypatch, capsys, "--dataset=fashion_mnist", f"--workdir={tmp_path}")
+    error = failure(capsys, "--dataset=fashion_mnist", f"--workdir={tmp_path}")
     assert "dataset-fashion-mnist" in error
 
 
-def test_budgets_out_of_reach(monkeypatch, capsys, tmp_path):
+def test_budgets_out_of_reach(capsys, tmp_path):
     where = f"--workdir={tmp_path / 'never'}"
-    assert "cannot meet a budget" in failure(monkeypatch, capsys, *TINY, "--budget=0.0001", where)
-    assert "at most its own cost" in failure(monkeypatch, capsys, *TINY, "--budget=2", where)
+    assert "cannot meet a budget" in failure(capsys, *TINY, "--shrink_to=0.0001", where)
+    more = [*TINY, "--budget=2", "--shrink_to=none", where]
+    assert "at most its own cost" in failure(capsys, *more)
     assert not (tmp_path / "never").exists()
 
 
-def test_a_working_directory_of_another_run(monkeypatch, capsys, tmp_path):
+def test_a_working_directory_of_another_run(capsys, tmp_path):
     (tmp_path / "config.json").write_text('{"dataset": "mnist"}')
-    error = failure(monkeypatch, capsys, *TINY, f"--workdir={tmp_path}")
+    error = failure(capsys, *TINY, f"--workdir={tmp_path}")
     assert "dataset: 'mnist' there, 'digits' asked for" in error
 
 
-def test_a_workdir_that_cannot_be_made(monkeypatch, capsys, tmp_path):
+def test_a_workdir_that_cannot_be_made(capsys, tmp_path):
     (tmp_path / "file").write_text("")
-    error = failure(monkeypatch, capsys, *TINY, f"--workdir={tmp_path}/file/run")
+    error = failure(capsys, *TINY, f"--workdir={tmp_path}/file/run")
     assert "cannot use" in error

@@ -44,7 +44,7 @@ class Row:
 
 
 # Rows that need the same share a run, so that few of these are more than the base.
-AGAIN = {"cycles": 2, "expand_budget": 1.0, "distill": 0.5}
+AGAIN = {"cycles": 2, "budget": 1.0, "shrink_to": 0.6, "distill": 0.5}
 TENSORIZED = {"tensorize": "svd", "tensorize_steps": 2}
 LOOKED_AT = {"shrink_steps": 10}  # the controller decides on the way
 ERRORS = {"loss": "mean_squared_error", "metrics": "explained_variance"}
@@ -52,9 +52,9 @@ ERRORS = {"loss": "mean_squared_error", "metrics": "explained_variance"}
 ROWS = {
     "target": Row("size"),
     "budget": Row(0.7),
-    "expand_budget": Row(0.8),
-    "expand": Row("warm", AGAIN),
-    "final": Row("finetune"),
+    "shrink_to": Row(0.5),
+    "expand": Row("scratch", AGAIN),
+    "final": Row("scratch"),
     "patience": Row(1, AGAIN),
     "cycles": Row(3, AGAIN),
     "seed_steps": Row(3),
@@ -66,13 +66,13 @@ ROWS = {
     "gate_mode": Row("straight_through", {"penalty": "gates"}),
     "batch_size": Row(5),
     "learning_rate": Row(0.02),
-    "shrink_learning_rate": Row(0.02),
+    "shrink_learning_rate": Row(0.02, {"schedule": "phase"}),
     "weight_decay": Row(0.1),
     "loss": Row("mean_absolute_error", ERRORS, regression=True),
     "label_smoothing": Row(0.2),
     "metrics": Row("log_likelihood"),
     "optimizer": Row("adam"),
-    "schedule": Row("run"),
+    "schedule": Row("phase"),
     "warmup_steps": Row(1),
     "clip_norm": Row(0.01),
     "ema_decay": Row(0.9),
@@ -94,7 +94,7 @@ ROWS = {
 }
 LOOK_EVERY = 2  # steps
 STEPS = {"seed_steps": 2, "shrink_steps": 4, "retrain_steps": 2}
-BUDGETS = {"budget": 0.6, "expand_budget": "none", "tensorize_budget": 0.5}
+BUDGETS = {"budget": 0.6, "tensorize_budget": 0.5}
 PULLED = {"penalty": "group_lasso", "learning_rate": 0.05, "blocks": True}
 BASE = {**STEPS, **BUDGETS, **PULLED, "batch_size": 8}
 UNUSED = {
@@ -106,13 +106,13 @@ UNUSED = {
 
 
 class Net(nn.Module):
-    """A branch that can go, and batch norm."""
+    """A branch that can go."""
 
     @nn.compact
     def __call__(self, x, train=False):
+        del train
         x = nn.relu(nn.Dense(12)(x.reshape(x.shape[0], -1)))
-        y = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Dense(11)(x)))
-        x += nn.Dense(12)(y)
+        x += nn.Dense(12)(nn.relu(nn.Dense(11)(x)))
         return nn.Dense(3)(x)
 
 
@@ -233,7 +233,7 @@ def world(tmp_path_factory):
         patch.setattr(Traces, "of_seed", traced_once(made))
         patch.setattr(sweep, "write_report", lambda workdir: workdir)
         patch.setattr(retrain, "write_report", lambda workdir: workdir)
-        patch.setattr(sweep.plots, "plot_tradeoff", lambda *args, **kwargs: None)
+        patch.setattr(sweep.pictures, "plot_tradeoff", lambda *args, **kwargs: None)
         patch.setattr(targets, "compiled", lambda *args: None)
         patch.setattr(targets, "interleaved", lambda runs, seconds: np.ones((len(runs), 1)))
         made.architecture = made.folder / "architecture.json"

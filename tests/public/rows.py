@@ -28,6 +28,7 @@ from public.values import (
     PATTERNS,
     PULL,
     SGD,
+    SHARES,
     TREES,
     WHOLES,
     N,
@@ -128,6 +129,19 @@ REGULARIZERS = {
     ),
 }
 MORPH = {
+    "Budget": (
+        {"regularizer": PULL, "budget": 0.5, "steps": 10},
+        {
+            "regularizer": [None, SGD, FLOPS, GRAPH],
+            "budget": [math.nan, math.inf, -1.0, 0.0, "half", [1], 1.5],
+            "steps": [*WHOLES, None],
+            "every": [*WHOLES, 0],
+            "settle": SHARES,
+            "min_width": [*WHOLES, 0],
+            "floors": [3, {"a": 0}, {"a": "4"}, {"b": 2}],
+            "round_to": [*WHOLES, 0],
+        },
+    ),
     "Network": (
         {"init": fn, "predict": fn, "forward": fn},
         {"init": FUNCTIONS, "predict": FUNCTIONS, "forward": FUNCTIONS},

@@ -143,7 +143,7 @@ def test_who_does_not_obey_is_told(graph, cost):
     strengths = {"a": np.ones(N)}  # whatever the strength: nothing is pulled
     for step in range(0, 40, 10):
         controller.look(step, strengths)
-    with pytest.raises(BudgetError, match=r"still at 100\.0%.*channels of 'a'.*reg\.proximal"):
+    with pytest.raises(BudgetError, match=r"still at 100\.0%.*channels of 'a'.*Budget\.optimizer"):
         controller.look(40, strengths)
     with pytest.raises(BudgetError, match=r"strengths of 'a' are not finite at step 3"):
         controller.look(3, {"a": np.full(N, np.nan)})

@@ -26,4 +26,4 @@ def test_a_setting_of_another_type_is_refused(changes, message):
 
 def test_the_defaults_and_whole_numbers_for_floats_are_taken():
     check_training(CycleConfig())
-    check_training(CycleConfig(learning_rate=1, expand_budget=None, budget="50%"))
+    check_training(CycleConfig(learning_rate=1, budget="50%"))

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+from contextlib import ExitStack
 from dataclasses import replace
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ import regularizers as reg
 from morph.budget import traces
 from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
+from morph.cycle.listener import Progress, Silence
 from morph.cycle.workdir import load_variables
 from morph.errors import (
     BudgetError,
@@ -46,8 +48,10 @@ class Net(nn.Module):
 
 
 CONFIG = CycleConfig(
-    budget=0.5,
-    expand_budget=0.8,
+    budget=0.8,
+    shrink_to=0.5,
+    expand="scratch",
+    final="scratch",
     seed_steps=30,
     shrink_steps=80,
     retrain_steps=20,
@@ -85,7 +89,7 @@ def outcomes_of(result):
 def test_shrinking_lands_within_two_percent_under_the_budget(finished):
     outcomes = outcomes_of(finished[1])
     ratio = outcomes["shrunk"].flops / outcomes["seed"].flops
-    assert 0.98 * CONFIG.budget <= ratio <= CONFIG.budget
+    assert 0.98 * CONFIG.shrink_to <= ratio <= CONFIG.shrink_to
 
 
 def test_the_small_network_is_the_dense_one(finished):
@@ -94,12 +98,16 @@ def test_the_small_network_is_the_dense_one(finished):
     assert shrunk.same_predictions
 
 
-def test_expansion_and_baseline_fill_the_expand_budget_and_stay_under_it(finished):
+def test_expansion_and_baseline_fill_the_budget_and_stay_under_it(finished):
     outcomes = outcomes_of(finished[1])
-    limit = CONFIG.expand_budget * outcomes["seed"].flops
+    limit = CONFIG.budget * outcomes["seed"].flops
     for name in ("expanded and retrained", "uniform"):
         assert 0.95 * limit <= outcomes[name].flops <= limit
-    assert outcomes["uniform"].steps == outcomes["expanded and retrained"].steps == 20
+    whole = outcomes["seed, trained as long"]
+    assert whole.widths == outcomes["seed"].widths
+    assert (
+        whole.steps == outcomes["uniform"].steps == outcomes["expanded and retrained"].steps == 20
+    )
     assert outcomes["shrunk"].steps == 110
 
 
@@ -120,6 +128,7 @@ def test_records_tell_the_whole_run(finished):
     lines = (finished[0] / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert [r["phase"] for r in records if r["step"] == 10] == [
+        "whole",
         "uniform",
         "seed",
         "shrink",
@@ -127,7 +136,7 @@ def test_records_tell_the_whole_run(finished):
     ]
     costs = [r["cost_ratio"] for r in records if r["phase"] == "shrink"]
     assert costs[0] == 1.0
-    assert costs[-1] <= CONFIG.budget * 1.2
+    assert costs[-1] <= CONFIG.shrink_to * 1.2
 
 
 class StopAt:
@@ -170,17 +179,18 @@ def test_a_finished_run_only_tells_its_result(finished, data):
 
 
 def test_another_configuration_is_refused(finished, data):
-    other = replace(CONFIG, budget=0.3)
-    with pytest.raises(WorkdirError, match=r"budget: 0\.5 there, 0\.3 asked for"):
+    other = replace(CONFIG, budget=0.7)
+    with pytest.raises(WorkdirError, match=r"budget: 0\.8 there, 0\.7 asked for"):
         make(finished[0], data, other).run()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"budget": 1e-4}, r"cannot meet a budget of .* still costs"),
+        ({"shrink_to": 1e-4}, r"cannot meet a budget of .* still costs"),
         ({"budget": 0.0}, "a budget must be above zero, found 0.0"),
-        ({"budget": 0.9}, r"expand_budget \(0.8\) must be at least the budget \(0.9\)"),
+        ({"shrink_to": 0.9}, r"shrink_to \(0.9\) must be at most the budget \(0.8\)"),
+        ({"budget": 1.1, "shrink_to": None}, "at most its own cost"),
     ],
 )
 def test_a_budget_out_of_reach_is_refused_before_any_training(tmp_path, data, changes, message):
@@ -317,14 +327,19 @@ class Shuffled:
 
 def test_a_pipeline_trains_a_network_that_is_not_expanded(tmp_path, data):
     config = replace(
-        CONFIG, expand_budget=None, final="finetune", baseline=False, seed_steps=20, retrain_steps=7
+        CONFIG,
+        budget=0.5,
+        shrink_to=None,
+        final="finetune",
+        seed_steps=20,
+        retrain_steps=7,
     )
     train, test = data
     result = make(tmp_path, (Shuffled(train), test), config).run()
     outcomes = outcomes_of(result)
     assert result.architecture.widths == result.shrunk.widths == outcomes["shrunk"].widths
     assert outcomes["fine-tuned"].flops == outcomes["shrunk"].flops
-    assert outcomes["fine-tuned"].steps == 107
+    assert outcomes["fine-tuned"].steps == outcomes["uniform"].steps == 107
     assert outcomes["fine-tuned"].accuracy > 0.8
 
 
@@ -379,11 +394,26 @@ def test_cycles_that_bring_nothing_are_not_repeated(tmp_path, data):
             {"loss": "mean_squared_error", "label_smoothing": 0.1},
             "only the losses cross_entropy and masked",
         ),
-        ({"final": "finetune"}, "final is 'finetune', but an expanded network has fresh weights"),
-        ({"expand_budget": None, "cycles": 2}, "cycles is 2, but without expansion"),
+        ({"shrink_to": None, "cycles": 2}, "cycles is 2, but the first already ends"),
     ],
 )
 def test_settings_of_the_training_are_checked(tmp_path, data, changes, message):
     with pytest.raises(ConfigError, match=message):
         make(tmp_path / "new", data, replace(CONFIG, **changes)).run()
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_from_python_leaves_what_the_command_leaves(finished):
+    workdir, result = finished
+    told = json.loads((workdir / "results.json").read_text())
+    assert [one["name"] for one in told["outcomes"]] == [one.name for one in result.outcomes]
+    assert told["config"]["shrink_steps"] == CONFIG.shrink_steps
+    assert told["command"].startswith("python ")
+
+
+def test_progress_is_told_unless_somebody_listens(tmp_path, data):
+    with ExitStack() as held:
+        assert isinstance(make(tmp_path, data)._heard(held), Progress)
+        assert isinstance(make(tmp_path, data, progress=False)._heard(held), Silence)
+        listener = Silence()
+        assert make(tmp_path, data, listener=listener)._heard(held) is listener

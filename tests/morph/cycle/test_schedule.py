@@ -27,10 +27,13 @@ def test_a_schedule_of_the_run_goes_on_over_the_phases_that_share_weights():
     def one(peak, steps):
         return [float(rate_schedule(peak, steps)(n)) for n in range(steps)]
 
-    uniform, *chain = rates(warm)
-    assert uniform == one(warm.learning_rate, 4)
+    whole, uniform, *chain = rates(warm)
+    assert whole == uniform == one(warm.learning_rate, 7 + 2 * (5 + 4))
     assert list(itertools.chain(*chain)) == one(warm.learning_rate, 7 + 2 * (5 + 4))
     *_, shrink, retrain = rates(replace(warm, final="scratch"))
     assert retrain == one(warm.learning_rate, 4)
     assert shrink[-1] == one(warm.learning_rate, 7 + 5 + 4 + 5)[-1]
-    assert rates(replace(warm, schedule="phase"))[2] == one(warm.shrink_learning_rate, 5)
+    assert len(rates(replace(warm, final="scratch"))[0]) == 4
+    given = rates(replace(warm, seed_steps=0, baseline=False))
+    assert list(itertools.chain(*given)) == one(warm.shrink_learning_rate, 2 * (5 + 4))
+    assert rates(replace(warm, schedule="phase"))[3] == one(warm.shrink_learning_rate, 5)

@@ -5,7 +5,7 @@ import pytest
 
 import regularizers as reg
 from morph.cycle.config import CycleConfig
-from morph.cycle.shrinking import make_controller, make_floors, make_regularizer
+from morph.cycle.shrinking import make_budget, make_floors, make_regularizer
 
 SETTINGS = {
     "penalty": "a=gamma,b=group_lasso",
@@ -31,14 +31,14 @@ def test_a_pattern_may_match_nothing_only_where_its_groups_are_gone(name):
     config = CycleConfig(**{name: SETTINGS[name]}, blocks=False)
     whole, rest = traced("a", "b"), traced("a")
 
-    def controller(graph, **left):
+    def budget(graph, **left):
         regularizer = make_regularizer(config, graph, reg.flops(graph), **left)
-        return make_controller(config, regularizer, reg.flops(graph)() / 2, 9, 3, **left)
+        return make_budget(config, regularizer, reg.flops(graph)() / 2, 9, 3, **left)
 
-    assert set(controller(whole).min_width) == {"a", "b"}
-    assert set(controller(rest, left=True).min_width) == {"a"}
+    assert set(budget(whole).least) == {"a", "b"}
+    assert set(budget(rest, left=True).least) == {"a"}
     with pytest.raises(ValueError, match="'b' matches no channel group"):
-        controller(rest)
+        budget(rest)
 
 
 def test_floors_are_those_of_the_first_pattern_that_matches():

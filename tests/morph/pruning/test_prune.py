@@ -55,7 +55,7 @@ def test_settings_reach_the_walk(case):
         ({"loss": lambda v, b: 0.0, "batches": []}, InputError, "batches hold nothing"),
         ({"loss": lambda v, b: 0.0, "steps": 0}, InputError, "steps must be .*at least 1, found 0"),
         ({"loss": lambda v, b: 0.0, "budget": 1e-6}, BudgetError, "cannot meet a budget of"),
-        ({"loss": lambda v, b: 0.0, "budget": 1.5}, BudgetError, "makes a network cheaper"),
+        ({"loss": lambda v, b: 0.0, "budget": 1.5}, BudgetError, "is to become cheaper"),
         ({"loss": lambda v, b: jnp.nan, "budget": 0.5}, InputError, "loss is nan before"),
     ],
 )  # fmt: skip
@@ -84,5 +84,7 @@ def test_statistics_are_those_of_the_batches():
     jax.tree.map(np.testing.assert_array_equal, found["params"], variables["params"])
     with pytest.raises(InputError, match="batches hold nothing"):
         morph.recalibrate(forward, variables, [])
+    with pytest.raises(InputError, match=r"forward gives an array .*statistics by collection"):
+        morph.recalibrate(lambda v, batch: batch, variables, [x])
     with pytest.raises(InputError, match=r"new values of 'params'.*found \['batch_stats'\]"):
         morph.recalibrate(lambda v, batch: {"params": v["params"]}, variables, [x])

@@ -371,6 +371,20 @@ def test_mask_of_a_merged_axis(networks):
     np.testing.assert_array_equal(bias != 0, [0, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1])
 
 
+def test_numbers_of_numpys_own_width_are_taken_as_jax_takes_them(rng):
+    def fn(v, x):
+        return jax.nn.sigmoid(x @ v["a"]) @ v["c"] + v["bias"].reshape(1, 3)
+
+    shapes = {"a": (5, 7), "c": (7, 3), "bias": (3,)}
+    variables = {name: rng.normal(size=shape) for name, shape in shapes.items()}  # float64
+    graph = reg.trace_channels(fn, variables, np.ones((2, 5)))
+    assert {variable.dtype for variable in graph.variables.values()} == {"float32"}
+    folded = graph.fold(variables, {"a": np.arange(7) < 3})
+    assert {leaf.dtype for leaf in jax.tree.leaves(folded)} == {np.dtype(np.float32)}
+    bias = variables["bias"] + variables["c"][3:].sum(0) / 2.0
+    np.testing.assert_allclose(folded["bias"], bias, rtol=1e-6)
+
+
 # Mistakes
 
 

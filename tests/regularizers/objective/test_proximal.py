@@ -119,6 +119,7 @@ def test_group_lasso_makes_all_producers_exactly_zero(graph, variables):
     np.testing.assert_allclose(pulled["norm_0"]["scale"][5:], -0.5 * factor[5:] * left, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::regularizers.errors.DeadGroupWarning")
 @pytest.mark.parametrize("penalty", ["gamma", "group_lasso"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.promotes
@@ -161,6 +162,7 @@ def test_stale_momentum_wakes_nothing(graph, variables, optimizer):
     assert np.all(moved["head"]["bias"] < 0.0)
 
 
+@pytest.mark.filterwarnings("ignore::regularizers.errors.DeadGroupWarning")
 def test_protected_channels_are_never_zeroed(graph, variables):
     regularizer = regularizer_of(graph)
     tx = reg.proximal(optax.sgd(0.05, momentum=0.9), regularizer, strength=100.0)
@@ -315,3 +317,13 @@ def test_saliency_is_the_square_of_the_slope_along_each_channel(graph, variables
         np.testing.assert_allclose(once.saliency[name], 0.03 * square, rtol=1e-4, atol=1e-10)
         share = 1.0 - 0.97**2
         np.testing.assert_allclose(twice.saliency[name], share * square, rtol=1e-4, atol=1e-10)
+
+
+def test_params_of_numpys_own_width_are_pulled_as_jax_takes_them():
+    params = {"a": np.ones((5, 7)), "b": np.ones((7, 3))}  # float64
+    graph = reg.trace_channels(lambda v, x: nn.relu(x @ v["a"]) @ v["b"], params, np.ones((2, 5)))
+    regularizer = reg.NetworkRegularizer(graph, reg.flops(graph))
+    found = regularizer.shrink_step(params, 0.1)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
+    marginal = 2 * 2 * (5 + 3) / reg.flops(graph)()  # 2 per product, 2 rows
+    np.testing.assert_allclose(found["a"], 1.0 - 0.1 * marginal, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The baseline: the seed network with one width multiplier, at the final cost."""
+"""What the learned network is compared with: the seed network, whole or uniformly narrower."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from morph.network import Variables
 
 
 @dataclass(frozen=True)
-class Uniform:
-    """Trains the baseline; nothing of it is handed on but its outcome."""
+class Baseline:
+    """Trains one of them; nothing of it is handed on but its outcome."""
 
     stretch: Stretch
 
     def prepare(self, run: Context, carried: Carried, variables: Variables | None) -> Work:
-        """As wide as the final cost allows, freshly drawn."""
+        """Freshly drawn: whole, or with one width multiplier, as wide as the budget allows."""
         del carried, variables
-        wide = expand(run.seed, run.cost, run.expand_budget, round_to=run.config.round_to)
-        return started(run, self.stretch, wide, None)
+        architecture = run.seed
+        if self.stretch.kind == "uniform":
+            architecture = expand(run.seed, run.cost, run.budget, round_to=run.config.round_to)
+        return started(run, self.stretch, architecture, None)
 
     def train(self, run: Context, work: Work, start: int) -> Iterator[int]:
         """See `phase.trained`."""
@@ -32,5 +34,5 @@ class Uniform:
 
     def finish(self, run: Context, work: Work, carried: Carried) -> tuple[Carried, Variables]:
         """Measures it, and draws the seed network."""
-        carried, _ = measured(run, self.stretch, NAMES["uniform"], work, carried)
+        carried, _ = measured(run, self.stretch, NAMES[self.stretch.kind], work, carried)
         return carried, run.drawn(run.seed, self.stretch.number + 1)
