@@ -26,7 +26,7 @@ from flax import nnx
 from experiments import datasets
 from experiments.models import network_for
 from experiments.networks import SEED_NETWORKS
-from morph.cycle.given import fingerprint
+from morph.cycle.stamp import stamp_of
 from morph.errors import ConfigError, DataError
 from morph.imports import find_attribute, is_path
 from morph.network import Network, linen_network, nnx_network
@@ -126,7 +126,7 @@ def _own_data(target: str, data_dir: str | None) -> Data:
         name=target,
         train=train,
         test=test,
-        fingerprint=fingerprint([jax.tree.leaves(one) for one in first]),
+        fingerprint=stamp_of([jax.tree.leaves(one) for one in first]),
         num_classes=_classes(first[0].y),
     )
 

@@ -1,6 +1,8 @@
 """The pages in `docs/`: their code runs as it stands, and no reason of the engine is left out."""
 
 import ast
+import functools
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +117,15 @@ class Net(nn.Module):
         return nn.Dense(4)(nn.relu(nn.Dense(8)(x)))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def step(tx, variables, state):
+    """One step of a reader's own loop."""
+    x = jax.random.normal(jax.random.key(1), (8, 16))
+    slopes = jax.grad(lambda variables: (Net().apply(variables, x) ** 2).mean())(variables)
+    updates, state = tx.update(slopes, state, variables)
+    return optax.apply_updates(variables, updates), state
+
+
 def test_code_of_the_readme_runs():
     """One block after the other, in the folder of a run, with a reader's own network at hand."""
     model, x, key = Net(), np.ones((128, 16), np.float32), jax.random.key(0)
@@ -129,10 +140,20 @@ def test_code_of_the_readme_runs():
         return -chances[np.arange(128), batch[1]].mean()
 
     namespace = {"model": model, "variables": variables, "x": x, "key": key}
-    namespace |= {"loss": loss, "batches": batches}
+    namespace |= {"loss": loss, "batches": batches, "step": step}
     for block in blocks(ROOT / "README.md"):
         exec(block, namespace)
     assert namespace["logits"].shape == (128, 4)
+
+
+def test_the_demo_is_told_as_its_results_are():
+    told = json.loads((ROOT / "results/digits-resnet8.json").read_text(encoding="utf-8"))
+    seed, *_, final = told["outcomes"]
+    accuracies = [f"{one['accuracy']:.1%}".replace("%", " %") for one in (final, seed)]
+    costs = [f"{final[key] / seed[key]:.1%}".replace("%", " %") for key in ("flops", "parameters")]
+    row = "{} at {} of the FLOPs and {} of the parameters; the seed {}"
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert row.format(accuracies[0], *costs, accuracies[1]) in text
 
 
 def test_the_readme_is_short():

@@ -1,6 +1,7 @@
 """The direction of imports, read off the source: regularizers <- morph <- experiments."""
 
 import ast
+import functools
 import importlib
 import itertools
 import json
@@ -22,7 +23,15 @@ TOUCHES_INTERNALS = "regularizers/primitives/jaxprs.py"
 FILES = sorted(path for package in ABOVE for path in (ROOT / package).rglob("*.py"))
 NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
 
-every_file = pytest.mark.parametrize("path", FILES, ids=NAMES)
+
+@functools.cache
+def text_of(path):
+    return path.read_text("utf-8")
+
+
+@functools.cache
+def tree_of(path):
+    return ast.parse(text_of(path))
 
 
 def imports(tree):
@@ -47,24 +56,23 @@ def test_every_kind_of_import_is_found():
     assert imports(ast.parse(source)) == ["a.b", "c.d", ".e.f", "jax._src"]
 
 
-@every_file
-def test_imports_go_one_way(path):
-    package = path.relative_to(ROOT).parts[0]
-    found = imports(ast.parse(path.read_text()))
-    assert {name.split(".")[0] for name in found} & ABOVE[package] == set()
-    assert [name for name in found if name.startswith(".")] == []
+def test_imports_go_one_way():
+    for path, name in zip(FILES, NAMES, strict=True):
+        found = imports(tree_of(path))
+        assert {one.split(".")[0] for one in found} & ABOVE[name.split("/")[0]] == set(), name
+        assert [one for one in found if one.startswith(".")] == [], name
 
 
-@every_file
-def test_no_imports_inside_functions(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            assert imports(node) == [], f"{path.name}:{node.lineno}, inside {node.name}"
+def test_no_imports_inside_functions():
+    for path, name in zip(FILES, NAMES, strict=True):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                assert imports(node) == [], f"{name}:{node.lineno}, inside {node.name}"
 
 
-@every_file
-def test_one_file_touches_the_internals_of_jax(path):
-    assert ("jax._src" in path.read_text()) == (path == ROOT / TOUCHES_INTERNALS)
+def test_one_file_touches_the_internals_of_jax():
+    found = [name for path, name in zip(FILES, NAMES, strict=True) if "jax._src" in text_of(path)]
+    assert found == [TOUCHES_INTERNALS]
 
 
 def module_of(path: Path) -> str:
@@ -72,7 +80,7 @@ def module_of(path: Path) -> str:
 
 
 MODULES = {module_of(path): path for path in FILES}
-LAZY = sorted(name for name, path in MODULES.items() if homes_of(path.read_text("utf-8")))
+LAZY = sorted(name for name, path in MODULES.items() if homes_of(text_of(path)))
 
 
 def imported(name: str) -> str:
@@ -89,7 +97,7 @@ def room(module: str) -> str:
 def arrows() -> Iterator[tuple[str, str]]:
     """Which module imports which."""
     for module, path in MODULES.items():
-        for name in map(imported, imports(ast.parse(path.read_text("utf-8")))):
+        for name in map(imported, imports(tree_of(path))):
             if name in MODULES and name != module:
                 yield module, name
 
@@ -149,7 +157,7 @@ def test_all_surfaces_are_lazy():
 
 @pytest.mark.parametrize("package", LAZY)
 def test_lazy_names_are_what_their_modules_have(package):
-    found, homes = importlib.import_module(package), homes_of(MODULES[package].read_text("utf-8"))
+    found, homes = importlib.import_module(package), homes_of(text_of(MODULES[package]))
     assert sorted(homes) == sorted(found.__all__)
     assert set(homes) <= set(dir(found))
     for name, home in homes.items():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from public.rows import MORPH, REGULARIZERS
 from public.rows_of_files import MORPH_COMPRESS, MORPH_EXPORT, MORPH_TENSORIZE
+from public.rows_of_training import MORPH_TRAINING
 from public.values import (
     ARCH,
     FLOPS,
@@ -30,7 +31,9 @@ import morph
 from regularizers.checks import shown
 from regularizers.errors import MorphError
 
-PACKAGES = ("regularizers", "morph", "morph.compress", "morph.tensorize", "morph.export")
+PACKAGES = (
+    "regularizers", "morph", "morph.training", "morph.compress", "morph.tensorize", "morph.export",
+)  # fmt: skip
 # Of these exactly one is given.
 SIZES = {"rank", "energy", "error", "budget"}
 # What messages call an argument.
@@ -79,7 +82,9 @@ def named(argument, value):
     ]
 
 
-TABLE = {**REGULARIZERS, **MORPH, **MORPH_COMPRESS, **MORPH_TENSORIZE, **MORPH_EXPORT}
+TABLE = {
+    **REGULARIZERS, **MORPH, **MORPH_TRAINING, **MORPH_COMPRESS, **MORPH_TENSORIZE, **MORPH_EXPORT,
+}  # fmt: skip
 
 
 def test_every_public_function_and_argument_has_a_row():

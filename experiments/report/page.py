@@ -98,7 +98,7 @@ def _lead(run: Run) -> str:
     """The headline: what was asked for, and what came of it."""
     seed = next((o for o in run.outcomes if o["name"] == "seed"), None)
     final = run.final
-    name, unit = run.target
+    name, unit = run.paid_for, run.target[1]
     state = "" if run.finished else '<p class="state">This run is not finished.</p>'
     if run.points:
         return state + _sweep_lead(run)
@@ -221,7 +221,7 @@ def outcome_rows(outcomes: Sequence[Mapping[str, Any]], unit: str) -> list[list[
 
 
 def _outcomes(run: Run) -> str:
-    name, unit = run.target
+    name, unit = run.paid_for, run.target[1]
     base = f"of {run.outcomes[0]['name']}"
     measured = quality(run.outcomes[0])[0]
     flops = [] if unit == "FLOP" else ["FLOPs"]
@@ -245,7 +245,7 @@ def agreement(outcome: Mapping[str, Any]) -> str:
 
 
 def _widths(architecture: Architecture, shrunk: Architecture | None) -> str:
-    between = shrunk if shrunk is not None and shrunk is not architecture else None
+    between = shrunk if shrunk is not None and shrunk.widths != architecture.widths else None
     bars = []
     for layer in architecture.layers:
         seed = ax.size(layer.out_axis, architecture.seed_widths)
@@ -265,7 +265,8 @@ def _widths(architecture: Architecture, shrunk: Architecture | None) -> str:
     alt = f"Output channels of {len(bars)} layers, before and after; {changed} changed"
     key = (
         '<ul class="legend"><li><i class="seed"></i>seed</li><li><i class="now"></i>learned</li>'
-        '<li><i class="wider"></i>learned, wider than the seed</li>'
+        + "<li><i class='wider'></i>learned, wider than the seed</li>"
+        * any(bar.now > bar.seed for bar in bars)
         + ("<li><i class='between'></i>before expansion</li>" if between else "")
         + "</ul>"
     )

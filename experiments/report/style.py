@@ -22,10 +22,11 @@ section { margin-top: 44px; padding-top: 18px; border-top: 1px solid var(--faint
 .small { font-size: 13px; margin-top: 8px; }
 .state { color: var(--gone); font-weight: 600; }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 18px; }
-.card { flex: 1 1 200px; background: var(--card); border-radius: 10px; padding: 14px 18px; }
+.card { flex: 1 1 150px; background: var(--card); border-radius: 10px; padding: 14px 16px; }
 .card span { display: block; }
 .what, .note { color: var(--muted); font-size: 13px; }
-.value { font-size: 27px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.value { font-size: 22px; font-weight: 600; font-variant-numeric: tabular-nums;
+  white-space: nowrap; }
 .scroll { overflow-x: auto; }
 .scroll:focus-visible { outline: 2px solid var(--c1); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; margin: 10px 0 4px; }

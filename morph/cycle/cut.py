@@ -72,8 +72,7 @@ class Cut:
         budget: of the run.
         measuring: what it is decided by.
         rest: as of `Budget.landed`.
-        key: of all that is random while measuring.
-        shuffle: the seed of the batches that it is measured on.
+        key: of all that is random while measuring, also which batches of a whole set.
         offset: as of a `Course`.
     """
 
@@ -81,7 +80,6 @@ class Cut:
     measuring: Measuring
     rest: Rest
     key: Any
-    shuffle: int
     offset: int = 0
 
     def __call__(self, state: TrainState, step: int) -> TrainState:
@@ -94,7 +92,8 @@ class Cut:
         held = jax.device_get(state.opt_state.held)
         if not self.budget.cuts(step) or any(flags.any() for flags in held.values()):
             return state
-        seen = self.measuring.loop.sample(self.shuffle, BATCHES, offset=self.offset)
+        shuffle = int(jax.random.randint(self.key, (), 0, 2**31 - 1))
+        seen = self.measuring.loop.sample(shuffle, BATCHES, offset=self.offset)
         saliency = self.measuring.saliency(state, *seen, self.key)
         removed = self._removed(state, saliency, seen)
         params = self._graph.mask(state.params, {}, removed)

@@ -37,7 +37,7 @@ from morph.cycle.checks import check_config, check_structure, check_training
 from morph.cycle.config import CycleConfig
 from morph.cycle.context import Context, key_of
 from morph.cycle.expand import Expand
-from morph.cycle.given import Start, fingerprint, fitted, read_start
+from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Progress, Silence
 from morph.cycle.measure import NAMES, Measure
 from morph.cycle.patience import best_of
@@ -241,7 +241,7 @@ class Cycle:
         check_config(self.config, cost, traces.graph)
         identity = dict(self.identity)
         if start is not None:
-            identity["start_fingerprint"] = fingerprint(start)
+            identity["start_fingerprint"] = stamp_of(start)
             check_alike(lambda: identity)
         mesh = data_mesh() if self.mesh is None else self.mesh
         if isinstance(self.train, Batch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -117,13 +116,3 @@ def _check_paths(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         raise StartError(
             f"the weights to start from do not fit the network: {'; '.join(told[:_MOST])}{more}"
         )
-
-
-def fingerprint(variables: Any) -> str:
-    """The first 16 hex digits of the SHA-256 of all paths and numbers."""
-    digest = hashlib.sha256()
-    paths, leaves, _ = flat_paths(variables)
-    for path, leaf in zip(paths, leaves, strict=True):
-        digest.update(path.encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()[:16]

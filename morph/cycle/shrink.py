@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from morph.budget.budget import Budget
-from morph.cycle.config import target_cost
+from morph.cycle.asked import target_cost
 from morph.cycle.context import Context
 from morph.cycle.cut import Cut, Measuring
 from morph.cycle.measure import SHRUNK, named
@@ -103,7 +103,6 @@ class Shrink:
             ),
             rest=regularizer_of_rest(run.config, run.traces, work.architecture),
             key=run.key(number),
-            shuffle=run.config.seed * 1000 + number,
             offset=sum(before.steps for before in run.stretches[:number]),
         )
 

@@ -31,8 +31,8 @@ from morph.cycle.asked import configured_optimizer, target_cost
 from morph.cycle.checks import check_config, check_side_by_side, check_structure
 from morph.cycle.config import CycleConfig
 from morph.cycle.context import key_of
-from morph.cycle.cut import Cut, Measuring
-from morph.cycle.given import Start, fingerprint, fitted, read_start
+from morph.cycle.cut import Measuring
+from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import Measure
 from morph.cycle.members import Member, Pulling, Record, Trained, kept, seen, stacked, unstacked
@@ -44,6 +44,7 @@ from morph.cycle.shrinking import (
     make_regularizer,
     regularizer_of_rest,
 )
+from morph.cycle.stamp import stamp_of
 from morph.cycle.starts import fresh, scaled_to
 from morph.cycle.watch import Watch
 from morph.errors import DataError
@@ -142,16 +143,11 @@ class Sweep:
                 layer's weights are smaller, and not worth less. It is one for all random seeds, so
                 that no run depends on its company.
         """
-        regularizer = make_regularizer(self.config, self.graph, self.cost, reference=reference)
+        c = self.config
+        regularizer = make_regularizer(c, self.graph, self.cost, reference=reference)
         # How fast channels decay does not depend on the budget.
-        budget = make_budget(
-            self.config,
-            regularizer,
-            self.cost.seed,
-            self.config.shrink_steps,
-            self.look_every,
-            last=True,
-        )
+        steps, every = c.shrink_steps, self.look_every
+        budget = make_budget(c, regularizer, self.cost.seed, steps, every, last=True)
         tx = budget.optimizer(self.recipe.transformation(SHRINK))
         return Pulling.of(regularizer, reference, tx)
 
@@ -165,47 +161,31 @@ class Sweep:
             trained: the seed network's variables, by random seed.
             pulling: what all share, see there.
         """
-        c = self.config
-        budgets = [
-            make_budget(
-                c,
-                pulling.regularizer,
-                member.budget * self.cost(),
-                c.shrink_steps,
-                self.look_every,
-                last=True,
-            )
-            for member in members
-        ]
-        rest = regularizer_of_rest(c, self.traces, self.whole, pulling.reference)
-        measuring = Measuring(
-            objective=self.recipe.objective(self.traces),
-            regularizer=pulling.regularizer,
-            loop=self._loop,
+        rest = regularizer_of_rest(self.config, self.traces, self.whole, pulling.reference)
+        watch = Watch.of(
+            self.config,
+            [(member.budget * self.cost(), key_of(member.seed, SHRINK)) for member in members],
+            pulling,
+            Measuring(
+                objective=self.recipe.objective(self.traces),
+                regularizer=pulling.regularizer,
+                loop=self._loop,
+            ),
+            rest,
         )
-        cuts = [
-            Cut(
-                budget=budget,
-                measuring=measuring,
-                rest=rest,
-                key=key_of(member.seed, SHRINK),
-                shuffle=member.seed * 1000 + SHRINK,
-            )
-            for budget, member in zip(budgets, members, strict=True)
-        ]
-        watch = Watch(cuts=cuts, pulling=pulling)
         states = stacked([self._state(trained[member.seed], pulling.tx) for member in members])
         states, _ = watch.look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]
-        states, records = self._run(states, SHRINK, seeds, c.shrink_steps, watch.look)
+        states, records = self._run(states, SHRINK, seeds, self.config.shrink_steps, watch.look)
         saliency = watch.saliency(states)
         trained_now = unstacked(states, len(members))
         return [
             self._shrunk(
-                Trimmed.of(budget.landed(one.params, minded, rest), self.graph, one.learned), own
+                Trimmed.of(cut.budget.landed(one.params, minded, rest), self.graph, one.learned),
+                own,
             )
-            for budget, one, minded, own in zip(
-                budgets, trained_now, saliency, records, strict=True
+            for cut, one, minded, own in zip(
+                watch.cuts, trained_now, saliency, records, strict=True
             )
         ]
 
@@ -385,7 +365,7 @@ class Sweep:
     @property
     def start_identity(self) -> dict[str, str]:
         """What tells given weights from others; nothing if the seed is trained."""
-        return {} if self.start is None else {"start_fingerprint": fingerprint(self._given)}
+        return {} if self.start is None else {"start_fingerprint": stamp_of(self._given)}
 
     @cached_property
     def _given(self) -> Variables:

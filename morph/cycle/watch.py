@@ -8,9 +8,12 @@ from typing import Any
 
 import jax
 
+from morph.budget.budget import Budget, Rest
 from morph.budget.controller import Look
-from morph.cycle.cut import Cut
+from morph.cycle.config import CycleConfig
+from morph.cycle.cut import Cut, Measuring
 from morph.cycle.members import Pulling, obeyed, stacked, unstacked
+from morph.cycle.shrinking import make_budget
 from morph.training.step import TrainState
 
 
@@ -25,6 +28,35 @@ class Watch:
 
     cuts: Sequence[Cut]
     pulling: Pulling
+
+    @classmethod
+    def of(
+        cls,
+        config: CycleConfig,
+        runs: Sequence[tuple[float, Any]],
+        pulling: Pulling,
+        measuring: Measuring,
+        rest: Rest,
+    ) -> Watch:
+        """Of runs that train alike.
+
+        Args:
+            config: how to learn.
+            runs: the budget of each, in the unit of the cost, and the key of all that is random.
+            pulling: what all share.
+            measuring: what cuts are decided by.
+            rest: as of `Budget.landed`.
+        """
+
+        def budget(limit: float) -> Budget:
+            own, steps, every = pulling.regularizer, config.shrink_steps, measuring.loop.every
+            return make_budget(config, own, limit, steps, every, last=True)
+
+        cuts = [
+            Cut(budget=budget(limit), measuring=measuring, rest=rest, key=key)
+            for limit, key in runs
+        ]
+        return cls(cuts=cuts, pulling=pulling)
 
     def look(self, states: TrainState, step: int) -> tuple[TrainState, list[Look]]:
         """The states after what was decided at a step, and what each controller saw."""

@@ -69,8 +69,9 @@ class Kernel:
     @property
     def depthwise(self) -> bool:
         """Whether it is a window for each of several channels, and sums over none."""
-        window = math.prod(n for n, r in zip(self.shape, self.roles, strict=True) if r == "i") == 1
-        return window and any(use.groups > 1 for use in self.uses)
+        if all(use.groups == 1 for use in self.uses):
+            return False
+        return math.prod(n for n, r in zip(self.shape, self.roles, strict=True) if r == "i") == 1
 
 
 # Told of every use of a kernel: its path, the use, and the operands.

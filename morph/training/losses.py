@@ -13,10 +13,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Num
 
+from regularizers.checks import ARRAY, TREE, checked, number
+
 AnyArray = Array | np.ndarray
 LabelLoss = Callable[[Any, Any], Float[Array, ""]]  # (outputs, y)
 
 
+@checked(logits=ARRAY, y=ARRAY, smoothing=number(least=0.0, below=1.0))
 def cross_entropy(
     logits: Float[AnyArray, "*n k"], y: Int[AnyArray, "*n"], smoothing: float = 0.0
 ) -> Float[Array, ""]:
@@ -42,6 +45,7 @@ def cross_entropy_of_each(
     return own
 
 
+@checked(logits=ARRAY, y=ARRAY, smoothing=number(least=0.0, below=1.0))
 def masked_cross_entropy(
     logits: Float[AnyArray, "*n k"], y: Int[AnyArray, "*n"], smoothing: float = 0.0
 ) -> Float[Array, ""]:
@@ -58,6 +62,7 @@ def masked_cross_entropy(
     return jnp.where(counted, own, 0.0).sum() / number
 
 
+@checked(predictions=ARRAY, y=ARRAY)
 def mean_squared_error(
     predictions: Float[AnyArray, "..."], y: Float[AnyArray, "..."]
 ) -> Float[Array, ""]:
@@ -65,6 +70,7 @@ def mean_squared_error(
     return jnp.square(predictions.reshape(y.shape) - y).mean()
 
 
+@checked(predictions=ARRAY, y=ARRAY)
 def mean_absolute_error(
     predictions: Float[AnyArray, "..."], y: Float[AnyArray, "..."]
 ) -> Float[Array, ""]:
@@ -72,6 +78,7 @@ def mean_absolute_error(
     return jnp.abs(predictions.reshape(y.shape) - y).mean()
 
 
+@checked(logits=ARRAY, y=ARRAY)
 def sigmoid_cross_entropy(
     logits: Float[AnyArray, "..."], y: Num[AnyArray, "..."]
 ) -> Float[Array, ""]:
@@ -79,6 +86,7 @@ def sigmoid_cross_entropy(
     return optax.sigmoid_binary_cross_entropy(logits.reshape(y.shape), y).mean()
 
 
+@checked(outputs=ARRAY, y=ARRAY)
 def cosine_similarity(
     outputs: Float[AnyArray, "*n d"], y: Float[AnyArray, "*n d"]
 ) -> Float[Array, "*n"]:
@@ -86,6 +94,7 @@ def cosine_similarity(
     return optax.cosine_similarity(outputs, y, epsilon=1e-8)
 
 
+@checked(outputs=ARRAY, y=ARRAY)
 def cosine_distance(
     outputs: Float[AnyArray, "*n d"], y: Float[AnyArray, "*n d"]
 ) -> Float[Array, ""]:
@@ -115,6 +124,7 @@ def loss_named(name: str, label_smoothing: float = 0.0) -> LabelLoss:
     return LOSSES[name]
 
 
+@checked(logits=ARRAY, taught=ARRAY, temperature=number(above=0.0))
 def soft_labels(
     logits: Float[AnyArray, "*n k"], taught: Float[AnyArray, "*n k"], temperature: float = 1.0
 ) -> Float[Array, ""]:
@@ -134,6 +144,7 @@ def soft_labels(
     return t**2 * (jnp.exp(target) * (target - own)).sum(-1).mean()
 
 
+@checked(outputs=TREE, taught=TREE)
 def responses(outputs: Any, taught: Any) -> Float[Array, ""]:
     """Mean squared difference of two trees of responses, over the teacher's mean square.
 

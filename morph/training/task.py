@@ -17,7 +17,7 @@ from morph.training.data import Batch
 from morph.training.losses import LabelLoss, cross_entropy
 from morph.training.metrics import METRICS as NAMED
 from morph.training.metrics import Metric, Values
-from regularizers.checks import FUNCTION, NONE, a, by_name, check
+from regularizers.checks import ARRAY, FUNCTION, NONE, a, by_name, check, checked
 
 # (outputs, batch) -> a scalar, or {name: scalar} whose sum is minimised.
 Loss: TypeAlias = Callable[[Any, Batch], Any]
@@ -82,6 +82,7 @@ def inputs_augmented(augment: Augmentation) -> Callable[[Any, Batch], Batch]:
     return lambda key, batch: batch._replace(x=augment(key, batch.x))
 
 
+@checked(logits=ARRAY)
 def classes_of(logits: Any) -> Any:
     """The class of the largest logit."""
     return jnp.argmax(logits, -1)

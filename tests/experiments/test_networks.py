@@ -56,9 +56,10 @@ def contraction_flops(jaxpr):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", LINEN)
 def test_linen_networks_return_logits(name, shape):
-    model, variables, _ = abstract_init(name, shape, num_classes=7)
+    model = networks.build(name, input_shape=shape, num_classes=7)
     x = jax.ShapeDtypeStruct((3, *shape), jnp.float32)
-    assert jax.eval_shape(model.apply, variables, x).shape == (3, 7)
+    logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
+    assert logits.shape == (3, 7)
 
 
 @pytest.mark.parametrize("name", LINEN)

@@ -1,6 +1,7 @@
 """Pages: everything is in them, nothing is fetched, and broken runs are told apart."""
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -67,6 +68,18 @@ def test_a_page_has_all_of_a_run_and_fetches_nothing(make_run):
     # Widths, costs, and four curves.
     assert len([a for a in page.attributes if a[1:] == ("role", "img")]) == 6
     assert page.text.count("before and after; 2 changed") == 1  # what a chart says in words
+
+
+def test_words_in_charts_are_never_small_and_tables_do_not_break_words(make_run):
+    text = write_report(make_run("run")).read_text()
+    drawn = re.findall(r'style="min-width:(\d+)px" viewBox="\S+ \S+ (\d+) ', text)
+    assert len(drawn) == 6
+    assert all(12 * int(least) / int(width) >= 11 for least, width in drawn)  # of 12 as drawn
+    assert "svg text { fill: var(--muted); font-size: 12px" in text
+    cells = re.search(r"th, td \{([^}]*)\}", text)[1]
+    assert "white-space: nowrap" in cells
+    assert "anywhere" not in cells
+    assert text.count("<table") + len(drawn) == text.count('<div class="scroll" tabindex="0">')
 
 
 def test_a_run_that_is_not_finished_is_told_as_far_as_it_came(make_run):

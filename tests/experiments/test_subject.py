@@ -1,6 +1,7 @@
 """A network, data and a task of somebody's own, at every command; and what is wrong with them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,11 @@ from morph.errors import ConfigError, DataError, ImportedError
 from morph.training.data import Batch
 
 ROOT = Path(__file__).parents[2]
+QUICKLY = {  # to compile takes longer than to run
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    "XLA_FLAGS": os.environ["XLA_FLAGS"],  # as conftest.py sets them
+}
 OWN = """
 import flax.linen as nn
 import jax
@@ -112,7 +118,7 @@ def test_every_command_takes_a_task_of_ones_own(own, capsys):
     run += ["--compress_batch_size=8"]
     done = subprocess.run(
         [sys.executable, "-P", "-m", "experiments", *run],
-        env={"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "HOME": str(own)},
+        env={"PYTHONPATH": str(ROOT), "HOME": str(own), **QUICKLY},
         capture_output=True,
         text=True,
     )
@@ -162,7 +168,7 @@ def test_a_network_of_the_registry_learns_ones_own_images(own):
     assert name == "cnn"
     options = options_of(targets.COMMAND.define, "--data=pictures.py:data")
     data = subject.data_of(options, {})
-    assert (data.num_classes, len(data.fingerprint)) == (3, 16)
+    assert (data.num_classes, len(data.fingerprint)) == (3, 64)  # in hex
     assert isinstance(data.whole("a sweep"), Batch)
     variables = network.init(subject.jax.random.key(0), data.x)
     assert network.predict(variables, data.x).shape == (1, 3)

@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 import morph
 from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
-from morph.cycle.given import fingerprint, fitted, read_start
+from morph.cycle.given import fitted, read_start
+from morph.cycle.stamp import stamp_of
 from morph.cycle.sweep import Sweep
 from morph.cycle.workdir import save_variables
 from morph.errors import StartError, WorkdirError
@@ -140,7 +141,7 @@ def test_the_given_network_is_measured_and_teaches_without_any_label(tmp_path):
     phases = [json.loads(line)["phase"] for line in lines]
     assert "seed" not in phases
     report = morph.Architecture.load(tmp_path / "architecture.json").report
-    assert report["start_fingerprint"] == fingerprint(VARIABLES)
+    assert report["start_fingerprint"] == stamp_of(VARIABLES)
     assert make(tmp_path, given).run().outcomes == result.outcomes  # it is finished
     other = jax.tree.map(lambda leaf: leaf + 1.0, given)
     with pytest.raises(WorkdirError, match="start_fingerprint"):
