@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_run import compiled_once
 
 import morph
 import regularizers as reg
@@ -58,13 +57,6 @@ CONFIG = CycleConfig(
     learning_rate=0.05,
     baseline=True,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """Runs that were stopped repeat what those that were not have compiled."""
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from small_run import CONFIG, compiled_once, make
+from small_run import CONFIG, make
 
 import morph
 import regularizers as reg
@@ -149,8 +149,7 @@ def tensorizing(workdir, **settings):
 
 @pytest.mark.promotes
 def test_a_run_ends_factorized_also_when_stopped_meanwhile(tmp_path):
-    with compiled_once(tmp_path / "programs"):
-        straight = tensorizing(tmp_path / "straight").run()
+    straight = tensorizing(tmp_path / "straight").run()
     names = [outcome.name for outcome in straight.outcomes]
     assert names[-2:] == ["tensorized", "tensorized and fine-tuned"]
     seed, *_, tensorized, tuned = straight.outcomes
@@ -159,10 +158,9 @@ def test_a_run_ends_factorized_also_when_stopped_meanwhile(tmp_path):
     assert set(straight.architecture.factorized) == {"params/Dense_0/kernel"}
     stopped = tensorizing(tmp_path / "stopped")
     stopped.listener = Stopping("tensorize", 10)
-    with compiled_once(tmp_path / "programs"):
-        with pytest.raises(Interrupted, match="stopped at step 10 of phase 'tensorize'"):
-            stopped.run()
-        again = tensorizing(tmp_path / "stopped").run()
+    with pytest.raises(Interrupted, match="stopped at step 10 of phase 'tensorize'"):
+        stopped.run()
+    again = tensorizing(tmp_path / "stopped").run()
     assert again.architecture == straight.architecture
     jax.tree.map(np.testing.assert_array_equal, again.variables, straight.variables)
     kept = load_variables(tmp_path / "straight" / "variables", straight.variables)
