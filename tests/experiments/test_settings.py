@@ -18,7 +18,6 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
-from small_run import compiled_once
 
 import morph
 import regularizers as reg
@@ -221,7 +220,7 @@ def world(tmp_path_factory):
     made.network = Shared(**vars(morph.linen_network(Net())))
     save, checkpoints = watching(made)
     made.folder = tmp_path_factory.mktemp("settings")
-    with compiled_once(made.folder / "programs"), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subject, "network_for", lambda *named: made.network)
         for module in (sweep, targets):
             patch.setattr(module, "Sweep", partial(Sweep, look_every=LOOK_EVERY))
