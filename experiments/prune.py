@@ -48,8 +48,8 @@ PASSES = 40  # of batches, that statistics are re-estimated on
 
 def recipe_of(options: flags.FlagValues, data: Data) -> Recipe:
     """What is minded and measured; without labels what the network gives itself."""
-    told: dict[str, Any] = {name: options[name].value for name in SETTINGS}
-    config = CycleConfig(**told)
+    named: dict[str, Any] = {name: options[name].value for name in SETTINGS}
+    config = CycleConfig(**named)
     labelled = first_of(data.train, "training set").y is not None
     alone = bool(config.distill) or not (labelled or options["loss"].present)
     return Recipe(config=replace(config, distill=float(alone), seed_steps=0))

@@ -15,7 +15,7 @@ import jaxtyping
 import numpy as np
 import pytest
 from corpus.annotations import HOOK as HOOK  # first: what is imported after it is checked
-from corpus.lowering import share_contexts
+from corpus.lowering import share_work
 from corpus.soundness import FAST
 from flax import nnx
 
@@ -27,7 +27,7 @@ os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).st
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_enable_compilation_cache", False)  # there is none: no keys are made
 jax.config.update("jax_numpy_rank_promotion", "raise")
-share_contexts()
+share_work()
 gc.set_threshold(100_000, 20, 50)  # traces are many small objects
 
 

@@ -1,5 +1,6 @@
 """What a reader may count on in the folders of the three packages."""
 
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -29,3 +30,10 @@ def test_every_module_of_morph_has_its_test_file():
     assert modules
     own = {path: tests / path.parent / f"test_{path.name}" for path in modules}
     assert [path.as_posix() for path, test in own.items() if not test.exists()] == []
+
+
+def test_what_contributors_are_sent_to_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = re.findall(r"`([\w./]*/[\w./]*)`", text)
+    assert len(named) > 30
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -18,7 +18,6 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
-from small_run import compiled_once
 
 import morph
 import regularizers as reg
@@ -112,7 +111,8 @@ class Net(nn.Module):
     def __call__(self, x, train=False):
         del train
         x = nn.relu(nn.Dense(12)(x.reshape(x.shape[0], -1)))
-        x += nn.Dense(12)(nn.relu(nn.Dense(11)(x)))
+        y = nn.relu(nn.Dense(11)(x))
+        x += nn.Dense(12)(y)
         return nn.Dense(3)(x)
 
 
@@ -220,7 +220,7 @@ def world(tmp_path_factory):
     made.network = Shared(**vars(morph.linen_network(Net())))
     save, checkpoints = watching(made)
     made.folder = tmp_path_factory.mktemp("settings")
-    with compiled_once(made.folder / "programs"), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subject, "network_for", lambda *named: made.network)
         for module in (sweep, targets):
             patch.setattr(module, "Sweep", partial(Sweep, look_every=LOOK_EVERY))

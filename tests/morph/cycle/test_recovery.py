@@ -8,7 +8,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from small_run import compiled_once, make
+from small_run import make
 
 from morph.cycle import checkpoint
 from morph.errors import Interrupted, WorkdirError
@@ -47,14 +47,6 @@ def broken_disk(path):
     raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
 
-@pytest.fixture
-def programs(tmp_path_factory):
-    """Runs compile what no run before has."""
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        yield
-
-
-@pytest.mark.usefixtures("programs")
 def test_a_run_that_dies_in_every_phase_ends_as_one_that_does_not(tmp_path, caplog, monkeypatch):
     straight = make(tmp_path / "straight").run()
     workdir = tmp_path / "dying"
