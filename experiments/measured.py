@@ -25,7 +25,10 @@ def measured(seed: Network, final: Network, variables: Variables, x: Any) -> dic
     Returns:
         `device`, and for `seed` and `final` the `seconds` of one call (the median of several
         rounds, interleaved) and the `bytes` of its arguments, results and temporary arrays.
+        Nothing in a run of several processes, of which one alone cannot run it.
     """
+    if jax.process_count() > 1:
+        return {}
     fresh = jax.jit(seed.init)(jax.random.key(0), x)
     pairs = [(seed, fresh), (final, jax.device_get(variables))]
     programs = [jax.jit(network.predict).lower(own, x).compile() for network, own in pairs]

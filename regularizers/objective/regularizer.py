@@ -110,6 +110,10 @@ class NetworkRegularizer:
         self.seed_cost, self.multipliers = plan.seed_cost, plan.multipliers
         self.measures, self.groups = plan.measures, plan.measures.groups
 
+    def __repr__(self) -> str:
+        """What is paid for, and how much is pulled on."""
+        return f"NetworkRegularizer(cost={self.cost.name}, {len(self.groups)} groups)"
+
     def __call__(self, variables: Any) -> Float[Array, ""]:
         """The loss term, dimensionless: C(A_in R_out + A_out R_in) / C(seed).
 

@@ -104,6 +104,12 @@ def test_gradient_holds_marginal_costs_constant(dense_net):
     np.testing.assert_array_equal(gradient["c"], 0.0)
 
 
+def test_it_prints_what_is_paid_for(dense_net):
+    graph = dense_net[1]
+    shown = repr(reg.NetworkRegularizer(graph, reg.flops(graph)))
+    assert shown == f"NetworkRegularizer(cost=flops, {len(graph.groups)} groups)"
+
+
 def test_threshold_decides_what_is_alive(dense_net):
     variables, graph = dense_net
     variables = {**variables, "a": jnp.tile(jnp.arange(6.0), (4, 1))}

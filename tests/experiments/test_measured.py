@@ -1,0 +1,34 @@
+"""Time and memory on this machine, of a network and a narrower one."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+import morph
+import regularizers as reg
+from experiments import measured
+
+
+class Net(nn.Module):
+    """Two layers."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(nn.relu(nn.Dense(256)(x)))
+
+
+def test_a_narrower_network_takes_less_memory(monkeypatch):
+    monkeypatch.setattr(measured, "SECONDS", 0.01)
+    x = np.ones((1, 37), np.float32)
+    variables = Net().init(jax.random.key(0), x)
+    graph = reg.trace_channels(Net().apply, variables, x)
+    arch = morph.shrink(graph, {"Dense_0": np.arange(256) < 16})
+    network = morph.linen_network(Net(), train_kwarg=None)
+    found = measured.measured(network, network.resized(arch), arch.take(variables), x)
+    assert found["device"] == jax.devices()[0].device_kind
+    weights = [4 * (37 * width + width + 3 * width + 3) for width in (256, 16)]
+    assert found["seed"]["bytes"] >= weights[0]
+    assert weights[1] <= found["final"]["bytes"] < weights[0]
+    assert min(one["seconds"] for one in (found["seed"], found["final"])) > 0
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert measured.measured(network, network, variables, x) == {}
