@@ -22,7 +22,7 @@ def test_a_narrower_network_takes_less_memory(monkeypatch):
     x = np.ones((1, 37), np.float32)
     variables = Net().init(jax.random.key(0), x)
     graph = reg.trace_channels(Net().apply, variables, x)
-    arch = morph.shrink(graph, {"Dense_0": np.arange(256) < 16})
+    arch = morph.shrink(graph, {"Dense_1": np.arange(256) < 16})
     network = morph.linen_network(Net(), train_kwarg=None)
     found = measured.measured(network, network.resized(arch), arch.take(variables), x)
     assert found["device"] == jax.devices()[0].device_kind
