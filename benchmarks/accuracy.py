@@ -37,7 +37,8 @@ from experiments.models import network_of
 from experiments.pictures.plots import Point, plot_tradeoff
 from morph.architecture.architecture import Architecture
 from morph.architecture.expand import expand
-from morph.cycle.config import CycleConfig, configured_optimizer
+from morph.cycle.asked import configured_optimizer
+from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
 from morph.cycle.starts import fresh
 from morph.files import write_text
@@ -53,7 +54,7 @@ from morph.training.data import (
 from morph.training.evaluate import Evaluator
 from morph.training.metrics import METRICS
 from morph.training.optimizers import rate_schedule
-from morph.training.step import TrainState, loops_well, make_step
+from morph.training.step import TrainState, loops_well, make_objective, make_step
 from morph.training.task import inputs_augmented
 from regularizers.channels.trace import trace_channels
 from regularizers.costs.flops import flops
@@ -122,7 +123,7 @@ class Study:
         state = TrainState.of(network, fresh(network, key, self.x), tx)
         data, names = resident(self.train), names_of(config.augment)
         augment = inputs_augmented(augmented(names)) if names else None
-        step = make_step(looped=loops_well(self.graph), augment=augment)
+        step = make_step(make_objective(augment=augment), looped=loops_well(self.graph))
         ends = chunk_ends(0, steps, 10)
         for chunk in chunks(self.train, config.batch_size, ends, start=0, seed=config.seed):
             state, _ = step(state, data, chunk, key)

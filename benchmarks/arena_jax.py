@@ -36,8 +36,8 @@ from morph.training.step import TrainState, loops_well, make_step
 
 CALIBRATION = 512  # training examples that a one-shot cut is decided on
 SEEN = 0.4  # the share of the steps before a one-shot cut
-# Those of the settings' defaults, 200, 400 and 300 steps.
-SHARES = {"seed_steps": 2 / 9, "shrink_steps": 4 / 9, "retrain_steps": 3 / 9}
+# Those of the settings' defaults.
+SHARES = {"seed_steps": 0.2, "shrink_steps": 0.3, "retrain_steps": 0.5}
 
 
 class InvertedResidual(nn.Module):

@@ -41,7 +41,7 @@ import regularizers as reg
 from experiments.datasets import load
 from experiments.pretrained import imagenet_pictures, minilm, mnist_cnn, mobilenet_v2
 from morph.files import write_text
-from morph.tensorize.budget import factorized_graph
+from morph.tensorize.graphs import factorized_graph
 
 BATCH = 128
 MNIST_CALIBRATION = 512  # pictures

@@ -16,7 +16,6 @@ import tempfile
 
 import jax
 import numpy as np
-from absl import app
 
 from experiments import run
 from experiments.pretrained import minilm
@@ -49,4 +48,4 @@ if __name__ == "__main__":
     flags += ["--budget=0.85", "--batch_size=16"]
     flags += ["--shrink_steps=30", "--retrain_steps=10", f"--workdir={tempfile.mkdtemp()}"]
     sys.argv = ["embed_sentences.py", *flags, *sys.argv[1:]]
-    app.run(run.main, argv=sys.argv, flags_parser=run.parsed)
+    run.main(sys.argv)

@@ -8,7 +8,6 @@ is what this file runs, with few steps, and then the same with `encoder` and `ma
 are tokens with a mask: sentences have different lengths. There are no labels: tokens are their own.
 """
 
-import sys
 import tempfile
 from functools import partial
 
@@ -142,8 +141,7 @@ def launch(model: str, own_data: str, loss: str, metrics: str) -> None:
     here = __file__
     flags = [f"--model={here}:{model}", f"--data={here}:{own_data}", f"--loss={here}:{loss}"]
     flags += [f"--metrics={metrics}", *TRAINING, f"--workdir={tempfile.mkdtemp()}"]
-    sys.argv = ["predict_tokens.py", *flags]
-    run.main(run.parsed(sys.argv))
+    run.main(["predict_tokens.py", *flags])
 
 
 if __name__ == "__main__":

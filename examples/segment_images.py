@@ -14,7 +14,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app
 
 import morph
 from experiments import run
@@ -90,4 +89,4 @@ if __name__ == "__main__":
     flags += ["--metrics=mean_iou,masked_accuracy"]
     flags += ["--seed_steps=60", "--shrink_steps=60", "--retrain_steps=20", "--batch_size=32"]
     sys.argv = ["segment_images.py", *flags, f"--workdir={tempfile.mkdtemp()}", *sys.argv[1:]]
-    app.run(run.main, argv=sys.argv, flags_parser=run.parsed)
+    run.main(sys.argv)

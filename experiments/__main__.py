@@ -2,54 +2,50 @@
 
     morph COMMAND --flag=value ...        e.g. morph run --seed_network=mlp --dataset=digits
 
-is `python -m experiments.COMMAND --flag=value ...`; `morph COMMAND --help` tells its flags.
+is `python -m experiments.COMMAND --flag=value ...`; `morph COMMAND --help` shows the flags that are
+needed most, with an example, and `morph COMMAND --helpfull` all of them.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from absl import app
-
+import morph
+from experiments.commands import COMMANDS, answer
+from experiments.console.help import STATUS, filled
+from experiments.console.stop import from_the_first_import
 from regularizers.messages import near
-
-COMMANDS: Mapping[str, str] = {
-    "run": "learns the structure of a seed network on data: the main job",
-    "sweep": "accuracy against cost, at several budgets",
-    "targets": "one seed network, shrunk for several costs",
-    "retrain": "rebuilds a network from its JSON, and trains it",
-    "prune": "prunes a trained network to a budget, without training",
-    "compress": "makes a file of a learned network, smaller than its weights",
-    "export": "writes files for elsewhere: StableHLO, ONNX, TFLite",
-    "inspect": "shows what Morph finds in a model",
-    "compare": "several runs side by side",
-    "report": "writes the page of a run again",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point of `morph` and `python -m experiments`; `argv[0]` is the program's name."""
-    argv = list(sys.argv if argv is None else argv)
+    if argv is None:
+        from_the_first_import(script=True)
+        argv = sys.argv
     name = argv[1] if len(argv) > 1 else ""
-    if name in ("", "-h", "--help", "help"):
-        print(__doc__)
-        for one, about in COMMANDS.items():
-            print(f"  {one:10}{about}")
+    if name in ("", "-h", "--help", "--helpfull", "help"):
+        print("\n".join(overview()))
+        return
+    if name == "--version":
+        print(f"morph {morph.__version__}")
         return
     if name not in COMMANDS:
         print(f"error: there is no command {name!r}{near(name, COMMANDS)}", file=sys.stderr)
         sys.exit(2)
-    place = "experiments.report.__main__" if name == "report" else f"experiments.{name}"
     rest = [f"morph {name}", *argv[2:]]
+    answer(name, rest)
+    place = "experiments.report.__main__" if name == "report" else f"experiments.{name}"
     command: Any = importlib.import_module(place)
-    sys.argv = rest
-    if name == "run":  # its flags are those of the whole process
-        app.run(command.main, argv=rest, flags_parser=command.parsed)
-    else:
-        command.main(rest)
+    command.main(rest)
+
+
+def overview() -> list[str]:
+    """What `morph --help` prints."""
+    lines = [f"  {name:10}{about}" for name, about in COMMANDS.items()]
+    return [str(__doc__), *lines, "", *filled(STATUS, "")]
 
 
 if __name__ == "__main__":

@@ -1,13 +1,4 @@
-"""Runs side by side: what was asked, what came out, and every width.
-
-    python -m experiments.compare runs/a runs/b runs/c --output=compare.html --output=compare.png
-
-prints what differs in the configurations, the outcomes, and the widths of every group; runs of one
-configuration with different random seeds count as one, with mean and standard deviation. With
---output the same is written as a page that opens offline (.html), or as a plot of accuracy against
-cost (.png, .svg, .pdf). Sweeps take part with all their points. Runs that are not finished are
-shown as far as they came.
-"""
+"""Runs side by side: what was asked, what came out, and every width: `morph compare`."""
 
 from __future__ import annotations
 
@@ -19,32 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from absl import flags
 from rich.table import Table
 from rich.text import Text
 
+from experiments.commands.compare import COMMAND, PAGES, PICTURES
 from experiments.console.command import command_of, ending
-from experiments.console.display import duration, humanize
-from experiments.console.flags import check_output, read_flags
+from experiments.console.display import humanize
 from experiments.console.terminal import terminal
 from experiments.pictures import plots
 from experiments.pictures.plots import Point
 from experiments.report.charts import tradeoff_chart
 from experiments.report.page import page_of
 from experiments.report.runs import Run, RunError, read_run
-from experiments.report.tables import table
+from experiments.report.tables import spelled, table
 
-_PAGES, _PICTURES = (".html",), (".png", ".svg", ".pdf")
 MISSING = "–"
-
-
-def define_flags() -> flags.FlagValues:
-    """The flags of this command."""
-    own = flags.FlagValues()
-    endings = ", ".join((*_PAGES, *_PICTURES))
-    flags.DEFINE_multi_string("output", [], f"Write this file, too: {endings}.", flag_values=own)
-    flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
-    return own
+APART = (
+    "These runs differ in their seed network, data or target: shares of a cost are of each run's "
+    "own seed, and there is no common front."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +209,24 @@ def _outcome(entry: Entry) -> dict[str, str]:
         "cost, of the seed's": _spread(entry.share(), _percent),
         "FLOPs": _spread(entry.finals("flops"), lambda value: humanize(value, "FLOP")),
         "parameters": _spread(entry.finals("parameters"), humanize),
-        "time, (h:)min:s": _spread(seconds, duration),
+        "time": _spread(seconds, spelled),
     }
+
+
+def comparable(entries: Sequence[Entry]) -> bool:
+    """Whether all runs learn from one seed network on the same data, for one cost."""
+    facts = {
+        (
+            run.title,
+            run.target[0],
+            run.results.get("data_fingerprint"),
+            run.results.get("seed_cost"),
+        )
+        for entry in entries
+        for run in entry.runs
+        if run.finished
+    }
+    return len(facts) <= 1
 
 
 def _percent(value: float) -> str:
@@ -251,8 +251,11 @@ def write_page(entries: Sequence[Entry], path: Path) -> None:
         (sheet.title, table(sheet.title, sheet.head, sheet.rows)) for sheet in sheets_of(entries)
     ]
     if points:
-        alt = f"Accuracy against cost of {len(points)} networks, and their Pareto front"
-        sections.insert(0, ("Accuracy against cost", tradeoff_chart(points, alt)))
+        front = comparable(entries)
+        alt = f"Accuracy against cost of {len(points)} networks" + ", and their front" * front
+        note = "" if front else f"<p>{APART}</p>"
+        chart = note + tradeoff_chart(points, alt, front=front)
+        sections.insert(0, ("Accuracy against cost", chart))
     count = sum(len(entry.runs) for entry in entries)
     lead = f'<p class="lead">{count} runs of {len(entries)} configurations.</p>'
     path.write_text(page_of("Runs side by side", lead, sections), encoding="utf-8")
@@ -271,26 +274,19 @@ def write_picture(entries: Sequence[Entry], path: Path) -> None:
 
 
 _WRITERS: dict[str, Callable[[Sequence[Entry], Path], None]] = {
-    **dict.fromkeys(_PAGES, write_page),
-    **dict.fromkeys(_PICTURES, write_picture),
+    **dict.fromkeys(PAGES, write_page),
+    **dict.fromkeys(PICTURES, write_picture),
 }
 
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.compare`; `argv[0]` is the program's name."""
-    options = define_flags()
-    with ending(command_of("experiments.compare", argv)):
-        workdirs = read_flags(options, argv)[1:]
-        if options.help:
-            print(f"{__doc__}\n{options.get_help()}")
+    with ending(command_of("compare", argv)):
+        options, workdirs = COMMAND.read(argv)
+        if told := COMMAND.told(options):
+            print(told)
             return
         outputs = [Path(output) for output in options.output]
-        for path in outputs:
-            if path.suffix not in _WRITERS:
-                raise RunError(f"--output={path}: its ending must be one of {', '.join(_WRITERS)}")
-            check_output("output", path)
-        if not workdirs:
-            raise RunError("nothing to compare; name the working directories of runs")
         entries = entries_of([read_run(workdir) for workdir in dict.fromkeys(workdirs)])
         for path in outputs:
             _WRITERS[path.suffix](entries, path)

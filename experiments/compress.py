@@ -1,13 +1,4 @@
-"""Compresses a learned network, writes it to a file, reads that back, and checks every bit.
-
-    python -m experiments.compress --workdir=runs/digits-resnet8 --compress=deep
-
-The working directory is one of experiments.run or experiments.retrain: its architecture.json names
-the seed network and the data set. The file, WORKDIR/network.morph, holds all that the network
-needs; WORKDIR/compressed.json has what was measured after each stage. `--compress` is `deep`
-(prune, share weights, code: Deep Compression), `prune`, `fixed` (dynamic fixed point) or `ternary`
-(trained ternary quantization).
-"""
+"""Compresses a learned network to a file: what `morph compress` does."""
 
 from __future__ import annotations
 
@@ -23,20 +14,14 @@ import numpy as np
 from absl import flags
 from rich.console import Console
 
+from experiments.commands.compress import COMMAND
 from experiments.console.command import launch
 from experiments.console.display import figure_table
-from experiments.console.flags import define_settings, settings_from
+from experiments.console.flags import settings_from
 from experiments.report import write_report
 from experiments.report.compression import stage_cells, stage_head
 from experiments.retrain import check_code, check_seed, start_of
-from experiments.subject import (
-    Data,
-    data_of,
-    define_subject_flags,
-    fact,
-    identity_of,
-    seed_of,
-)
+from experiments.subject import Data, data_of, fact, identity_of, seed_of
 from morph.architecture.architecture import Architecture
 from morph.compress.coding import container, table
 from morph.compress.coding.symbols import check_installed
@@ -47,7 +32,6 @@ from morph.cycle.config import CycleConfig
 from morph.cycle.recipe import Recipe
 from morph.cycle.stamp import STAMP, check_pair, stamp_of
 from morph.cycle.workdir import locked
-from morph.errors import ConfigError
 from morph.files import together, write_bytes, write_text
 from morph.kernels.compressed import Pruned, Shared, is_compressed
 from morph.network import Network, Variables
@@ -59,16 +43,6 @@ from regularizers.calibration.timing import compiled, interleaved
 
 FILE, FIGURES = "network.morph", "compressed.json"
 SECONDS = 0.3  # that the timing of one call takes
-
-
-def define_compression(flag_values: flags.FlagValues, *, compress: str | None) -> None:
-    """Defines a flag for every field of `CompressConfig`.
-
-    Args:
-        flag_values: where.
-        compress: the default of `--compress`; None for no compression.
-    """
-    define_settings(flag_values, CompressConfig, compress=compress)
 
 
 def compression_of(options: flags.FlagValues) -> CompressConfig:
@@ -145,12 +119,6 @@ def read(workdir: Path, options: flags.FlagValues) -> Learned:
     )
 
 
-def define_task_flags(own: flags.FlagValues) -> None:
-    """The flags of what a network is for, where a report names code to run."""
-    for name, what in {"loss": "minimised", "metrics": "measured"}.items():
-        flags.DEFINE_string(name, None, f"What is {what}; as it was learned.", flag_values=own)
-
-
 def task_of(report: Mapping[str, Any], options: flags.FlagValues) -> Recipe:
     """What a network was trained for: as its report says, but for what flags say.
 
@@ -172,8 +140,6 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     Raises:
         one of `USER_ERRORS`.
     """
-    if not options.workdir:
-        raise ConfigError("--workdir is missing; name the directory of a run")
     config, workdir = compression_of(options), Path(options.workdir)
     with locked(workdir, make=False):
         compress(workdir, read(workdir, options), config, command, console)
@@ -298,20 +264,9 @@ def _verified(file: Path, stage: Stage, evaluator: Evaluator) -> container.Conte
     return contents
 
 
-def define_flags() -> flags.FlagValues:
-    """The flags of this command."""
-    own = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "Of the run.", flag_values=own)
-    define_compression(own, compress="deep")
-    define_subject_flags(own)
-    define_task_flags(own)
-    flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
-    return own
-
-
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.compress`; `argv[0]` is the program's name."""
-    launch("experiments.compress", __doc__ or "", define_flags(), argv, run)
+    launch(COMMAND, argv, run)
 
 
 if __name__ == "__main__":

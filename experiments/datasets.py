@@ -22,16 +22,10 @@ from experiments.dataset_files import (
     read_json_labels,
     read_rgb,
 )
-from morph.errors import need
+from morph.imports import extra
 from regularizers.errors import MorphError
 from regularizers.messages import near
 from regularizers.user_cache import user_cache
-
-_missing: ModuleNotFoundError | None = None
-try:
-    from sklearn.datasets import load_digits
-except ModuleNotFoundError as error:
-    _missing = error
 
 DATA_DIR_VARIABLE = "MORPH_DATA_DIR"
 
@@ -220,8 +214,8 @@ def _standardise(
 def _read_digits(row: DatasetRow, paths: Mapping[str, Path]) -> RawDataset:
     """Reads the digits inside scikit-learn; it has no split, so a fixed one is made here."""
     del paths
-    need("the digits data set", _missing, "data")
-    pixels, labels = load_digits(return_X_y=True)  # float64 [1797, 64] in 0..16, int [1797]
+    sklearn = extra("sklearn.datasets", "the digits data set", "data")
+    pixels, labels = sklearn.load_digits(return_X_y=True)  # float64 [1797, 64] in 0..16, int [1797]
     # RandomState's stream is frozen for good, default_rng's is not: the split must never move.
     order = np.random.RandomState(0).permutation(len(labels))
     images = pixels[order].astype(np.uint8).reshape(-1, *row.image_shape)  # [1797, 8, 8, 1]

@@ -1,17 +1,8 @@
-"""Exports a learned network to files that run elsewhere, and checks each against JAX.
-
-    python -m experiments.export --workdir=runs/digits-resnet8 --export=stablehlo,onnx,tflite
-
-The working directory is one of experiments.run or experiments.retrain. If it holds a compressed
-network (network.morph, see experiments.compress) that one is exported, with its kernels made dense,
-unless --nocompressed. WORKDIR/export is then a bundle: the files, variables.safetensors,
-architecture.json, a model card with the figures, and a manifest of checksums. `tflite` is full
-int8, calibrated on training images; what of it an Edge TPU would run, and in what time, is
-predicted.
-"""
+"""Exports a learned network to files that run elsewhere: what `morph export` does."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,16 +16,16 @@ from absl import flags
 from rich.console import Console
 
 from experiments import compress
+from experiments.commands.export import COMMAND
 from experiments.console.command import launch
 from experiments.console.display import figure_table
 from experiments.report import write_report
 from experiments.report.compression import EXPORT_HEAD, export_cells
-from experiments.subject import define_subject_flags
+from morph import export as exports
 from morph.compress.coding import container
 from morph.cycle.stamp import STAMP, check_stamp
 from morph.cycle.workdir import locked
 from morph.errors import ConfigError, ExportError
-from morph.export import Agreement, Exported, bundle, compare, edge_tpu, onnx, stablehlo, tflite
 from morph.export.exported import Runner
 from morph.files import together, write_text
 from morph.kernels.compressed import unpacked
@@ -53,39 +44,34 @@ class Target(NamedTuple):
 
     Attributes:
         suffix: of the file.
-        check_installed: raises if a package is missing.
         export: `(fn, variables, example, path, training inputs)`.
-        load: from the file to what runs it.
     """
 
     suffix: str
-    check_installed: Callable[[], None]
-    export: Callable[[Any, Any, Any, Path, Any], Exported]
-    load: Callable[[Path], Runner]
+    export: Callable[[Any, Any, Any, Path, Any], exports.Exported]
 
 
 TARGETS: Mapping[str, Target] = {
     "stablehlo": Target(
         ".stablehlo",
-        stablehlo.check_installed,
-        lambda fn, variables, x, path, inputs: stablehlo.to_stablehlo(fn, variables, x, path),
-        stablehlo.load,
+        lambda fn, variables, x, path, inputs: exports.to_stablehlo(fn, variables, x, path),
     ),
     "onnx": Target(
         ".onnx",
-        onnx.check_installed,
-        lambda fn, variables, x, path, inputs: onnx.to_onnx(fn, variables, x, path),
-        onnx.load,
+        lambda fn, variables, x, path, inputs: exports.to_onnx(fn, variables, x, path),
     ),
     "tflite": Target(
         ".tflite",
-        tflite.check_installed,
-        lambda fn, variables, x, path, inputs: tflite.to_tflite(
+        lambda fn, variables, x, path, inputs: exports.to_tflite(
             fn, variables, x, path, calibration=inputs[:CALIBRATION]
         ),
-        tflite.load,
     ),
 }
+
+
+def part(name: str) -> Any:
+    """A module of `morph.export`, loaded when it is needed: it loads large packages, that talk."""
+    return importlib.import_module(f"morph.export.{name}")
 
 
 def targets_of(names: Sequence[str]) -> dict[str, Target]:
@@ -100,9 +86,8 @@ def targets_of(names: Sequence[str]) -> dict[str, Target]:
             f"{','.join(names)!r}"
         )
     targets = {name: TARGETS[name] for name in names}
-    bundle.check_installed()
-    for target in targets.values():
-        target.check_installed()
+    for name in ("bundle", *targets):
+        part(name).check_installed()
     return targets
 
 
@@ -141,7 +126,7 @@ def _written(
     variables: Variables,
     targets: Mapping[str, Target],
     command: str,
-) -> tuple[list[dict[str, Any]], edge_tpu.Placement | None]:
+) -> tuple[list[dict[str, Any]], exports.Placement | None]:
     """Writes the bundle and the figures to a folder; the figures, and what an Edge TPU runs."""
     folder = place / FOLDER
     folder.mkdir()
@@ -161,13 +146,13 @@ def _written(
     if learned.task.decide is not None:  # outputs are logits of classes
         labels = np.concatenate([batch.y for batch in test])
     rows: list[dict[str, Any]] = []
-    written: list[Exported] = []
-    agreements: dict[str, Agreement] = {}
+    written: list[exports.Exported] = []
+    agreements: dict[str, exports.Agreement] = {}
     for name, target in targets.items():
         path = folder / f"network{target.suffix}"
         made = target.export(network.predict, dense, inputs[:8], path, inputs)
-        run = target.load(path)
-        agreement = compare(reference, run(asked), labels)
+        run: Runner = part(name).load(path)
+        agreement = exports.compare(reference, run(asked), labels)
         written.append(made)
         agreements[name] = agreement
         rows.append(
@@ -181,10 +166,10 @@ def _written(
                 "note": made.note,
             }
         )
-    placed = edge_tpu.placement(folder / "network.tflite") if "tflite" in targets else None
+    placed = exports.placement(folder / "network.tflite") if "tflite" in targets else None
     report = learned.architecture.report
     final: Mapping[str, Any] = next(iter(report.get("outcomes", ())[-1:]), {})
-    bundle.save(
+    part("bundle").save(
         folder,
         dense,
         written,
@@ -216,8 +201,6 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     Raises:
         one of `USER_ERRORS`, or InspectError.
     """
-    if not options.workdir:
-        raise ConfigError("--workdir is missing; name the directory of a run")
     workdir, targets = Path(options.workdir), targets_of(options.export)
     with locked(workdir, make=False):
         learned = compress.read(workdir, options)
@@ -236,27 +219,9 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     console.print(f"Look at {write_report(workdir)}", soft_wrap=True)
 
 
-def define_flags() -> flags.FlagValues:
-    """The flags of this command."""
-    own = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "Of the run.", flag_values=own)
-    flags.DEFINE_list("export", list(TARGETS), "What to write.", flag_values=own)
-    flags.DEFINE_bool("compressed", True, "The compressed network, if any.", flag_values=own)
-    define_subject_flags(own)
-    compress.define_task_flags(own)
-    flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
-    return own
-
-
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.export`; `argv[0]` is the program's name."""
-    launch(
-        "experiments.export",
-        __doc__ or "",
-        define_flags(),
-        argv,
-        run,
-    )
+    launch(COMMAND, argv, run)
 
 
 if __name__ == "__main__":

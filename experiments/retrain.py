@@ -1,27 +1,11 @@
-"""Rebuilds a learned network from its JSON, with nothing else but the seed's code, and trains it.
-
-    python -m experiments.retrain --architecture=runs/digits-resnet8/architecture.json
-
-The file names the seed network, its width, the data set and the configuration that learned it;
-flags override them, and must be given where a file has none, or names code to run; a setting that
-only tells how to shrink is refused. For a seed network of your own:
-
-    python -m experiments.retrain --architecture=a.json --model=package.module:attribute
-
-where the attribute is a Linen module or its class, a morph.Network, or a function of `rngs` that
-makes an NNX module, as for experiments.run; likewise --data, --loss and --metrics. Several files,
-given in order, are chained: each is relative to the network that the one before it made.
-
-Weights are drawn from scratch, or read from --variables. --workdir then holds architecture.json
-(chained, with its report), the trained variables, metrics.jsonl, results.json and report.html.
-"""
+"""Rebuilds a learned network from its JSON, and trains it: what `morph retrain` does."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
@@ -32,12 +16,11 @@ import numpy as np
 from absl import flags
 from rich.console import Console
 
+from experiments.commands.retrain import COMMAND
 from experiments.console.command import launch
 from experiments.console.display import Display, result_of, result_table
-from experiments.console.flags import define_settings
-from experiments.facts import facts_of, lines_of, write_facts
 from experiments.report import write_report
-from experiments.subject import data_of, define_subject_flags, identity_of, seed_of
+from experiments.subject import data_of, identity_of, seed_of
 from morph.architecture.architecture import Architecture
 from morph.cycle.config import CycleConfig
 from morph.cycle.stamp import stamped
@@ -45,6 +28,7 @@ from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_RETRAIN, check_unused
 from morph.cycle.workdir import load_variables, locked, save_variables
 from morph.errors import ArchitectureError, ConfigError, WorkdirError
+from morph.facts import facts_of, lines_of, write_facts
 from morph.files import together, write_text
 from morph.imports import is_path
 from morph.network import Network, Variables
@@ -56,30 +40,12 @@ _PAST = {*UNUSED_BY_RETRAIN} - {"distill"}
 _MOST_DIFFERENCES = 5  # that a message lists
 
 
-def define_flags() -> flags.FlagValues:
-    """The flags of this command, which shares names, and no values, with experiments.run."""
-    own = flags.FlagValues()
-    flags.DEFINE_multi_string(
-        "architecture", [], "The JSON file; several are chained.", flag_values=own
-    )
-    define_subject_flags(own)
-    flags.DEFINE_string("variables", None, "Start from these, saved.", flag_values=own)
-    flags.DEFINE_string("workdir", "runs/retrain", "Where everything goes.", flag_values=own)
-    define_settings(own)
-    for setting in fields(CycleConfig):
-        own.set_default(setting.name, None)  # as the network was learned
-    flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
-    return own
-
-
 def chained(paths: Sequence[str]) -> Architecture:
     """The architectures of some files, one after the other.
 
     Raises:
         ArchitectureError: if one is broken, or two do not follow on each other. OSError.
     """
-    if not paths:
-        raise ConfigError("--architecture is missing; name the JSON file of a learned network")
     return reduce(Architecture.then, map(Architecture.load, paths))
 
 
@@ -229,13 +195,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.retrain`; `argv[0]` is the program's name."""
-    launch(
-        "experiments.retrain",
-        __doc__ or "",
-        define_flags(),
-        argv,
-        run,
-    )
+    launch(COMMAND, argv, run)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,4 @@
-"""Learns the structure of a seed network on a data set: the main job.
-
-    python -m experiments.run --seed_network=resnet8 --dataset=digits --budget=0.5
-
-trains the seed, shrinks it to half its FLOPs while training, widens what is left back to a budget,
-retrains it, and leaves in --workdir: architecture.json (and shrunk.json), the variables of both
-networks, metrics.jsonl, results.json, report.html, widths.png and training.png; with --tensorize
-also tensors.dot, their networks for Graphviz. On two CPU cores the command above takes about 90
-seconds and ends at an accuracy of 0.98 to 0.99. The same command resumes a stopped run.
-"""
+"""Learns the structure of a seed network on a data set: what `morph run` does."""
 
 from __future__ import annotations
 
@@ -20,37 +11,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
 from rich.console import Console
 
-from experiments import compress, export, subject
-from experiments.console import flags as settings
-from experiments.console.command import command_of, ending, fail
+from experiments import compress, export, pictures
+from experiments.commands.run import COMMAND
+from experiments.console.command import fail, launch
 from experiments.console.display import (
     Display,
     result_of,
     result_table,
     width_table,
 )
-from experiments.console.flags import config_of, define_settings, read_flags
+from experiments.console.flags import config_of, define_subject_flags, define_task_flags
 from experiments.console.tensorboard import Listeners, TensorBoard
-from experiments.facts import facts_of, write_facts
-from experiments.pictures import plots
+from experiments.measured import measured
 from experiments.report import write_report
 from experiments.report.page import agreement
-from experiments.subject import (
-    data_of,
-    define_start,
-    define_subject_flags,
-    identity_of,
-    seed_of,
-    slug,
-)
+from experiments.subject import data_of, identity_of, seed_of, slug
 from morph.cycle.cycle import Cycle
 from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
 from morph.cycle.measure import BASELINES
-from morph.errors import ConfigError, MissingExtraError
+from morph.errors import MissingExtraError
+from morph.facts import write_facts
 from morph.files import write_text
 from morph.tensorize.diagram import to_dot
 from morph.training.mesh import connect, is_first
@@ -58,53 +42,27 @@ from morph.training.peers import watch
 from regularizers import json_files
 from regularizers.costs.cost import SEEDS
 
-define_settings()
-flags.adopt_module_key_flags(settings)
-compress.define_compression(flags.FLAGS, compress=None)
-flags.adopt_module_key_flags(compress)
-define_subject_flags(seed_network="resnet8", dataset="digits", width=1.0)
-define_start()
-flags.adopt_module_key_flags(subject)
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where everything goes; runs/DATA-NETWORK if not given."
-)
-CHECKPOINT_SECONDS = flags.DEFINE_float(
-    "checkpoint_seconds", 60.0, "A checkpoint is left at least this often.", 0.0
-)
-CHECKPOINT_STEPS = flags.DEFINE_integer(
-    "checkpoint_steps", None, "A checkpoint is also left after this many steps.", 1
-)
-TENSORBOARD = flags.DEFINE_bool(
-    "tensorboard", False, "Also write scalars for TensorBoard, to WORKDIR/tensorboard."
-)
-EXPORT = flags.DEFINE_list(
-    "export", [], f"Files for elsewhere at the end: some of {', '.join(export.TARGETS)}."
-)
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "host:port of process 0, in a run of several processes."
-)
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0.", 0)
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.", 1)
 
-
-def run(command: str) -> None:
+def run(options: flags.FlagValues, command: str, console: Console) -> None:
     """Runs what the flags ask for and shows what came out."""
     started = time.monotonic()
-    config = config_of()
-    if EXPORT.value:
-        export.targets_of(EXPORT.value)  # or it says what is wrong, before any training
-    if flags.FLAGS["compress"].value:
-        compress.compression_of(flags.FLAGS)  # likewise
-    if connect(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value):
+    config = config_of(options)
+    if options.export:
+        export.targets_of(options.export)  # or it says what is wrong, before any training
+    if options.compress:
+        compress.compression_of(options)  # likewise
+    if connect(options.coordinator, options.process_id, options.num_processes):
         watch(partial(fail, command))
-    data = data_of(flags.FLAGS, {})
-    network, name = seed_of({}, flags.FLAGS, data)
-    workdir = Path(WORKDIR.value or f"runs/{slug(data.name)}-{slug(name)}")
+    data = data_of(options, {})
+    network, name = seed_of({}, options, data)
+    workdir = Path(options.workdir or f"runs/{slug(data.name)}-{slug(name)}")
     goal = config.budget if config.shrink_to is None else config.shrink_to
     ratio = goal if isinstance(goal, float) else None
     with ExitStack() as held:
-        listeners: list[Listener] = [display := held.enter_context(Display(budget_ratio=ratio))]
-        if TENSORBOARD.value and is_first():
+        listeners: list[Listener] = [
+            display := held.enter_context(Display(console=console, budget_ratio=ratio))
+        ]
+        if options.tensorboard and is_first():
             listeners.append(held.enter_context(TensorBoard(workdir / "tensorboard")))
         cycle = Cycle(
             network=network,
@@ -112,47 +70,50 @@ def run(command: str) -> None:
             test=data.test,
             config=config,
             workdir=workdir,
-            identity=identity_of(name, data, flags.FLAGS["width"].value),
-            start=flags.FLAGS["start"].value,
+            identity=identity_of(name, data, options.width),
+            start=options.start,
             listener=Listeners(listeners),
-            checkpoint_seconds=CHECKPOINT_SECONDS.value,
-            checkpoint_steps=CHECKPOINT_STEPS.value,
+            command=command,
+            checkpoint_seconds=options.checkpoint_seconds,
+            checkpoint_steps=options.checkpoint_steps,
         )
         result = cycle.run()
     if not is_first():
         return
+    times = measured(network, result.network, result.variables, data.x)
     seconds = time.monotonic() - started
-    save_results(workdir, result, command, seconds)
+    told = json_files.read_object(workdir / "results.json")
+    write_facts(workdir, {**told, "seconds": round(seconds, 1), "measured": times})
     page = write_report(workdir)
     missing = draw(workdir, result)
-    show(display, result)
+    show(display, result, against_start=options.start is not None)
     if missing:
         display.print(f"no pictures: {missing}")
-    if EXPORT.value or flags.FLAGS["compress"].value:
-        ship(workdir, command, display.console)
+    if options.export or options.compress:
+        ship(workdir, options, command, console)
         page = write_report(workdir)
-    display.console.print(
+    console.print(
         f"\nDone in {seconds:.0f} s. Look at {page}, read {workdir}/architecture.json",
         soft_wrap=True,
     )
 
 
-def ship(workdir: Path, command: str, console: Console) -> None:
+def ship(workdir: Path, asked: flags.FlagValues, command: str, console: Console) -> None:
     """Compresses and exports what a run learned, as far as flags ask for it."""
     options = flags.FlagValues()
     define_subject_flags(options)
-    compress.define_task_flags(options)
+    define_task_flags(options)
     # The run's own report tells the rest.
     given = ("model", "train_kwarg", "data", "data_dir", "loss", "metrics")
-    named = {name: flags.FLAGS[name].value for name in given if flags.FLAGS[name].present}
+    named = {name: asked[name].value for name in given if asked[name].present}
     options(["run", *(f"--{name}={value}" for name, value in named.items())])
     learned = compress.read(workdir, options)
     variables = learned.variables
-    if flags.FLAGS["compress"].value:
-        config = compress.compression_of(flags.FLAGS)
+    if asked.compress:
+        config = compress.compression_of(asked)
         variables = compress.compress(workdir, learned, config, command, console)
-    if EXPORT.value:
-        targets = export.targets_of(EXPORT.value)
+    if asked.export:
+        targets = export.targets_of(asked.export)
         export.export(workdir, learned, variables, targets, command, console)
 
 
@@ -165,39 +126,19 @@ def width_rows(result: CycleResult) -> list[tuple[str, int, int, int]]:
     ]
 
 
-def save_results(workdir: Path, result: CycleResult, command: str, seconds: float) -> None:
-    """Writes results.json: every network of the run, the command, and what it ran on."""
-    report: Mapping[str, Any] = result.architecture.report
-    facts = {
-        "dataset": report["dataset"],
-        "data_fingerprint": report["data_fingerprint"],
-        "seed_network": report["seed_network"],
-        "target": report["target"],
-        "unit": report["unit"],
-        "seed_cost": report["seed_cost"],
-        "budget": report["budget"],
-        "outcomes": [asdict(outcome) for outcome in result.outcomes],
-        "config": report["config"],
-    }
-    if "start_fingerprint" in report:
-        facts |= {"start_fingerprint": report["start_fingerprint"]}
-        facts |= {"against_start": result.against_seed}
-    write_facts(workdir, facts_of(command, seconds, facts))
-
-
 def draw(workdir: Path, result: CycleResult) -> MissingExtraError | None:
     """Draws the pictures; what is missing for that, if they cannot be drawn."""
     if result.architecture.factorized:
         write_text(workdir / "tensors.dot", to_dot(result.architecture.factorized))
     try:
-        plots.plot_widths(width_rows(result), workdir / "widths.png")
-        plots.plot_training(read_records(workdir), workdir / "training.png")
+        pictures.plot_widths(width_rows(result), workdir / "widths.png")
+        pictures.plot_training(read_records(workdir), workdir / "training.png")
     except MissingExtraError as error:
         return error
     return None
 
 
-def show(display: Display, result: CycleResult) -> None:
+def show(display: Display, result: CycleResult, *, against_start: bool) -> None:
     """Prints the tables."""
     order = {"seed": 0, **dict.fromkeys(BASELINES, 2)}
     outcomes = sorted(result.outcomes, key=lambda outcome: order.get(outcome.name, 1))
@@ -216,7 +157,7 @@ def show(display: Display, result: CycleResult) -> None:
     for outcome in outcomes:
         if outcome.logit_difference is not None:
             display.print(f"{outcome.name}: {agreement(asdict(outcome))}")
-    if flags.FLAGS["start"].value:
+    if against_start:
         display.print(cost_of_shrinking(result.against_seed))
 
 
@@ -236,21 +177,9 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """The entry point of `python -m experiments.run`."""
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every checkpoint
-    command = command_of("experiments.run", sys.argv)
-    with ending(command):
-        if len(argv) > 1:
-            raise ConfigError(f"unexpected arguments: {' '.join(argv[1:])}; flags start with --")
-        run(command)
-
-
-def parsed(argv: Sequence[str]) -> list[str]:
-    """What is left of the command line; a flag that cannot be taken ends it as other errors do."""
-    with ending(command_of("experiments.run", argv)):
-        return read_flags(flags.FLAGS, argv)
+    """The entry point of `python -m experiments.run`; `argv[0]` is the program's name."""
+    launch(COMMAND, argv, run)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parsed)
+    main(sys.argv)

@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.facts import lines_of
 from experiments.pictures.plots import Point
 from morph import files
 from morph.architecture.architecture import Architecture
@@ -21,6 +20,7 @@ from morph.cycle.progress import Outcome
 from morph.cycle.stamp import check_pair, stamped
 from morph.cycle.sweep import Sweep
 from morph.cycle.workdir import load_variables, save_variables
+from morph.facts import lines_of
 from morph.network import Variables
 
 KINDS = {"learned": "learned, from scratch", "shrunk": "shrunk, warm", "uniform": "uniform width"}

@@ -24,12 +24,11 @@ from absl import flags
 from flax import nnx
 
 from experiments import datasets
-from experiments.console.flags import define_width
 from experiments.models import network_for
 from experiments.networks import SEED_NETWORKS
 from morph.cycle.stamp import stamp_of
 from morph.errors import ConfigError, DataError
-from morph.imports import FORM, find_attribute, is_path
+from morph.imports import find_attribute, is_path
 from morph.network import Network, linen_network, nnx_network
 from morph.training.data import Batch, Pipeline, first_of
 from regularizers.errors import MorphError
@@ -39,60 +38,6 @@ PROTOCOL = (
     "a function that returns (train, test), each (x, y) or morph.Batch(x, y), train instead a "
     "pipeline with batches(start), test instead what gives its batches when it is iterated over"
 )
-
-
-def define_subject_flags(
-    own: flags.FlagValues = flags.FLAGS,
-    *,
-    seed_network: str | None = None,
-    dataset: str | None = None,
-    width: float | None = None,
-) -> None:
-    """The flags that name a seed network and its data.
-
-    Args:
-        own: where.
-        seed_network: the default; None where a report names it.
-        dataset: likewise.
-        width: likewise.
-    """
-    flags.DEFINE_enum(
-        "seed_network",
-        seed_network,
-        list(SEED_NETWORKS),
-        "The seed network: one of the registry.",
-        flag_values=own,
-    )
-    flags.DEFINE_string("model", None, f"Or your own: {FORM}.", flag_values=own)
-    flags.DEFINE_string("train_kwarg", "train", "That of --model for the mode.", flag_values=own)
-    define_width(own, width)
-    flags.DEFINE_enum(
-        "dataset",
-        dataset,
-        list(datasets.DATASETS),
-        "What to train on; digits needs no download.",
-        flag_values=own,
-    )
-    flags.DEFINE_string(
-        "data",
-        None,
-        f"Or your own: {FORM}, a function that returns (train, test).",
-        flag_values=own,
-    )
-    flags.DEFINE_string(
-        "data_dir", None, "Where the data set's files are looked for first.", flag_values=own
-    )
-
-
-def define_start(own: flags.FlagValues = flags.FLAGS) -> None:
-    """The flag of given weights."""
-    flags.DEFINE_string(
-        "start",
-        None,
-        "Weights that the seed has already: a directory of Orbax, a file of safetensors, or "
-        "package.module:function. It is measured, and not trained.",
-        flag_values=own,
-    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,25 +1,4 @@
-"""Accuracy against cost: one seed network, several budgets, and the uniform width multiplier.
-
-    python -m experiments.sweep --seed_network=mlp --dataset=digits --budgets=1,0.75,0.5,0.25,0.1
-
-trains the seed network once for every random seed in --seeds; shrinks it to every budget; trains
-the learned widths from scratch; and trains the seed with one uniform width multiplier at the same
-cost. All three have seen equally many steps, unless --retrain_steps says otherwise. --workdir then
-holds results.json, tradeoff.png, report.html, and below seed-S/budget-B the architecture and the
-variables of each network (`python -m experiments.retrain` and `experiments.report` take them).
-
-    --how=vmap        all budgets and seeds side by side in one compiled program (the default);
-                      retraining, too: as the seed network with channels held at zero
-    --how=turn        one after the other; retraining at the learned widths
-    --how=processes   one process for every budget, --jobs at a time
-
-What is in the working directory is not trained again: stop it, and the same command goes on; add
-budgets or seeds, and only those are trained. Several hosts may share a working directory:
-
-    host 1: python -m experiments.sweep ... --workdir=/shared/sweep --only=0.5
-    host 2: python -m experiments.sweep ... --workdir=/shared/sweep --only=0.25
-    later:  python -m experiments.sweep ... --workdir=/shared/sweep      # collects, and draws
-"""
+"""Accuracy against cost, at several budgets: what `morph sweep` does."""
 
 from __future__ import annotations
 
@@ -32,76 +11,29 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from rich.console import Console
 
+from experiments import pictures
+from experiments.commands.sweep import COMMAND, numbers
 from experiments.console.command import launch
 from experiments.console.display import Display, humanize
-from experiments.console.flags import config_of, define_settings
-from experiments.facts import facts_of, write_facts
-from experiments.pictures import plots
+from experiments.console.flags import config_of
 from experiments.report import write_report
 from experiments.study import Shelf, Study, collected, points_of, table_of
-from experiments.subject import (
-    data_of,
-    define_start,
-    define_subject_flags,
-    identity_of,
-    seed_of,
-    slug,
-)
+from experiments.subject import data_of, identity_of, seed_of, slug
 from morph.cycle.config import CycleConfig
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_SWEEP
 from morph.cycle.workdir import claim_workdir
 from morph.errors import ConfigError, MissingExtraError
+from morph.facts import facts_of, write_facts
 from morph.settings import check_settings
 
-HOWS = ("vmap", "turn", "processes")
 # What a working directory is for; budgets and seeds may be added to it.
 # Of all settings the random seed says whose strengths are the unit.
 SETTINGS = tuple(one.name for one in fields(CycleConfig) if one.name not in UNUSED_BY_SWEEP)
-_DEFAULTS = {"penalty": "group_lasso", "blocks": False}
-
-
-def define_flags() -> flags.FlagValues:
-    """The flags of this command, which shares names, and no values, with experiments.run."""
-    own = flags.FlagValues()
-    define_subject_flags(own, seed_network="mlp", dataset="digits", width=1.0)
-    define_start(own)
-    flags.DEFINE_string("workdir", None, "Where everything goes.", flag_values=own)
-    flags.DEFINE_list(
-        "budgets", ["1", "0.75", "0.5", "0.25", "0.1"], "Ratios to the seed's.", flag_values=own
-    )
-    flags.DEFINE_list("seeds", ["0"], "Random seeds: mean and spread.", flag_values=own)
-    flags.DEFINE_list("only", None, "Of the budgets only these, for now.", flag_values=own)
-    flags.DEFINE_enum("how", "vmap", HOWS, "Side by side, or one by one.", flag_values=own)
-    flags.DEFINE_integer("jobs", 2, "Processes at a time.", 1, flag_values=own)
-    define_settings(own)
-    own.set_default("retrain_steps", None)  # seed_steps + shrink_steps
-    for name, value in _DEFAULTS.items():
-        own.set_default(name, value)
-    flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
-    return own
-
-
-def numbers(flag: str, texts: Sequence[str], kind: type[float] | type[int]) -> list[Any]:
-    """A list of numbers as typed, each once.
-
-    Raises:
-        ConfigError: naming the flag and what is no number.
-    """
-    found = []
-    for text in texts:
-        try:
-            found.append(kind(text))
-        except ValueError:
-            raise ConfigError(f"--{flag}: {text!r} is no {kind.__name__}") from None
-    if not found:
-        raise ConfigError(f"--{flag} is empty; give at least one number")
-    return list(dict.fromkeys(found))
 
 
 def run(options: flags.FlagValues, command: str, console: Console) -> None:
@@ -114,9 +46,6 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     budgets = sorted(numbers("budgets", options.budgets, float), reverse=True)
     seeds = numbers("seeds", options.seeds, int)
     only = numbers("only", options.only, float) if options.only else budgets
-    if odd := [budget for budget in only if budget not in budgets]:
-        listed = ", ".join(map(str, budgets))
-        raise ConfigError(f"--only={odd[0]} is none of the budgets ({listed})")
     config = config_of(options)
     steps = options.retrain_steps or config.seed_steps + config.shrink_steps
     config = replace(config, retrain_steps=steps)
@@ -170,7 +99,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     write_facts(workdir, results)
     page = write_report(workdir)
     try:
-        plots.plot_tradeoff(points, workdir / "tradeoff.png", cost=sweep.cost.name)
+        pictures.plot_tradeoff(points, workdir / "tradeoff.png", cost=sweep.cost.name)
     except MissingExtraError as error:
         console.print(f"no picture: {error}")
     console.print(table_of(points, sweep.cost.name))
@@ -184,7 +113,8 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
     Raises:
         ConfigError: with what the first one that failed said last.
     """
-    words = shlex.split(command)[3:]
+    words = shlex.split(command)
+    words = words[next(k for k, word in enumerate(words) if word.endswith("sweep")) + 1 :]
     # A folder `experiments` where this runs is not to be taken for this package.
     paths = [
         str(Path(__file__).resolve().parents[1]),
@@ -211,7 +141,7 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.sweep`; `argv[0]` is the program's name."""
-    launch("experiments.sweep", __doc__ or "", define_flags(), argv, run)
+    launch(COMMAND, argv, run)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,4 @@
-"""One seed network, shrunk for several costs: what each is worth in all of them.
-
-    python -m experiments.targets --seed_network=towers --dataset=fashion_mnist
-
-Trains the seed once. From it, for every target, a network is learned that costs BUDGET of the
-seed's in that target. The table prices each of them in all targets, and times them on this machine,
-interleaved. With `--output` the same is written as JSON. What is in WORKDIR already is not learned
-again, so that more targets can be added, and the timing repeated.
-"""
+"""One seed network, shrunk for several costs: what `morph targets` does."""
 
 from __future__ import annotations
 
@@ -23,20 +15,15 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from experiments.commands.targets import COMMAND
 from experiments.console.command import launch
 from experiments.console.display import Display, humanize
-from experiments.console.flags import check_output, config_of, define_settings
+from experiments.console.flags import check_output, config_of
 from experiments.pictures.plots import is_share
-from experiments.subject import (
-    data_of,
-    define_start,
-    define_subject_flags,
-    identity_of,
-    seed_of,
-)
+from experiments.subject import data_of, identity_of, seed_of
 from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
-from morph.cycle.config import CycleConfig, check_target
+from morph.cycle.config import CycleConfig
 from morph.cycle.members import Member, Trained
 from morph.cycle.stamp import check_pair, stamped
 from morph.cycle.sweep import Sweep
@@ -47,38 +34,6 @@ from morph.network import Variables
 from morph.training.data import Batch
 from regularizers import json_files
 from regularizers.calibration.timing import compiled, interleaved
-
-# What this command does where nothing else is asked for.
-_DEFAULTS = {
-    "seed_steps": 150,
-    "shrink_steps": 200,
-    "batch_size": 32,
-    "learning_rate": 0.05,
-    "penalty": "group_lasso",
-    "blocks": False,
-}
-
-
-def define_flags() -> flags.FlagValues:
-    """The flags of this command."""
-    own = flags.FlagValues()
-    define_subject_flags(own, seed_network="towers", dataset="fashion_mnist", width=1.0)
-    define_start(own)
-    flags.DEFINE_list(
-        "targets",
-        ["flops", "size", "edge_tpu", "here"],
-        "The costs to learn a network for; `here` is the latency on this machine.",
-        flag_values=own,
-    )
-    define_settings(own)
-    for name, value in _DEFAULTS.items():
-        own.set_default(name, value)
-    flags.DEFINE_float("timing_seconds", 60.0, "How long to time.", flag_values=own)
-    flags.DEFINE_integer("test_examples", 2000, "How many to test on.", 1, flag_values=own)
-    flags.DEFINE_string("workdir", "runs/targets", "For what was learned.", flag_values=own)
-    flags.DEFINE_string("output", None, "Write the figures as JSON here.", flag_values=own)
-    flags.DEFINE_bool("help", False, "Show this help.", short_name="?", flag_values=own)
-    return own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +127,6 @@ def study(options: flags.FlagValues, console: Console) -> tuple[list[Learned], S
     """
     config = config_of(options)
     check_unused(config, UNUSED_BY_TARGETS)
-    for target in options.targets:
-        check_target(target)
     if options.output:
         check_output("output", options.output)
     data = data_of(options, {})
@@ -261,7 +214,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The entry point of `python -m experiments.targets`; `argv[0]` is the program's name."""
-    launch("experiments.targets", __doc__ or "", define_flags(), argv, run)
+    launch(COMMAND, argv, run)
 
 
 if __name__ == "__main__":

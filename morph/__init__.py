@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         BudgetError,
         BudgetWarning,
         DataError,
+        LossyPlanWarning,
         NativeError,
         NativeNumbersWarning,
     )
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from morph.resize.compact import compact
     from morph.resize.emission import emits
     from morph.resize.initialize import init
-    from morph.tensorize.plan import TensorizePlan, tensorize_plan
+    from morph.tensorize.decision import TensorizePlan
+    from morph.tensorize.plan import tensorize_plan
     from morph.training.data import Batch, Pipeline
     from morph.training.metrics import Metric, mean_of
     from morph.training.task import Task
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy(__name__)
 
+__version__ = "0.2.0"
 __all__ = [
     "Architecture",
     "ArchitectureError",
@@ -52,6 +55,7 @@ __all__ = [
     "CycleConfig",
     "DataError",
     "Factorized",
+    "LossyPlanWarning",
     "Metric",
     "MorphError",
     "NativeError",

@@ -53,6 +53,10 @@ class NativeNumbersWarning(UserWarning):
     """A native model computes numbers from its widths that `morph.compact` keeps."""
 
 
+class LossyPlanWarning(UserWarning):
+    """A plan to factorize kernels that loses much of some of them."""
+
+
 class ArchitectureError(MorphError, ValueError):
     """A file that is not an architecture, or an architecture that does not fit."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from morph.errors import ImportedError
+from morph.errors import ImportedError, need
 from regularizers.messages import cause, near
 
 OURS = ("regularizers", "morph", "experiments")
@@ -52,6 +52,23 @@ def find_attribute(target: str, flag: str = "model") -> Any:
         raise ImportedError(
             f"{what}: {module.__name__} has no {attribute!r}{near(attribute, names)}"
         ) from error
+
+
+def extra(module: str, what: str, name: str) -> Any:
+    """A module of a package that only an extra installs, loaded when it is asked for.
+
+    Args:
+        module: its full name.
+        what: that needs it, for the message.
+        name: of the extra.
+
+    Raises:
+        MissingExtraError: with the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        return need(what, error, name)
 
 
 def _module(what: str, name: str) -> ModuleType:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -19,8 +18,7 @@ from regularizers.costs.energy import energy
 from regularizers.costs.flops import flops
 from regularizers.costs.latency import EDGE_TPU_NAME, latency
 from regularizers.costs.size import model_size
-from regularizers.errors import InputError
-from regularizers.messages import near
+from regularizers.vocabulary import check_name
 
 
 def latency_here(graph: ChannelGraph) -> Cost:
@@ -35,7 +33,7 @@ def _once(timed: Callable[[], Calibration], file: Path | None) -> Calibration:
     return timed()
 
 
-# A new cost is a function and a row here.
+# A new cost is a function and a row here; its name is in `vocabulary.py`, too.
 COSTS: Mapping[str, Callable[[ChannelGraph], Cost]] = {
     "flops": flops,
     "size": model_size,
@@ -46,29 +44,6 @@ COSTS: Mapping[str, Callable[[ChannelGraph], Cost]] = {
     "here": latency_here,
     **{name: partial(latency, device=name) for name in DEVICES},
 }
-
-
-def check_name(spec: str) -> tuple[tuple[float, str], ...]:
-    """The weights and names in `spec`.
-
-    Raises:
-        ValueError: if a name is unknown (the message lists near matches), or a weight is none.
-    """
-    terms = []
-    for part in spec.split("+"):
-        weight, _, name = part.rpartition("*")
-        name = name.strip()
-        if name not in COSTS:
-            among = "" if name == spec.strip() else f" in {spec!r}"
-            raise InputError(f"no cost {name!r}{among}{near(name, COSTS)}")
-        try:
-            number = float(weight) if weight else 1.0
-        except ValueError:
-            number = math.nan
-        if not 0.0 < number < math.inf:
-            raise InputError(f"{weight!r} in {spec!r} is no weight: a number above 0 is needed")
-        terms.append((number, name))
-    return tuple(terms)
 
 
 @checked(graph=GRAPH, spec=NAME)

@@ -7,14 +7,14 @@ import pkgutil
 from pathlib import Path
 
 import pytest
-from absl import flags
 
 import experiments
 import morph
 import regularizers as reg
 from experiments.console.command import launch
+from experiments.console.declared import Command
 from regularizers.errors import InputError, MorphError, UnknownNameError
-from regularizers.named import check_name
+from regularizers.vocabulary import check_name
 
 
 def defined():
@@ -61,9 +61,7 @@ def command(error):
     def run(options, line, console):
         raise error
 
-    options = flags.FlagValues()
-    flags.DEFINE_bool("help", False, "Help.", flag_values=options)
-    launch("experiments.none", "", options, ["none"], run)
+    launch(Command(name="none", help="", declare=lambda own: None, common=()), ["none"], run)
 
 
 @pytest.mark.parametrize("error", [InputError("too wide"), morph.BudgetError("too wide")])

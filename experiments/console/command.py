@@ -9,17 +9,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import jax
 from absl import flags, logging
 from rich.console import Console
 
-from experiments.console.flags import read_flags
+from experiments.console.declared import Command
 from experiments.console.lasting import lasting, lasting_output
 from experiments.console.stop import interruptible, is_interruption, stopped, to_go_on
 from experiments.console.terminal import terminal
-from morph.errors import ConfigError, Interrupted, PeerError
+from morph.errors import Interrupted, PeerError
 from morph.untrusted import printable
 from regularizers.errors import MorphError
 
@@ -50,7 +49,7 @@ def ending(command: str) -> Iterator[None]:
         except Exception as error:
             if is_interruption(error):
                 stopped(to_go_on(printable(command)))
-            if not jax.distributed.is_initialized():
+            if not is_one_of_several():
                 raise
             traceback.print_exc()
             leave(1)
@@ -59,10 +58,16 @@ def ending(command: str) -> Iterator[None]:
 _ENDING = threading.Lock()
 
 
+def is_one_of_several() -> bool:
+    """Whether this process is one of those of a run; before JAX is loaded it is none."""
+    jax: Any = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
 def fail(command: str | None, error: str) -> NoReturn:
     """Ends with one line; with the command, if it is worth repeating in all processes of a run."""
     again = ""
-    if jax.distributed.is_initialized():
+    if is_one_of_several():
         if not _ENDING.acquire(blocking=False):
             threading.Event().wait()  # another thread has said it, and ends us
         again = f". To go on, start all processes again: {printable(command)}" if command else ""
@@ -72,7 +77,7 @@ def fail(command: str | None, error: str) -> NoReturn:
 
 def leave(status: int) -> NoReturn:
     """Ends the process; one of several at once: JAX would wait for the others, and abort."""
-    if jax.distributed.is_initialized():
+    if is_one_of_several():
         for stream in (sys.stdout, sys.stderr):
             lasting(stream).flush()
         os._exit(status)
@@ -80,33 +85,29 @@ def leave(status: int) -> NoReturn:
 
 
 def launch(
-    module: str,
-    about: str,
-    options: flags.FlagValues,
+    command: Command,
     argv: Sequence[str],
     run: Callable[[flags.FlagValues, str, Console], None],
 ) -> None:
     """Runs a command with its flags, and ends as `ending` says.
 
     Args:
-        module: its name, e.g. `experiments.sweep`.
-        about: what `--help` says before the flags.
-        options: its flags, among them `help`.
+        command: what is known of it.
         argv: the command line; `argv[0]` is the program's name.
         run: `(options, command line, console)`.
     """
-    command = command_of(module, argv)
+    line = command_of(command.name, argv)
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every checkpoint
-    with ending(command):
-        rest = read_flags(options, argv)
-        if options.help:
-            print(f"{about}\n{options.get_help()}")
+    with ending(line):
+        options, _ = command.read(argv)
+        if told := command.told(options):
+            print(told)
             return
-        if len(rest) > 1:
-            raise ConfigError(f"unexpected arguments: {' '.join(rest[1:])}; flags start with --")
-        run(options, command, terminal())
+        run(options, line, terminal())
 
 
-def command_of(module: str, argv: Sequence[str]) -> str:
-    """The command line that runs a module again."""
-    return shlex.join(["python", "-m", module, *argv[1:]])
+def command_of(name: str, argv: Sequence[str]) -> str:
+    """The command line that repeats a command, as it was begun: `morph run`, or by its module."""
+    if argv and argv[0].startswith("morph "):
+        return shlex.join([*argv[0].split(), *argv[1:]])
+    return shlex.join(["python", "-m", f"experiments.{name}", *argv[1:]])

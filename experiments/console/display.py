@@ -20,6 +20,7 @@ from rich.text import Text
 
 from experiments.console.lasting import lasting
 from experiments.console.terminal import Clean, terminal
+from experiments.console.waiting import Compiling
 from regularizers.errors import InputError
 
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
@@ -140,7 +141,8 @@ class Display:
         budget_ratio: the budget as a share of the seed's cost, where there is one.
         seed_widths: channels per group of the seed network.
         live_interval_s: seconds between two drawings on a terminal.
-        line_interval_s: seconds between two lines elsewhere.
+        line_interval_s: seconds between two lines elsewhere; a phase has one at its end.
+        live_refresh_per_s: drawings a second of what is shown while nothing is told.
         clock: returns the time in seconds.
 
     Example:
@@ -153,7 +155,8 @@ class Display:
     budget_ratio: float | None = None
     seed_widths: Mapping[str, int] = dataclasses.field(default_factory=dict)
     live_interval_s: float = 0.1
-    line_interval_s: float = 5.0
+    line_interval_s: float = 60.0
+    live_refresh_per_s: float = 2.0
     clock: Callable[[], float] = time.monotonic
     _live: Live | None = dataclasses.field(default=None, init=False)
     _progress: _Progress | None = dataclasses.field(default=None, init=False)
@@ -162,7 +165,8 @@ class Display:
         """Starts the display."""
         self.console.file = lasting(self.console.file)
         if self.console.is_terminal:
-            self._live = Live(console=self.console, auto_refresh=False)
+            # Its thread draws the time that compiling takes, in which nothing else happens.
+            self._live = Live(console=self.console, refresh_per_second=self.live_refresh_per_s)
             self._live.start()
         return self
 
@@ -189,14 +193,15 @@ class Display:
         self.seed_widths = dict(widths)
 
     def phase(self, name: str, total_steps: int) -> None:
-        """Starts a phase of `total_steps` steps; the last state of the one before stays."""
-        previous, self._progress = self._progress, _Progress(name=name, total_steps=total_steps)
+        """Starts a phase of `total_steps` steps; of the one before a line stays."""
+        previous, now_s = self._progress, self.clock()
+        self._progress = _Progress(name=name, total_steps=total_steps, drawn_s=now_s)
         if self._live is not None:
-            self._live.update(self._panel(self._progress), refresh=previous is None)
-            if previous is not None:
-                self.console.print(self._panel(previous))  # above the live panel
-        elif previous is not None:
-            self._print_last_line(previous)
+            self._progress.drawn_s = -math.inf
+            waiting = Compiling(name=name, since_s=now_s, clock=self.clock)
+            self._live.update(waiting if total_steps else Text(name), refresh=True)
+        if previous is not None:
+            self._print_last_line(previous)  # above the live panel
 
     def update(self, step: int, **metrics: Any) -> None:
         """Tells that `step` steps of this phase are done.

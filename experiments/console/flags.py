@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 from absl import flags
 
+from experiments.vocabulary import DATASETS, SEED_NETWORKS
+from morph.compress.config import CompressConfig
 from morph.cycle.config import CycleConfig
 from morph.errors import ConfigError
-from morph.imports import is_path
+from morph.imports import FORM, is_path
 from morph.settings import settings_of
 
 T = TypeVar("T")
@@ -65,7 +67,7 @@ _DEFINE: Mapping[str, Callable[..., Any]] = {
 
 
 def define_settings(
-    flag_values: flags.FlagValues = flags.FLAGS,
+    flag_values: flags.FlagValues,
     cls: type = CycleConfig,
     *,
     only: Collection[str] | None = None,
@@ -101,7 +103,7 @@ def settings_from(cls: type[T], flag_values: flags.FlagValues) -> T:
     return cls(**{one.name: flag_values[one.name].value for one in settings_of(cls)})
 
 
-def config_of(flag_values: flags.FlagValues = flags.FLAGS) -> CycleConfig:
+def config_of(flag_values: flags.FlagValues) -> CycleConfig:
     """The configuration that flags ask for."""
     return settings_from(CycleConfig, flag_values)
 
@@ -115,6 +117,76 @@ def define_width(flag_values: flags.FlagValues, default: float | None) -> None:
         *_WIDTHS,
         flag_values=flag_values,
     )
+
+
+def define_subject_flags(
+    own: flags.FlagValues,
+    *,
+    seed_network: str | None = None,
+    dataset: str | None = None,
+    width: float | None = None,
+) -> None:
+    """The flags that name a seed network and its data.
+
+    Args:
+        own: where.
+        seed_network: the default; None where a report names it.
+        dataset: likewise.
+        width: likewise.
+    """
+    flags.DEFINE_enum(
+        "seed_network",
+        seed_network,
+        SEED_NETWORKS,
+        "The seed network: one of the registry.",
+        flag_values=own,
+    )
+    flags.DEFINE_string("model", None, f"Or your own: {FORM}.", flag_values=own)
+    flags.DEFINE_string("train_kwarg", "train", "That of --model for the mode.", flag_values=own)
+    define_width(own, width)
+    flags.DEFINE_enum(
+        "dataset",
+        dataset,
+        DATASETS,
+        "What to train on; digits needs no download.",
+        flag_values=own,
+    )
+    flags.DEFINE_string(
+        "data",
+        None,
+        f"Or your own: {FORM}, a function that returns (train, test).",
+        flag_values=own,
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Where the data set's files are looked for first.", flag_values=own
+    )
+
+
+def define_start(own: flags.FlagValues) -> None:
+    """The flag of given weights."""
+    flags.DEFINE_string(
+        "start",
+        None,
+        "Weights that the seed has already: a directory of Orbax, a file of safetensors, or "
+        "package.module:function. It is measured, and not trained.",
+        flag_values=own,
+    )
+
+
+def define_task_flags(own: flags.FlagValues) -> None:
+    """The flags of what a network is for, where a report names code to run."""
+    for name, what in {"loss": "minimised", "metrics": "measured"}.items():
+        flags.DEFINE_string(name, None, f"What is {what}; as it was learned.", flag_values=own)
+
+
+def define_compression(flag_values: flags.FlagValues, *, compress: str | None) -> None:
+    """Defines a flag for every field of `CompressConfig`.
+
+    Args:
+        flag_values: where.
+        compress: the default of `--compress`; None for no compression.
+    """
+    define_settings(flag_values, CompressConfig, compress=compress)
 
 
 def read_flags(flag_values: flags.FlagValues, argv: Sequence[str]) -> list[str]:

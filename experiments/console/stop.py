@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -19,12 +20,15 @@ STATUS = 130
 _AGAIN_S = 0.05
 
 
-def from_the_first_import() -> None:
+def from_the_first_import(*, script: bool = False) -> None:
     """Lets Ctrl-C end a command at once that is being started: nothing is there to be lost.
 
     A `KeyboardInterrupt` would not do: modules in C make other errors of it while they load.
+
+    Args:
+        script: the program is the script `morph`, and not `python -m` of a module.
     """
-    starts = sys.argv[:1] == ["-m"]  # what Python says while it looks for the module
+    starts = script or sys.argv[:1] == ["-m"]  # what Python says while it looks for the module
     if starts and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
@@ -75,8 +79,15 @@ def is_interruption(error: BaseException | None) -> bool:
     return False
 
 
+def again() -> str:
+    """The command line that started this process, as a person would type it."""
+    if Path(sys.argv[0]).name == "morph":
+        return shlex.join(["morph", *sys.argv[1:]])
+    return shlex.join(["python", *sys.orig_argv[1:]])
+
+
 def _end(number: int, frame: FrameType | None) -> NoReturn:
-    text = to_go_on(shlex.join(["python", *sys.orig_argv[1:]]))
+    text = to_go_on(again())
     with contextlib.suppress(OSError):
         os.write(2, f"\n{text}\n".encode(errors="replace"))
     os._exit(STATUS)

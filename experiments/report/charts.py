@@ -16,6 +16,15 @@ _NAME_LENGTH = 34  # characters
 _SERIES = 5  # colours that the page has
 _LABEL_ROOM = 130
 _LEFT, _RIGHT = 56, 16
+_TEXT, _LEAST_TEXT = 12, 11  # pixels of words as drawn, and as shown at the least
+# What tells series apart beside their colours, at the origin.
+_SHAPES = (
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+    "M-4-4h8v8h-8z",
+    "M0-5l5 9h-10z",
+    "M0-5.5l5.5 5.5-5.5 5.5-5.5-5.5z",
+    "M0 5l5-9h-10z",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +111,19 @@ def line_chart(
         style = f"line s{k + 1}" + (" dashed" if curve.dashed else "")
         parts.append(f'<path class="{style}" d="M{path}"/>')
         if len(curve.points) < 30 and not curve.dashed:
-            parts += [
-                f'<circle class="dot s{k + 1}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.5"/>'
-                for x, y in curve.points
-            ]
-    return svg(parts, _WIDTH, height, alt, "lines") + (_legend(curves) if len(curves) > 1 else "")
+            parts += [_dot(k, across(x), up(y)) for x, y in curve.points]
+    key = _legend(curves) if len(curves) > 1 else ""
+    return f'<div class="lines">{svg(parts, _WIDTH, height, alt, "lines")}{key}</div>'
 
 
-def tradeoff_chart(points: Sequence[Point], alt: str) -> str:
-    """Accuracy against cost: a line per series, spreads as bars, the Pareto front behind."""
+def tradeoff_chart(points: Sequence[Point], alt: str, *, front: bool = True) -> str:
+    """Accuracy against cost: a line per series, spreads as bars, the Pareto front behind.
+
+    Args:
+        points: to draw.
+        alt: the same in words.
+        front: whether the points can be compared, and have one front.
+    """
     height, top, bottom = 380, 18, 44
     spreads = [
         point.accuracy + sign * (point.spread or 0.0) for point in points for sign in (-1, 1)
@@ -125,10 +138,11 @@ def tradeoff_chart(points: Sequence[Point], alt: str) -> str:
     for value in nice_ticks(0.0, most, 6):
         parts.append(text(across(value), height - 24, _number(value, True), "tick middle"))
     parts.append(text((_LEFT + _WIDTH) / 2, height - 5, "cost, share of the seed", "tick middle"))
-    front = pareto_front(points)
-    steps = "".join(f"H{across(p.cost):.1f}V{up(p.accuracy):.1f}" for p in front[1:])
-    start = f"M{across(front[0].cost):.1f} {up(front[0].accuracy):.1f}"
-    parts.append(f'<path class="front" d="{start}{steps}H{_WIDTH - _RIGHT}"/>')
+    if front:
+        first, *more = pareto_front(points)
+        steps = "".join(f"H{across(p.cost):.1f}V{up(p.accuracy):.1f}" for p in more)
+        start = f"M{across(first.cost):.1f} {up(first.accuracy):.1f}"
+        parts.append(f'<path class="front" d="{start}{steps}H{_WIDTH - _RIGHT}"/>')
     names = list(dict.fromkeys(point.series for point in points))
     for k, name in enumerate(names):
         own = sorted((p for p in points if p.series == name), key=lambda point: point.cost)
@@ -145,11 +159,8 @@ def tradeoff_chart(points: Sequence[Point], alt: str) -> str:
                     f'M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6"/>'
                 )
                 told += f", standard deviation {p.shown(p.spread)} of {p.runs} runs"
-            parts.append(
-                f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
-                f"<title>{esc(told)}</title></circle>"
-            )
-    legend = _legend([Curve(label=name, points=()) for name in names], front=True)
+            parts.append(_dot(k, x, y, told))
+    legend = _legend([Curve(label=name, points=()) for name in names], front=front)
     return svg(parts, _WIDTH, height, alt, "tradeoff") + legend
 
 
@@ -172,9 +183,12 @@ def svg(
         corner: the left and the top of what is seen.
     """
     left, top = corner
+    least = math.ceil(width * _LEAST_TEXT / _TEXT)
     return (
-        f'<svg class="{kind}" role="img" viewBox="{left:.0f} {top:.0f} {width:.0f} {height:.0f}">'
-        f"<title>{esc(alt)}</title>{''.join(parts)}</svg>"
+        f'<div class="scroll" tabindex="0"><svg class="{kind}" role="img" '
+        f'style="min-width:{least}px" '
+        f'viewBox="{left:.0f} {top:.0f} {width:.0f} {height:.0f}">'
+        f"<title>{esc(alt)}</title>{''.join(parts)}</svg></div>"
     )
 
 
@@ -237,12 +251,21 @@ def _shades(
             yield text(left + width / 2, top - 8, name, "tick middle")
 
 
+def _dot(k: int, x: float, y: float, told: str = "") -> str:
+    """The mark of the k-th series."""
+    title = f"<title>{esc(told)}</title>" if told else ""
+    shape = f'<path class="dot s{k % _SERIES + 1}" d="{_SHAPES[k % len(_SHAPES)]}"'
+    return f'{shape} transform="translate({x:.1f} {y:.1f})">{title}</path>'
+
+
 def _legend(curves: Iterable[Curve], front: bool = False) -> str:
-    items = [
-        f'<li><i class="s{k % _SERIES + 1}{" dashed" if curve.dashed else ""}"></i>'
-        f"{esc(curve.label)}</li>"
-        for k, curve in enumerate(curves)
-    ]
+    items = []
+    for k, curve in enumerate(curves):
+        dashed = " dashed" if curve.dashed else ""
+        line = f'<path class="line s{k % _SERIES + 1}{dashed}" d="M0 7h30"/>'
+        mark = line + ("" if curve.dashed else _dot(k, 15, 7))
+        picture = f'<svg class="mark" viewBox="0 0 30 14" aria-hidden="true">{mark}</svg>'
+        items.append(f"<li>{picture}{esc(curve.label)}</li>")
     items += ['<li><i class="front"></i>Pareto front</li>'] if front else []
     return f'<ul class="legend">{"".join(items)}</ul>'
 

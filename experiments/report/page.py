@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.console.display import duration, humanize
+from experiments.console.display import humanize
 from experiments.pictures.plots import timeline
 from experiments.report.charts import Bar, Curve, bar_chart, line_chart, tradeoff_chart
 from experiments.report.compression import compression_section, export_section
 from experiments.report.networks import networks_section
+from experiments.report.provenance import provenance_section, use_section
 from experiments.report.runs import Run, read_run
 from experiments.report.style import STYLE
 from experiments.report.tables import esc, percent, table
@@ -97,12 +98,12 @@ def _lead(run: Run) -> str:
     """The headline: what was asked for, and what came of it."""
     seed = next((o for o in run.outcomes if o["name"] == "seed"), None)
     final = run.final
-    name, unit = run.target
+    name, unit = run.paid_for, run.target[1]
     state = "" if run.finished else '<p class="state">This run is not finished.</p>'
     if run.points:
         return state + _sweep_lead(run)
     if final is None:
-        return state + '<p class="lead">Nothing was measured yet.</p>'
+        return state + '<p class="lead">No network was tested yet; below is how far it came.</p>'
     if seed is None:
         cards = [
             _card(*quality(final), "on the test set"),
@@ -125,10 +126,29 @@ def _lead(run: Run) -> str:
             f"{humanize(seed['parameters'])}",
         ),
     ]
+    cards += _measured_cards(run.results.get("measured", {}))
     gone = run.architecture.removed if run.architecture else ()
     removed = f", {len(gone)} block{'s' * (len(gone) > 1)} removed" if gone else ""
     text = f"The network that was learned ({esc(final['name'])}){removed}, beside the seed."
     return f'{state}<p class="lead">{text}</p><div class="cards">{"".join(cards)}</div>'
+
+
+def _measured_cards(measured: Mapping[str, Any]) -> list[str]:
+    """Time and memory of one example on the machine of the run, if they were measured."""
+    if not measured:
+        return []
+    before, after = measured["seed"], measured["final"]
+    shown = (("seconds", "time here", "s"), ("bytes", "memory here", "B"))
+    return [
+        _card(
+            what,
+            humanize(after[key], unit),
+            f"{percent(after[key] / before[key])} of the seed's {humanize(before[key], unit)}; "
+            f"one example, {measured['device']}",
+        )
+        for key, what, unit in shown
+        if before[key]
+    ]
 
 
 def _sweep_lead(run: Run) -> str:
@@ -170,7 +190,9 @@ def _sections(run: Run) -> Iterator[tuple[str, str]]:
         yield "Exported", export_section(run.exported)
     if run.records:
         yield "Training", _training(run.records)
-    yield "How it was obtained", _provenance(run)
+    if run.architecture is not None and run.finished and not run.points:
+        yield "Use it", use_section(run)
+    yield "How it was obtained", provenance_section(run)
 
 
 def outcome_rows(outcomes: Sequence[Mapping[str, Any]], unit: str) -> list[list[str]]:
@@ -199,7 +221,7 @@ def outcome_rows(outcomes: Sequence[Mapping[str, Any]], unit: str) -> list[list[
 
 
 def _outcomes(run: Run) -> str:
-    name, unit = run.target
+    name, unit = run.paid_for, run.target[1]
     base = f"of {run.outcomes[0]['name']}"
     measured = quality(run.outcomes[0])[0]
     flops = [] if unit == "FLOP" else ["FLOPs"]
@@ -223,7 +245,7 @@ def agreement(outcome: Mapping[str, Any]) -> str:
 
 
 def _widths(architecture: Architecture, shrunk: Architecture | None) -> str:
-    between = shrunk if shrunk is not None and shrunk is not architecture else None
+    between = shrunk if shrunk is not None and shrunk.widths != architecture.widths else None
     bars = []
     for layer in architecture.layers:
         seed = ax.size(layer.out_axis, architecture.seed_widths)
@@ -243,7 +265,8 @@ def _widths(architecture: Architecture, shrunk: Architecture | None) -> str:
     alt = f"Output channels of {len(bars)} layers, before and after; {changed} changed"
     key = (
         '<ul class="legend"><li><i class="seed"></i>seed</li><li><i class="now"></i>learned</li>'
-        '<li><i class="wider"></i>learned, wider than the seed</li>'
+        + "<li><i class='wider'></i>learned, wider than the seed</li>"
+        * any(bar.now > bar.seed for bar in bars)
         + ("<li><i class='between'></i>before expansion</li>" if between else "")
         + "</ul>"
     )
@@ -286,7 +309,7 @@ def _layer_costs(architecture: Architecture) -> str:
     alt = f"FLOPs of {len(bars)} layers, before (outlined) and after (filled)"
     return (
         f"<p>FLOPs of every layer for one example, 2 per multiply-add.</p>{bar_chart(bars, alt)}"
-        f"<details><summary>Numbers</summary>"
+        f"<details open><summary>Numbers</summary>"
         f"{table('Cost per layer', head, rows, [*marks, 'total'])}</details>"
     )
 
@@ -358,26 +381,3 @@ def _sweep_widths(run: Run) -> str:
     ]
     head = ["group", "seed", *(f"at {budget:.0%}" for budget in budgets)]
     return table("Learned widths (mean over runs)", head, rows)
-
-
-def _provenance(run: Run) -> str:
-    results = run.results
-    facts = {
-        "data": results.get("dataset", run.config.get("dataset")),
-        "data fingerprint": results.get("data_fingerprint", run.config.get("data_fingerprint")),
-        "device": results.get("device"),
-        "time": duration(results["seconds"]) + " (h:)min:s" if "seconds" in results else None,
-        "Python": results.get("python"),
-        **results.get("versions", {}),
-    }
-    rows = [[name, str(value)] for name, value in facts.items() if value is not None]
-    command = results.get("command")
-    told = f"<pre>{esc(command)}</pre>" if command else ""
-    told += table("Machine and data", ["what", "value"], rows) if rows else ""
-    if run.config:
-        settings = [[name, str(value)] for name, value in sorted(run.config.items())]
-        told += (
-            "<details><summary>Configuration</summary>"
-            f"{table('Configuration', ['setting', 'value'], settings)}</details>"
-        )
-    return told

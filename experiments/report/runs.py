@@ -88,6 +88,11 @@ class Run:
         return name, facts.get("unit", "FLOP" if name == "flops" else "")
 
     @property
+    def paid_for(self) -> str:
+        """The target's name, for people."""
+        return {"flops": "FLOPs", "here": "latency here"}.get(self.target[0], self.target[0])
+
+    @property
     def final(self) -> Mapping[str, Any] | None:
         """The network that the run ended with."""
         ended = [o for o in self.outcomes if o["name"] not in (NAMES["seed"], *BASELINES)]

@@ -1,8 +1,8 @@
 """How pages look: quiet, the same in light and in dark."""
 
 STYLE = """
-:root { --ink: #1d2327; --muted: #667079; --faint: #e4e7ea; --paper: #ffffff; --card: #f6f7f8;
-  --c1: #0072b2; --c2: #d98a00; --c3: #009e73; --c4: #b0568c; --c5: #1d2327;
+:root { --ink: #1d2327; --muted: #5b656d; --faint: #e4e7ea; --paper: #ffffff; --card: #f6f7f8;
+  --c1: #0072b2; --c2: #a86500; --c3: #00795a; --c4: #a64d83; --c5: #1d2327;
   --front: #d5dbe1; --gone: #c0392b; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ec; --muted: #98a2ab; --faint: #2b3238; --paper: #14181b; --card: #1d2327;
@@ -22,17 +22,20 @@ section { margin-top: 44px; padding-top: 18px; border-top: 1px solid var(--faint
 .small { font-size: 13px; margin-top: 8px; }
 .state { color: var(--gone); font-weight: 600; }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 18px; }
-.card { flex: 1 1 200px; background: var(--card); border-radius: 10px; padding: 14px 18px; }
+.card { flex: 1 1 150px; background: var(--card); border-radius: 10px; padding: 14px 16px; }
 .card span { display: block; }
 .what, .note { color: var(--muted); font-size: 13px; }
-.value { font-size: 27px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.value { font-size: 22px; font-weight: 600; font-variant-numeric: tabular-nums;
+  white-space: nowrap; }
 .scroll { overflow-x: auto; }
+.scroll:focus-visible { outline: 2px solid var(--c1); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; margin: 10px 0 4px; }
 caption { text-align: left; color: var(--muted); font-size: 13px; padding-bottom: 4px; }
 th, td { padding: 5px 10px 5px 0; border-bottom: 1px solid var(--faint); text-align: right;
-  font-variant-numeric: tabular-nums; vertical-align: top; }
-th:first-child { text-align: left; font-weight: 500; overflow-wrap: anywhere; }
-:is(td, th):nth-child(2):last-child { text-align: left; overflow-wrap: anywhere; }
+  font-variant-numeric: tabular-nums; vertical-align: top; white-space: nowrap; }
+th:first-child { text-align: left; font-weight: 500; padding-right: 18px; }
+td { padding-left: 8px; }
+:is(td, th):nth-child(2):last-child { text-align: left; white-space: normal; min-width: 12em; }
 thead th { color: var(--muted); font-weight: 500; }
 tr.total th, tr.total td { font-weight: 600; border-bottom: 0; }
 tr.gone th { text-decoration: line-through; } tr.gone { color: var(--gone); }
@@ -40,7 +43,7 @@ tr.differs td { color: var(--c2); font-weight: 600; }
 details { margin-top: 10px; } summary { cursor: pointer; color: var(--muted); font-size: 13.5px; }
 pre { background: var(--card); border-radius: 8px; padding: 12px 16px; font-size: 13px;
   white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 14px; }
-svg { display: block; width: 100%; height: auto; overflow: visible; }
+svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--muted); font-size: 12px; font-variant-numeric: tabular-nums; }
 svg .name { text-anchor: end; fill: var(--ink); } svg .end { text-anchor: end; }
 svg .middle { text-anchor: middle; }
@@ -56,7 +59,9 @@ svg .front { fill: none; stroke: var(--front); stroke-width: 8; stroke-linejoin:
 svg .s1 { stroke: var(--c5); } svg .s2 { stroke: var(--c1); } svg .s3 { stroke: var(--c3); }
 svg .s4 { stroke: var(--c2); } svg .s5 { stroke: var(--c4); }
 svg .dot { fill: var(--paper); stroke-width: 2; }
-svg.lines .s1 { stroke: var(--c1); } svg.lines .s2 { stroke: var(--muted); }
+.mark { display: inline-block; width: 30px; height: 14px; vertical-align: middle;
+  margin-right: 6px; }
+.lines .s1 { stroke: var(--c1); } .lines .s2 { stroke: var(--muted); }
 .networks { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(400px, 100%), 1fr));
   gap: 18px 32px; margin: 14px 0 6px; grid-auto-flow: dense; }
 .network { margin: 0; break-inside: avoid; } .network.wide { grid-column: 1 / -1; }
@@ -76,11 +81,6 @@ svg .plate { fill: none; stroke: var(--muted); stroke-dasharray: 4 4; }
   margin: 8px 0 0; font-size: 13px; color: var(--muted); }
 .legend i { display: inline-block; width: 20px; height: 0; border-top: 3px solid;
   vertical-align: middle; margin-right: 7px; }
-.legend .dashed { border-top-style: dashed; border-top-width: 2px; }
-.legend .s1 { color: var(--c5); } .legend .s2 { color: var(--c1); }
-.legend .s3 { color: var(--c3); } .legend .s4 { color: var(--c2); }
-.legend .s5 { color: var(--c4); }
-svg.lines + .legend .s1 { color: var(--c1); } svg.lines + .legend .s2 { color: var(--muted); }
 .legend .front { border-top-width: 8px; color: var(--front); }
 .legend .seed { height: 11px; border: 1px solid var(--muted); }
 .legend .now { height: 11px; border: 0; background: var(--c1); }

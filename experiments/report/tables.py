@@ -31,7 +31,7 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], mark
         for row, mark in zip(rows, marks, strict=True)
     )
     return (
-        f'<div class="scroll"><table><caption>{esc(caption)}</caption>\n'
+        f'<div class="scroll" tabindex="0"><table><caption>{esc(caption)}</caption>\n'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>"
     )
 
@@ -39,3 +39,17 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], mark
 def percent(value: float | None) -> str:
     """A share in words."""
     return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def spelled(seconds: float) -> str:
+    """A length of time in words.
+
+    Example:
+        >>> spelled(9), spelled(83), spelled(3723)
+        ('9 s', '1 min 23 s', '1 h 2 min')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

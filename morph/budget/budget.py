@@ -10,11 +10,13 @@ The shrink phase of `morph.Cycle` is this object in a loop of Morph's own.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -25,13 +27,16 @@ from morph.budget.amounts import Amount, floors_of, parse_smaller
 from morph.budget.controller import Controller, Look, Schedule, check_feasible
 from morph.budget.trim import strongest_within
 from morph.errors import BudgetWarning
-from regularizers.checks import OPTIMIZER, a, by_name, checked, number, whole
+from morph.vocabulary import DECAY, THRESHOLD
+from regularizers.checks import NAME, OPTIMIZER, a, by_name, checked, number, whole
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
+from regularizers.messages import near
 from regularizers.objective.proximal import ProximalState, check_state, proximal
 from regularizers.objective.regularizer import NetworkRegularizer
 
-SETTLE = 0.3  # of all steps: what is left to recover at the budget
+SETTLE = {DECAY: 0.5, THRESHOLD: 0.3}  # of all steps: what is left to recover at the budget
+DECAYED = 2.5  # the weakest channels of a group end at exp(-2.5) of what they would be
 WARM = 20  # one part in so many of the steps passes before anything is to go
 
 State = TypeVar("State")
@@ -49,7 +54,12 @@ class Budget:
         budget: a ratio to the network's cost (`0.5`, `"50%"`), or an amount (`"2ms"`, `"300KB"`).
         steps: of training, in which the network gets there; go on with the small one after them.
         every: steps between two looks.
-        settle: the share of the steps that is left to recover at the budget.
+        settle: the share of the steps that is left to recover at the budget; a half, or 0.3 where
+            a threshold pulls.
+        pull: `"decay"`: the network stays whole, all that carries a channel decays, the faster the
+            weaker it is in its group (see `reg.proximal`), and what is least worth its cost is cut
+            at once; or `"threshold"`: what is to go is pulled to exactly zero on the way, by what
+            the regularizer measures. The former, but for gates, if None.
         min_width: no group gets narrower.
         floors: least widths by pattern, see `regularizers.patterns`.
         round_to: widths become multiples of it, in groups that are wider.
@@ -75,6 +85,7 @@ class Budget:
         settle=number(least=0.0, below=1.0),
         min_width=whole(least=1),
         floors=by_name(whole(least=1), "whole numbers of at least 1 by pattern"),
+        pull=NAME,
         round_to=whole(least=1),
     )
     def __init__(
@@ -84,7 +95,8 @@ class Budget:
         *,
         steps: int,
         every: int = 10,
-        settle: float = SETTLE,
+        settle: float | None = None,
+        pull: str | None = None,
         min_width: int = 1,
         floors: Mapping[str, int] | None = None,
         round_to: int = 1,
@@ -93,14 +105,16 @@ class Budget:
         self.limit = parse_smaller(budget, regularizer.cost)
         self.least = floors_of(regularizer.graph, min_width, floors)
         check_feasible(regularizer, self.limit, self.least, round_to)
+        self.pull = _pull_of(regularizer, pull)
         self.seen: Look | None = None
         self._steps, self._last = steps, 0
+        end = int(steps * (1.0 - (SETTLE[self.pull] if settle is None else settle)))
         self.controller = Controller(
             regularizer=regularizer,
             schedule=Schedule(
                 budget_ratio=self.limit / regularizer.seed_cost,
-                start=steps // WARM,
-                end=int(steps * (1.0 - settle)),
+                start=end - 1 if self.pull == DECAY else steps // WARM,
+                end=end,
             ),
             every=every,
             min_width=self.least,
@@ -112,7 +126,19 @@ class Budget:
         self, optimizer: optax.GradientTransformation
     ) -> optax.GradientTransformationExtraArgs:
         """An optimizer that pulls to zero what the looks decide; see `reg.proximal`."""
-        return proximal(optimizer, self.regularizer, strength=0.0)
+        end = self.controller.schedule.end
+        if self.pull == THRESHOLD or end < 1:
+            return proximal(optimizer, self.regularizer, strength=0.0)
+        rate = 1.0 - math.exp(-DECAYED / end)
+
+        def decay(step: Any) -> Any:
+            return jnp.where(step < end, rate, 0.0)
+
+        return proximal(optimizer, self.regularizer, strength=0.0, decay=decay)
+
+    def cuts(self, step: int) -> bool:
+        """Whether all that is to go is cut at a step, if it was not before."""
+        return self.pull == DECAY and step >= self.controller.schedule.end
 
     @checked(step=STEP)
     def look(self, step: int | jax.Array, variables: Any, state: State) -> State:
@@ -242,6 +268,25 @@ class Budget:
             raise InputError(f"{entry} decides on the host: call it outside of jit")
         check_state(found[0], self.regularizer)
         return found[0]
+
+
+def _pull_of(regularizer: NetworkRegularizer, pull: str | None) -> str:
+    """How channels are brought to go.
+
+    Raises:
+        InputError: if there is no such way, or gates cannot go it.
+    """
+    gated = [g.group for g in regularizer.groups if not g.pull.scaled]
+    if pull is None:
+        return THRESHOLD if gated else DECAY
+    if pull not in SETTLE:
+        raise InputError(f"pull must be {DECAY!r} or {THRESHOLD!r}{near(pull, SETTLE)}")
+    if pull == DECAY and gated:
+        raise InputError(
+            f"pull is {DECAY!r}, but {gated[0]!r} has gates, which are no weights that decay; "
+            f"give pull={THRESHOLD!r}, or another penalty"
+        )
+    return pull
 
 
 def _is_ours(node: Any) -> bool:

@@ -110,8 +110,8 @@ class Look:
         settled: the budget is met; nothing is pulled on, and the network recovers.
         keep: the channels that would be kept if training ended now; once it is settled, the others
             are to stay zero.
-        widths: the channels of every group that are alive.
-        cost_ratio: the alive cost over the seed's.
+        widths: the channels of every group that are alive; once it is settled, that stay so.
+        cost_ratio: what they cost, over the seed's.
         target_ratio: where the schedule wants it.
     """
 
@@ -191,14 +191,15 @@ class Controller:
         # What is left over at the end is cut now rather than by the final trim: there is time to
         # recover.
         settled = is_last or ratio <= self.schedule.budget_ratio
+        left = {name: int(own.sum()) for name, own in keep.items()} if settled else alive
         if step >= self.schedule.end + LATE * self.every:
             self._check_gone(step, here, keep, ratio)
         return Look(
             strength=0.0 if settled else self._strength(strengths, alive, keep),
             settled=settled,
             keep=keep,
-            widths=alive,
-            cost_ratio=ratio,
+            widths=left,
+            cost_ratio=float(cost(left)) / seed_cost,
             target_ratio=target,
         )
 
@@ -235,6 +236,6 @@ class Controller:
                 f"the cost is still at {ratio:.1%} of the seed's at step {step}, where "
                 f"{self.schedule.budget_ratio:.1%} was due at step {self.schedule.end}: channels "
                 f"of {', '.join(map(repr, there[:3]))} that were to go are not pulled. Wrap the "
-                "optimizer with reg.proximal, and give it the state that Look.obeyed returns, at "
-                "every look. The last checkpoint is kept."
+                "optimizer with Budget.optimizer, and give its state to Budget.look after every "
+                "step. The last checkpoint is kept."
             )

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from morph.errors import need
 from morph.kernels.compressed import Pruned, Shared, is_compressed
+from morph.vocabulary import CLUSTERINGS
 from regularizers.channels.calls import joined_path
 from regularizers.checks import ARRAY, NAME, by_name, checked, whole
 from regularizers.errors import InputError
@@ -21,8 +22,6 @@ try:
     import ckwrap
 except ModuleNotFoundError as error:
     _missing = error
-
-METHODS = ("kmeans", "linear")
 
 
 @checked(weights=ARRAY, count=whole(least=1), method=NAME)
@@ -49,8 +48,8 @@ def clustered(
         >>> clustered(np.array([1.0, 5.0, 1.5, 5.5]), 2)
         (array([1.25, 5.25]), array([0, 1, 0, 1]))
     """
-    if method not in METHODS:
-        raise InputError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
+    if method not in CLUSTERINGS:
+        raise InputError(f"method must be one of {', '.join(CLUSTERINGS)}, found {method!r}")
     values = np.asarray(weights, np.float64)
     if not np.isfinite(values).all():
         raise InputError("weights to be shared hold NaN or infinite values")

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from morph.compress.cluster import METHODS as CLUSTERINGS
-from morph.compress.sparsities import DISTRIBUTIONS
 from morph.settings import check_settings, documented, setting
-from morph.training.optimizers import OPTIMIZERS
-
-COMPRESSIONS = ("deep", "fixed", "prune", "ternary")  # the methods, in `methods.py`
+from morph.vocabulary import CLUSTERINGS, COMPRESSIONS, DISTRIBUTIONS, OPTIMIZERS
 
 
 @documented

@@ -16,6 +16,7 @@ from morph.training.metrics import METRICS
 from morph.training.step import (
     TrainState,
     loops_well,
+    make_objective,
     make_step,
 )
 from morph.training.task import CROSS_ENTROPY, TASK, Task
@@ -93,8 +94,7 @@ def train(
     graph = trace_channels(network.predict, unpacked(variables), x)
     loop = Loop(
         step=make_step(
-            task.loss or CROSS_ENTROPY,
-            augment=task.augment,
+            make_objective(task.loss or CROSS_ENTROPY, augment=task.augment),
             looped=loops_well(graph),
         ),
         data=data,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from morph.budget.amounts import parse_budget
 from morph.budget.controller import check_feasible
-from morph.cycle.config import KINDS, CycleConfig, check_target, shrink_to_of
+from morph.cycle.asked import shrink_to_of
+from morph.cycle.config import CycleConfig, check_target
 from morph.cycle.shrinking import make_floors, make_regularizer
 from morph.cycle.unused import UNUSED_BY_SWEEP, check_unused
 from morph.errors import BudgetError, ConfigError
@@ -12,6 +13,7 @@ from morph.settings import check_settings, names_of
 from morph.tensorize.layers import kernels_of
 from morph.training.losses import SMOOTHED
 from morph.training.metrics import METRICS
+from morph.vocabulary import KINDS
 from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 from regularizers.costs.flops import flops

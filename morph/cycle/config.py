@@ -1,29 +1,24 @@
-"""What a run is asked for, and whether it can be had."""
+"""What a run is asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import optax
-
-from morph.budget.amounts import parse_budget
 from morph.errors import ConfigError
-from morph.kernels.formats import FORMATS
 from morph.settings import documented, setting
-from morph.tensorize.plan import AUTO, DENSE
-from morph.training.augment import AUGMENTATIONS
-from morph.training.gated import MODES
-from morph.training.losses import LOSSES, TAUGHT
-from morph.training.metrics import METRICS
-from morph.training.optimizers import OPTIMIZERS, make_optimizer
-from morph.training.step import PRECISIONS
-from regularizers.channels.graph import ChannelGraph
-from regularizers.costs.cost import Cost
+from morph.vocabulary import (
+    AUGMENTATIONS,
+    DECAY,
+    GATE_MODES,
+    KINDS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    PRECISIONS,
+    TAUGHT,
+)
 from regularizers.errors import InputError
-from regularizers.named import COSTS, check_name, cost_named
-from regularizers.objective.penalties import PENALTIES
-
-KINDS = (*FORMATS, AUTO, DENSE)  # of kernels
+from regularizers.vocabulary import COSTS, PENALTIES, check_name
 
 
 @documented
@@ -71,26 +66,29 @@ class CycleConfig:
     )
     cycles: int = setting(1, help="How often to shrink and expand.", range="[1, inf)")
     seed_steps: int = setting(200, help="Training steps of the seed network.", range="[0, inf)")
-    shrink_steps: int = setting(400, help="Training steps of each shrink phase.", range="[0, inf)")
+    shrink_steps: int = setting(300, help="Training steps of each shrink phase.", range="[0, inf)")
     retrain_steps: int = setting(
-        300, help="Training steps of each retrain phase.", range="[0, inf)"
+        500, help="Training steps of each retrain phase.", range="[0, inf)"
     )
-    settle: float = setting(
-        0.3,
-        help="The share of a shrink phase that is left to recover at the budget.",
+    settle: float | None = setting(
+        None,
+        help="The share of a shrink phase that is left to recover at the budget; if not given 0.3, "
+        "and with --penalty=decay none in a run, where a retrain phase follows, else 0.5.",
         range="[0, 1)",
     )
     penalty: str = setting(
-        "gamma",
-        help=f"What makes a channel strong: {', '.join(PENALTIES)}; or one per pattern, of which "
-        "the first that matches wins: Conv_*=gamma,*=group_lasso.",
+        DECAY,
+        help="How channels are brought to go. decay: the network stays whole while channels decay, "
+        "the faster the weaker they are in their group, and what is least worth its cost is cut at "
+        f"once. Or what is pulled to zero on the way: {', '.join(PENALTIES)}; or one of these per "
+        "pattern, of which the first that matches wins: Conv_*=gamma,*=group_lasso.",
     )
     strengths: str = setting(
         "",
         help="Multipliers of the strength per pattern: Dense_*=0.1; 0 leaves groups alone.",
     )
     gate_mode: str = setting(
-        "annealed", help="How the gates of --penalty=gates are sampled.", choices=MODES
+        "annealed", help="How the gates of --penalty=gates are sampled.", choices=GATE_MODES
     )
     batch_size: int = setting(128, help="Examples per step, over all devices.", range="[1, inf)")
     learning_rate: float = setting(0.1, help="Peak learning rate.", range="[0, inf)")
@@ -219,32 +217,3 @@ def check_target(target: str) -> None:
         check_name(target)
     except InputError as error:
         raise ConfigError(f"target: {error}") from error
-
-
-def target_cost(config: CycleConfig, graph: ChannelGraph) -> Cost:
-    """What a run of `config` pays for.
-
-    Raises:
-        ConfigError: if there is no cost of that name; the message lists near matches.
-    """
-    try:
-        return cost_named(graph, config.target)
-    except InputError as error:
-        raise ConfigError(f"target: {error}") from error
-
-
-def shrink_to_of(config: CycleConfig, cost: Cost) -> float:
-    """What a run shrinks to, in the unit of the cost: its budget, if it does not widen."""
-    return parse_budget(config.budget if config.shrink_to is None else config.shrink_to, cost)
-
-
-def configured_optimizer(rate: optax.Schedule, config: CycleConfig) -> optax.GradientTransformation:
-    """The optimizer that a configuration names.
-
-    Args:
-        rate: the learning rate at every step of a phase.
-        config: names it.
-    """
-    return make_optimizer(
-        config.optimizer, rate, weight_decay=config.weight_decay, clip_norm=config.clip_norm
-    )

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
 from morph.budget.traces import Traces
-from morph.cycle.config import CycleConfig, shrink_to_of
+from morph.cycle.asked import shrink_to_of
+from morph.cycle.config import CycleConfig
 from morph.cycle.listener import Listener
 from morph.cycle.measure import Measure
 from morph.cycle.recipe import Recipe

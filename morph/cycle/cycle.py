@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -29,14 +30,15 @@ from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
 from morph.cycle.arguments import check_interval, check_mesh, place_of, plain_identity
+from morph.cycle.asked import configured_optimizer, shrink_to_of, target_cost
 from morph.cycle.baseline import Baseline
 from morph.cycle.checkpoint import Checkpoints, Interval
 from morph.cycle.checks import check_config, check_structure, check_training
-from morph.cycle.config import CycleConfig, configured_optimizer, shrink_to_of, target_cost
+from morph.cycle.config import CycleConfig
 from morph.cycle.context import Context, key_of
 from morph.cycle.expand import Expand
 from morph.cycle.given import Start, fitted, read_start
-from morph.cycle.listener import Listener, Silence
+from morph.cycle.listener import Listener, Progress, Silence
 from morph.cycle.measure import NAMES, Measure
 from morph.cycle.patience import best_of
 from morph.cycle.phase import Phase, arrays_of
@@ -52,6 +54,7 @@ from morph.cycle.store import Store
 from morph.cycle.tensorize import Factorize, Tensorize
 from morph.cycle.workdir import claim_workdir, locked, stop_on_signals, switches
 from morph.errors import Interrupted
+from morph.facts import facts_of, own_command, write_facts
 from morph.network import Network, Variables
 from morph.training.data import Batch, Pipeline, first_of, on_device
 from morph.training.evaluate import Evaluator
@@ -149,7 +152,10 @@ class Cycle:
         task: what is minimised and measured, in place of what `config` names. Functions that are
             given here instead of by name should be told apart in `identity`.
         optimizer: `(learning rate by the step of a phase, config) -> optax transformation`.
-        listener: hears how it goes.
+        listener: hears how it goes, in place of the line that `progress` shows.
+        progress: say on standard error how it goes, if no listener is given: on a terminal a line
+            that moves, elsewhere one line for each phase.
+        command: what repeats the run, for results.json; the process's own command line if None.
         look_every: steps between two looks of the budget controller.
         mesh: the devices that share every batch; all of all processes if None.
         checkpoint_seconds: a checkpoint is left at least this often; None for at phases' ends only.
@@ -167,7 +173,9 @@ class Cycle:
     optimizer: Callable[[optax.Schedule, CycleConfig], optax.GradientTransformation] = (
         configured_optimizer
     )
-    listener: Listener = field(default_factory=Silence)
+    listener: Listener | None = None
+    progress: bool = True
+    command: str | None = None
     look_every: int = 10
     mesh: Mesh | None = None
     checkpoint_seconds: float | None = 60.0
@@ -221,6 +229,7 @@ class Cycle:
         }
 
     def _run(self) -> Result:
+        began = time.monotonic()
         recipe = Recipe(config=self.config, task=self.task, optimizer=self.optimizer)
         recipe.check(self.network, self.train, self.test)
         key = key_of(self.config.seed, 0)
@@ -262,7 +271,7 @@ class Cycle:
                     mesh=mesh,
                 ),
                 mesh=mesh,
-                listener=self.listener,
+                listener=self._heard(held),
                 start=start,
             )
             run.listener.seed(traces.graph.widths)
@@ -271,7 +280,29 @@ class Cycle:
             saved = checkpoints.newest() if resumed else None
             if resumed and saved is None:
                 logger.warning("%s holds no checkpoint: the run begins again", self.workdir)
-            return self._walk(run, checkpoints, saved)
+            result = self._walk(run, checkpoints, saved)
+            self._write_results(result, time.monotonic() - began)
+            return result
+
+    def _heard(self, held: ExitStack) -> Listener:
+        """Who listens."""
+        if self.listener is not None:
+            return self.listener
+        return held.enter_context(Progress()) if self.progress else Silence()
+
+    def _write_results(self, result: Result, seconds: float) -> None:
+        """Writes results.json: every network of the run, the command, and what it ran on."""
+        report = result.architecture.report
+        told = ("target", "unit", "seed_cost", "budget", "shrink_to", "config")
+        facts = {
+            **self.identity,
+            **{name: report[name] for name in told},
+            "outcomes": [asdict(outcome) for outcome in result.outcomes],
+        }
+        if self.start is not None:
+            facts["start_fingerprint"] = report["start_fingerprint"]
+            facts["against_start"] = result.against_seed
+        write_facts(self.workdir, facts_of(self.command or own_command(), seconds, facts))
 
     def _claim(self, held: ExitStack, identity: Mapping[str, Any]) -> bool:
         """Takes the working directory for this run; True if it is resumed."""

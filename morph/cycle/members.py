@@ -14,7 +14,7 @@ import optax
 from morph.architecture.architecture import Architecture
 from morph.budget.controller import Look
 from morph.network import Variables
-from regularizers.objective.proximal import ProximalState, proximal
+from regularizers.objective.proximal import ProximalState
 from regularizers.objective.regularizer import NetworkRegularizer
 
 Record: TypeAlias = dict[str, Any]
@@ -71,14 +71,14 @@ class Pulling:
         cls,
         regularizer: NetworkRegularizer,
         reference: Variables,
-        optimizer: optax.GradientTransformation,
+        tx: optax.GradientTransformation,
     ) -> Pulling:
-        """An optimizer made proximal, and what measures strengths, compiled."""
+        """With what measures strengths, compiled."""
         return cls(
             regularizer=regularizer,
             reference=reference,
             strengths_of_all=jax.jit(jax.vmap(regularizer.strengths)),
-            tx=proximal(optimizer, regularizer, strength=0.0),
+            tx=tx,
         )
 
 

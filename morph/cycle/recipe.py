@@ -14,8 +14,9 @@ import optax
 
 from morph.budget.traces import Traces
 from morph.cycle.arguments import check_network, check_optimizer, check_task
+from morph.cycle.asked import configured_optimizer
 from morph.cycle.checks import check_training
-from morph.cycle.config import CycleConfig, configured_optimizer
+from morph.cycle.config import CycleConfig
 from morph.cycle.schedule import rate_of
 from morph.errors import DataError
 from morph.network import Network, Variables
@@ -31,7 +32,14 @@ from morph.training.checks import (
 from morph.training.data import Batch, Pipeline
 from morph.training.losses import SMOOTHED, TAUGHT, Teacher, loss_named, soft_labels
 from morph.training.metrics import METRICS, Metric, metric_of
-from morph.training.step import Step, TrainState, loops_well, make_step
+from morph.training.step import (
+    Objective,
+    Step,
+    TrainState,
+    loops_well,
+    make_objective,
+    make_step,
+)
 from morph.training.task import (
     Loss,
     Task,
@@ -155,13 +163,16 @@ class Recipe:
 
     def step(self, traces: Traces) -> Step:
         """The compiled step of the seed network and of all that become of it."""
-        return make_step(
+        looped, decay = loops_well(traces.graph), self.config.ema_decay
+        return make_step(self.objective(traces), looped=looped, ema_decay=decay)
+
+    def objective(self, traces: Traces) -> Objective:
+        """What a step minimises, of the seed network and of all that become of it."""
+        return make_objective(
             self.loss,
-            looped=loops_well(traces.graph),
             augment=self.augment,
             mixup_alpha=self.config.mixup,
             precision=self.config.precision,
-            ema_decay=self.config.ema_decay,
             teacher=self.teacher(traces),
         )
 

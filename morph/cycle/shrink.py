@@ -9,8 +9,9 @@ from typing import Any
 import jax
 
 from morph.budget.budget import Budget
-from morph.cycle.config import target_cost
+from morph.cycle.asked import target_cost
 from morph.cycle.context import Context
+from morph.cycle.cut import Cut, Measuring
 from morph.cycle.measure import SHRUNK, named
 from morph.cycle.phase import Work, steps_seen, teacher_of, trained
 from morph.cycle.progress import Carried
@@ -60,7 +61,7 @@ class Shrink:
     def train(self, run: Context, work: Work, start: int) -> Iterator[int]:
         """See `phase.trained`; the controller looks after every chunk."""
         assert work.budget is not None
-        return trained(run, self.stretch, work, start, _looking(run, work.budget))
+        return trained(run, self.stretch, work, start, self._looking(run, work, work.budget))
 
     def finish(self, run: Context, work: Work, carried: Carried) -> tuple[Carried, Variables]:
         """Trims to the budget, removes what is dead, compares with the dense network."""
@@ -90,20 +91,31 @@ class Shrink:
         run.store.shrunk(shrunk, trim.small, outcomes)
         return replace(carried, architecture=shrunk, outcomes=outcomes, steps=steps), trim.small
 
+    def _looking(self, run: Context, work: Work, budget: Budget) -> Look:
+        """Lets the budget look and decide; tells what it saw, with costs over the seed's."""
+        scale, number = budget.regularizer.seed_cost / run.cost(), self.stretch.number
+        cut = Cut(
+            budget=budget,
+            measuring=Measuring(
+                objective=run.recipe.objective(run.traces),
+                regularizer=budget.regularizer,
+                loop=run.loop,
+            ),
+            rest=regularizer_of_rest(run.config, run.traces, work.architecture),
+            key=run.key(number),
+            offset=sum(before.steps for before in run.stretches[:number]),
+        )
 
-def _looking(run: Context, budget: Budget) -> Look:
-    """Lets the budget look and decide; tells what it saw, with costs over the seed's."""
-    scale = budget.regularizer.seed_cost / run.cost()
+        def look(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+            state = cut(state, step)
+            state = budget.look(step, state.params, state)
+            seen = budget.seen
+            assert seen is not None  # there was one before the first step
+            run.listener.update(step, widths=seen.widths)
+            return state, {
+                "cost_ratio": seen.cost_ratio * scale,
+                "target_ratio": seen.target_ratio * scale,
+                "strength": seen.strength,
+            }
 
-    def look(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-        state = budget.look(step, state.params, state)
-        seen = budget.seen
-        assert seen is not None  # there was one before the first step
-        run.listener.update(step, widths=seen.widths)
-        return state, {
-            "cost_ratio": seen.cost_ratio * scale,
-            "target_ratio": seen.target_ratio * scale,
-            "strength": seen.strength,
-        }
-
-    return look
+        return look

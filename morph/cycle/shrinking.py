@@ -10,8 +10,10 @@ from morph.architecture.architecture import Architecture
 from morph.budget.amounts import Amount, floors_of
 from morph.budget.budget import Budget, Rest
 from morph.budget.traces import Traces
-from morph.cycle.config import CycleConfig, target_cost
+from morph.cycle.asked import target_cost
+from morph.cycle.config import CycleConfig
 from morph.network import Variables
+from morph.vocabulary import DECAY, THRESHOLD
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.naming import matched
 from regularizers.costs.cost import Cost
@@ -28,6 +30,7 @@ def make_budget(
     every: int,
     *,
     left: bool = False,
+    last: bool = False,
 ) -> Budget:
     """What decides which channels go.
 
@@ -38,13 +41,18 @@ def make_budget(
         steps: of the phase.
         every: steps between two looks.
         left: as of `make_regularizer`.
+        last: no training follows, so that the network has to recover in this phase.
     """
+    settle = config.settle
+    if settle is None and config.penalty == DECAY and not last:
+        settle = 0.0
     return Budget(
         regularizer,
         Amount(limit),
         steps=steps,
         every=every,
-        settle=config.settle,
+        settle=settle,
+        pull=DECAY if config.penalty == DECAY else THRESHOLD,
         min_width=config.min_width,
         floors=_floors(config, regularizer.graph, left=left),
         round_to=config.round_to,
@@ -74,13 +82,18 @@ class Trimmed:
             graph: of the network that it is left of.
             variables: of that network, without gates.
         """
-        alive = {
+        removed = [block.name for block in step.removed]
+        masked = graph.mask(variables, cls.alive(step), removed)
+        return cls(step=step, masked=masked, small=step.take(masked))
+
+    @staticmethod
+    def alive(step: Architecture) -> dict[str, np.ndarray]:
+        """The channels that are left, bool [width] by group; groups that are gone are left out."""
+        return {
             name: np.isin(np.arange(group.seed_width), group.parents)
             for name, group in step.groups.items()
             if group.width
         }
-        masked = graph.mask(variables, alive, [block.name for block in step.removed])
-        return cls(step=step, masked=masked, small=step.take(masked))
 
 
 def regularizer_of_rest(
@@ -128,6 +141,8 @@ def make_regularizer(
         ValueError: if the penalties do not fit the graph, or a pattern matches nothing of the seed.
     """
     penalty: str | dict[str, str] = config.penalty
+    if penalty == DECAY:
+        penalty = "group_lasso"  # which tells what is dead
     if "=" in config.penalty:
         penalty = parse(config.penalty, "penalty", str)
     strengths = parse(config.strengths, "strengths", float)

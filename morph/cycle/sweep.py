@@ -27,9 +27,11 @@ from morph.budget.controller import Look
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
 from morph.cycle.arguments import check_interval
+from morph.cycle.asked import configured_optimizer, target_cost
 from morph.cycle.checks import check_config, check_side_by_side, check_structure
-from morph.cycle.config import CycleConfig, configured_optimizer, target_cost
+from morph.cycle.config import CycleConfig
 from morph.cycle.context import key_of
+from morph.cycle.cut import Measuring
 from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Silence
 from morph.cycle.measure import Measure
@@ -141,8 +143,13 @@ class Sweep:
                 layer's weights are smaller, and not worth less. It is one for all random seeds, so
                 that no run depends on its company.
         """
-        regularizer = make_regularizer(self.config, self.graph, self.cost, reference=reference)
-        return Pulling.of(regularizer, reference, self.recipe.transformation(SHRINK))
+        c = self.config
+        regularizer = make_regularizer(c, self.graph, self.cost, reference=reference)
+        # How fast channels decay does not depend on the budget.
+        steps, every = c.shrink_steps, self.look_every
+        budget = make_budget(c, regularizer, self.cost.seed, steps, every, last=True)
+        tx = budget.optimizer(self.recipe.transformation(SHRINK))
+        return Pulling.of(regularizer, reference, tx)
 
     def shrink(
         self, members: Sequence[Member], trained: Mapping[int, Variables], pulling: Pulling
@@ -154,31 +161,31 @@ class Sweep:
             trained: the seed network's variables, by random seed.
             pulling: what all share, see there.
         """
-        c = self.config
-        budgets = [
-            make_budget(
-                c,
-                pulling.regularizer,
-                member.budget * self.cost(),
-                c.shrink_steps,
-                self.look_every,
-            )
-            for member in members
-        ]
-        watch = Watch(controllers=[budget.controller for budget in budgets], pulling=pulling)
+        rest = regularizer_of_rest(self.config, self.traces, self.whole, pulling.reference)
+        watch = Watch.of(
+            self.config,
+            [(member.budget * self.cost(), key_of(member.seed, SHRINK)) for member in members],
+            pulling,
+            Measuring(
+                objective=self.recipe.objective(self.traces),
+                regularizer=pulling.regularizer,
+                loop=self._loop,
+            ),
+            rest,
+        )
         states = stacked([self._state(trained[member.seed], pulling.tx) for member in members])
         states, _ = watch.look(states, 0)  # protects from the first step on
         seeds = [member.seed for member in members]
-        states, records = self._run(states, SHRINK, seeds, c.shrink_steps, watch.look)
+        states, records = self._run(states, SHRINK, seeds, self.config.shrink_steps, watch.look)
         saliency = watch.saliency(states)
-        rest = regularizer_of_rest(c, self.traces, self.whole, pulling.reference)
         trained_now = unstacked(states, len(members))
         return [
             self._shrunk(
-                Trimmed.of(budget.landed(one.params, minded, rest), self.graph, one.learned), own
+                Trimmed.of(cut.budget.landed(one.params, minded, rest), self.graph, one.learned),
+                own,
             )
-            for budget, one, minded, own in zip(
-                budgets, trained_now, saliency, records, strict=True
+            for cut, one, minded, own in zip(
+                watch.cuts, trained_now, saliency, records, strict=True
             )
         ]
 

@@ -9,8 +9,8 @@ from functools import partial
 import jax
 
 from morph.budget.amounts import parse_budget
+from morph.cycle.asked import target_cost
 from morph.cycle.checks import kinds_left
-from morph.cycle.config import target_cost
 from morph.cycle.context import Context
 from morph.cycle.measure import NAMES, TENSORIZED, named
 from morph.cycle.phase import Work, measured, started, trained, waiting

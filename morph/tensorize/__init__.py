@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from morph.kernels.decompose import factorize
     from morph.kernels.factorized import Factorized
     from morph.kernels.tensorized import settled, tensorized
+    from morph.tensorize.decision import TensorizePlan
     from morph.tensorize.diagram import to_dot
     from morph.tensorize.flax import linen_layers, nnx_layers
-    from morph.tensorize.plan import TensorizePlan, tensorize_plan
+    from morph.tensorize.plan import tensorize_plan
 else:
     __getattr__, __dir__ = lazy(__name__)
 

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import jax
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from morph.budget.amounts import parse_budget
 from morph.errors import BudgetError
-from morph.kernels.evaluate import evaluate
-from morph.kernels.factorized import STACK
-from morph.kernels.formats import FORMATS
 from morph.kernels.planned import PlannedKernel
-from morph.kernels.tensorized import contracted
 from morph.tensorize.allocate import Option, allocate, filled
+from morph.tensorize.graphs import (
+    Costing,
+    core_layer,
+    cost_of,
+    factorized_graph,
+    shares,
+    shell,
+)
 from morph.tensorize.options import Ladder
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.parts import layer_name
-from regularizers.channels.trace import trace_channels
 from regularizers.costs.cost import Cost
-from regularizers.named import cost_named
 from regularizers.primitives.axes import Axis
-from regularizers.primitives.jaxprs import ClosedJaxpr, dtype_of, shape_of
 
-ROUNDS = 6  # of allocation, until no larger rank fits into the budget
+ROUNDS = 12  # of allocation, until no larger rank fits into the budget
 CLOSE = 0.01  # below the budget; what is left then is tried with single ranks
-TRIES = 8
+REFUSALS = 8  # of single ranks, one after the other
 ROUNDING = 1.0 + 1e-9
-Price = Callable[[Mapping[str, int]], float]
-Costing = str | Callable[[ChannelGraph], Cost]
+Ranks: TypeAlias = Mapping[str, int]
 
 
 def ranks_within(
@@ -41,57 +38,65 @@ def ranks_within(
     losses: Mapping[str, Callable[[float], float]],
     budget: float | str,
     costing: Costing,
-    cores: int,
-    factors: Mapping[str, Sequence[Sequence[int]]],
 ) -> dict[str, Option]:
     """The ranks for a budget; kernels that are not in it stay dense.
 
     What a layer costs at some ranks is read off graphs in which the bonds are channel groups. That
     is not the whole truth: parts may not add up (latency, peaks of memory), and at other ranks
-    another order of contraction can be cheaper. So the whole is priced too, and the parts get less
-    or more until no larger rank fits.
+    another order of contraction can be cheaper. So what is chosen is traced, which prices it and
+    teaches the orders of contraction that it has, until no larger rank fits.
+
+    Args:
+        graph: of the dense network.
+        kinds: by path, the kernel's roles and the kind of its format.
+        ladders: by path.
+        losses: by path, what an error does to the network.
+        budget: a ratio to what the network costs, or an amount.
+        costing: what it is of.
+
+    Raises:
+        BudgetError: if the budget is below what the least ranks cost.
     """
     seed = cost_of(graph, costing)
     most = parse_budget(budget, seed)
     if most >= seed.seed:
         return {}
-
-    def whole(ranks: Mapping[str, Mapping[str, int]]) -> float:
-        shells = {
-            path: _shell(graph, path, *kinds[path], own, cores, factors.get(path))
-            for path, own in ranks.items()
-        }
-        return cost_of(factorized_graph(graph, shells), costing).seed
-
-    market = _market(graph, kinds, ladders, losses, seed, costing, cores, factors)
-    least = {path: o for path, o in market.least.items() if o.cost < market.dense[path]}
-    floor = whole({path: o.ranks for path, o in least.items()}) if least else seed.seed
-    if floor > most * ROUNDING:
+    market = _Market(
+        graph=graph, kinds=kinds, ladders=ladders, losses=losses, costing=costing, seed=seed
+    )
+    best = market.least()
+    spent = market.learned(best)
+    if spent > most * ROUNDING:
         raise BudgetError(
             f"a budget of {seed.show(most)} is out of reach: with every kernel at its least ranks "
-            f"the network costs {seed.show(floor)} (now {seed.show(seed.seed)}, of which "
+            f"the network costs {seed.show(spent)} (now {seed.show(seed.seed)}, of which "
             f"{seed.show(market.fixed)} in what is not factorized). Raise the budget, shrink the "
             "network first, or let more kernels be factorized."
         )
-    best, spent, target = least, floor, most
+    target = most
     for _ in range(ROUNDS):
         chosen = market.chosen(target)
-        total = whole({path: o.ranks for path, o in chosen.items()})
-        if total <= most * ROUNDING and lost(chosen) < lost(best):
+        total = market.learned(chosen)
+        fits = total <= most * ROUNDING
+        if fits and lost(chosen) < lost(best):
             best, spent = chosen, total
-        if total <= most * ROUNDING and not any(market.steps(chosen, most - total)):
-            break
-        target += most - total if total <= most * ROUNDING else 1.02 * (most - total)
-    tried: list[dict[str, Option]] = []
-    while spent < (1.0 - CLOSE) * most and len(tried) < TRIES:
-        ways = (way for way in market.steps(best, math.inf) if way not in tried)
-        way = min(ways, key=lambda way: sum(o.cost for o in way.values()), default=None)
+        if fits and not market.fit(chosen, most - total):
+            market.learn_steps(chosen)
+            if not market.fit(chosen, most - total):
+                break
+        target = most - (total - market.sum(chosen))  # what does not add up
+        target -= 0.0 if fits else 0.02 * (total - most)
+    refused: list[dict[str, Option]] = []
+    while spent < (1.0 - CLOSE) * most and len(refused) < REFUSALS:
+        ways = (way for way in market.steps(best, math.inf) if way not in refused)
+        way = min(ways, key=market.sum, default=None)
         if way is None:
             break
-        tried.append(way)
-        total = whole({path: o.ranks for path, o in way.items()})
+        total = market.learned(way)
         if total <= most * ROUNDING:
             best, spent = way, total
+        else:
+            refused.append(way)
     return best
 
 
@@ -101,36 +106,126 @@ def lost(chosen: Mapping[str, Option]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Market:
-    """What kernels cost and lose.
+class _Way:
+    """What a kernel costs in an order of contraction.
 
     Attributes:
-        dense: by path, what each costs when dense.
-        fixed: what the network costs besides.
-        least: each at ranks of 1.
-        options: those of its ladder.
-        option: the one of any ranks.
-        ladders: by path.
+        price: of the ranks.
+        ones: the bonds that had rank 1 when it was traced, and for which it says nothing else.
     """
 
-    dense: Mapping[str, float]
-    fixed: float
-    least: Mapping[str, Option]
-    options: Mapping[str, Sequence[Option]]
-    option: Callable[[str, Mapping[str, int]], Option]
+    price: Callable[[Ranks], float]
+    ones: frozenset[str]
+
+    def holds(self, ranks: Ranks) -> bool:
+        """Whether it says what a kernel costs at some ranks."""
+        return all(ranks[bond] == 1 for bond in self.ones)
+
+
+@dataclass(kw_only=True)
+class _Market:
+    """What kernels cost and lose; see `ranks_within`.
+
+    A kernel is priced in the cheapest order of contraction of those that were met. At first these
+    are the ones at ranks of 1, of 2, and at those that halve the kernels.
+
+    Attributes:
+        seed: the cost of the dense network.
+        dense: by path, what each costs when dense.
+        fixed: what the network costs besides.
+    """
+
+    graph: ChannelGraph
+    kinds: Mapping[str, tuple[str, str]]
     ladders: Mapping[str, Ladder]
+    losses: Mapping[str, Callable[[float], float]]
+    costing: Costing
+    seed: Cost
+    dense: Mapping[str, float] = field(init=False)
+    fixed: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ways: dict[str, list[_Way]] = {path: [] for path in self.ladders}
+        self._totals: dict[tuple[object, ...], float] = {}
+        self._options: dict[tuple[str, tuple[int, ...]], Option] = {}
+        self._ones = {
+            path: dict.fromkeys(own.format.bonds, 1) for path, own in self.ladders.items()
+        }
+        twos = {
+            path: own.attainable(dict.fromkeys(own.format.bonds, 2))
+            for path, own in self.ladders.items()
+        }
+        halves = {path: _halving(own, twos[path]) for path, own in self.ladders.items()}
+        self._learn(self._ones)
+        self._learn(twos)
+        middle = self._learn(halves)
+        both = shares(self.graph, self.kinds, self.seed, middle)
+        self.dense = {path: dense for path, (dense, _) in both.items()}
+        self.fixed = self.seed.seed - sum(self.dense.values())
+
+    def _learn(self, ranks: Mapping[str, Ranks]) -> Cost:
+        """Traces the network at some ranks, and keeps the orders of contraction it has then."""
+        shells = {
+            path: shell(self.graph, path, self.kinds[path][0], self.ladders[path], own)
+            for path, own in ranks.items()
+        }
+        whole = factorized_graph(self.graph, shells)
+        cost = cost_of(whole, self.costing, self.seed)
+        booked = {line.layer for line in cost.lines}
+        for path, kernel in shells.items():
+            groups = _groups(whole, kernel)
+            if core_layer(path) in booked and all(groups.values()):
+                ones = frozenset(bond for bond, rank in kernel.ranks.items() if rank == 1)
+                price = _price(cost.of_layers(core_layer(path)), groups)
+                self._ways[path].append(_Way(price=price, ones=ones))
+        self._totals[_key(ranks)] = cost.seed
+        self._options.clear()
+        return cost
+
+    def learned(self, chosen: Mapping[str, Option]) -> float:
+        """What the network costs with some options, traced."""
+        ranks = {path: option.ranks for path, option in chosen.items()}
+        if _key(ranks) not in self._totals:
+            self._learn(ranks)
+        return self._totals[_key(ranks)]
+
+    def learn_steps(self, chosen: Mapping[str, Option]) -> None:
+        """Learns what the next ranks of all kernels cost, of each the first, second, ... of them.
+
+        Where costs of layers add up they are exact then.
+        """
+        above = {
+            path: list(self.ladders[path].above(option.ranks)) for path, option in chosen.items()
+        }
+        for k in range(max(map(len, above.values()), default=0)):
+            own = {path: steps[min(k, len(steps) - 1)] for path, steps in above.items() if steps}
+            rest = {path: o.ranks for path, o in chosen.items() if path not in own}
+            self._learn({**own, **rest})
+
+    def sum(self, chosen: Mapping[str, Option]) -> float:
+        """What the network costs with some options, by its parts."""
+        dense = (cost for path, cost in self.dense.items() if path not in chosen)
+        return self.fixed + sum(dense) + sum(option.cost for option in chosen.values())
+
+    def least(self) -> dict[str, Option]:
+        """Ranks of 1, where these cost less than the dense kernel."""
+        found = {path: self._option(path, own) for path, own in self._ones.items()}
+        return {path: o for path, o in found.items() if o.cost < self.dense[path]}
 
     def chosen(self, target: float) -> dict[str, Option]:
         """The options of least loss within a cost of the network, but for what is dense."""
-        least = {path: option.cost for path, option in self.least.items()}
-        floor = sum(min(cost, least.get(path, cost)) for path, cost in self.dense.items())
+        least = {path: option.cost for path, option in self.least().items()}
+        floor = sum(least.get(path, cost) for path, cost in self.dense.items())
         most = max(target - self.fixed, floor)
-        chosen = allocate(self.dense, self.options, most)
-        return filled(self.dense, chosen, self.above, most)
+        options = {
+            path: [self._option(path, ranks) for ranks, _ in own.rungs]
+            for path, own in self.ladders.items()
+        }
+        return filled(self.dense, allocate(self.dense, options, most), self.above, most)
 
     def above(self, path: str, option: Option) -> list[Option]:
         """The next ranks that cost less than the dense kernel."""
-        found = [self.option(path, ranks) for ranks in self.ladders[path].above(option.ranks)]
+        found = [self._option(path, ranks) for ranks in self.ladders[path].above(option.ranks)]
         return [other for other in found if other.cost < self.dense[path]]
 
     def steps(self, chosen: Mapping[str, Option], room: float) -> Iterator[dict[str, Option]]:
@@ -140,92 +235,29 @@ class _Market:
                 if other.cost - option.cost <= room and other.loss < option.loss:
                     yield {**chosen, path: other}
 
+    def fit(self, chosen: Mapping[str, Option], room: float) -> bool:
+        """Whether a larger rank fits, or a dense kernel."""
+        return any(True for _ in self.steps(chosen, room)) or any(
+            self.dense[path] - option.cost <= room for path, option in chosen.items()
+        )
 
-def _market(
-    graph: ChannelGraph,
-    kinds: Mapping[str, tuple[str, str]],
-    ladders: Mapping[str, Ladder],
-    losses: Mapping[str, Callable[[float], float]],
-    seed: Cost,
-    costing: Costing,
-    cores: int,
-    factors: Mapping[str, Sequence[Sequence[int]]],
-) -> _Market:
-    """Prices by three factorized graphs: at ranks of 1, of 2, and those that halve the kernels.
-
-    Each has its own orders of contraction; a kernel is contracted in the cheapest.
-    """
-
-    def priced(ranks: Mapping[str, dict[str, int]]) -> tuple[Cost, dict[str, Price]]:
-        shells = {
-            path: _shell(graph, path, *kinds[path], own, cores, factors.get(path))
-            for path, own in ranks.items()
-        }
-        whole = factorized_graph(graph, shells)
-        cost = cost_of(whole, costing)
-        booked = {line.layer for line in cost.lines}
-        groups = {path: _groups(whole, shell) for path, shell in shells.items()}
-        return cost, {
-            path: _price(cost.of_layers(core_layer(path)), found)
-            for path, found in groups.items()
-            if core_layer(path) in booked and all(found.values())
-        }
-
-    ones = {path: dict.fromkeys(own.format.bonds, 1) for path, own in ladders.items()}
-    twos = {path: own.attainable(dict.fromkeys(ones[path], 2)) for path, own in ladders.items()}
-    halves = {path: _halving(graph, path, own, twos[path]) for path, own in ladders.items()}
-    (_, singles), (_, small), (middle, large) = map(priced, (ones, twos, halves))
-
-    dense = {path: before for path, (before, _) in shares(graph, kinds, seed, middle).items()}
-    ways = {path: [prices[path] for prices in (small, large) if path in prices] for path in ladders}
-    known: dict[tuple[str, tuple[tuple[str, int], ...]], Option] = {}
-
-    def option(path: str, ranks: Mapping[str, int]) -> Option:
-        key = path, tuple(ranks.items())
-        if key not in known:
-            own = ways[path] if set(ranks.values()) != {1} else [singles[path]]
-            known[key] = Option(
-                kind=kinds[path][1],
+    def _option(self, path: str, ranks: Ranks) -> Option:
+        key = path, tuple(ranks.values())
+        if key not in self._options:
+            self._options[key] = Option(
+                kind=self.kinds[path][1],
                 ranks=dict(ranks),
-                cost=min(way(ranks) for way in own),
-                loss=losses[path](ladders[path].error(ranks)),
+                cost=min(
+                    (way.price(ranks) for way in self._ways[path] if way.holds(ranks)),
+                    default=math.inf,
+                ),
+                loss=self.losses[path](self.ladders[path].error(ranks)),
             )
-        return known[key]
-
-    return _Market(
-        dense=dense,
-        fixed=seed.seed - sum(dense.values()),
-        least={path: option(path, ones[path]) for path in singles},
-        options={
-            path: [option(path, ranks) for ranks, _ in ladders[path].rungs if ways[path]]
-            or [option(path, ones[path])]
-            for path in singles
-        },
-        option=option,
-        ladders=ladders,
-    )
+        return self._options[key]
 
 
-def shares(
-    graph: ChannelGraph, paths: Collection[str], seed: Cost, cost: Cost
-) -> dict[str, tuple[float, float]]:
-    """What each kernel costs, (dense, factorized).
-
-    Args:
-        graph: of the dense network.
-        paths: the kernels that are factorized.
-        seed: the cost of the dense network.
-        cost: of the network in which they are factorized.
-    """
-    booked, now = by_layer(seed), by_layer(cost)
-    found = {}
-    for path in paths:
-        layer = layer_name(path)
-        together = [other for other in paths if layer_name(other) == layer]
-        share = _size(graph, [path]) / _size(graph, together)
-        kept = now.get(layer, 0.0) if layer != core_layer(path) else 0.0  # outside of any layer
-        found[path] = share * (booked.get(layer, 0.0) - kept), now.get(core_layer(path), 0.0)
-    return found
+def _key(ranks: Mapping[str, Ranks]) -> tuple[object, ...]:
+    return tuple(sorted((path, *own.items()) for path, own in ranks.items()))
 
 
 def without_gain(
@@ -242,7 +274,8 @@ def without_gain(
     rows: dict[str, list[tuple[float, Cost, float, float]]] = {path: [] for path in kernels}
     for costing in costs:
         seed = cost_of(graph, costing)
-        for path, (dense, now) in shares(graph, kernels, seed, cost_of(after, costing)).items():
+        both = shares(graph, kernels, seed, cost_of(after, costing, seed))
+        for path, (dense, now) in both.items():
             rows[path].append((now / dense if dense else float(now > 0.0) * 2.0, seed, dense, now))
     left = {}
     for path, own in rows.items():
@@ -258,27 +291,14 @@ def without_gain(
     return left
 
 
-def _halving(
-    graph: ChannelGraph, path: str, own: Ladder, least: Mapping[str, int]
-) -> dict[str, int]:
+def _halving(own: Ladder, least: Ranks) -> dict[str, int]:
     """Ranks at which the cores hold half of what the kernel does, and at least some others."""
-    stack = _size(graph, [path]) / math.prod(own.format.shape(own.sizes))
-    half = _size(graph, [path]) / stack / 2.0
+    half = math.prod(own.format.shape(own.sizes)) / 2.0
     found = next((r for r, _ in own.rungs if own.parameters(r) <= half), own.rungs[-1][0])
     return own.attainable({bond: max(rank, least[bond]) for bond, rank in found.items()})
 
 
-def _size(graph: ChannelGraph, paths: Sequence[str]) -> int:
-    """How many numbers some variables hold."""
-    return sum(math.prod(graph.variables[path].shape) for path in paths)
-
-
-def core_layer(path: str) -> str:
-    """What the layer of a kernel's cores is called."""
-    return layer_name(f"{path}/core")
-
-
-def _price(cost: Cost, groups: Mapping[str, str]) -> Price:
+def _price(cost: Cost, groups: Mapping[str, str]) -> Callable[[Ranks], float]:
     return lambda ranks: float(cost({group: ranks[bond] for bond, group in groups.items()}))
 
 
@@ -292,58 +312,3 @@ def _groups(graph: ChannelGraph, kernel: PlannedKernel) -> dict[str, str]:
         for bond, rank in kernel.ranks.items()
         if rank > 1
     }
-
-
-def _shell(
-    graph: ChannelGraph,
-    path: str,
-    roles: str,
-    kind: str,
-    ranks: Mapping[str, int],
-    cores: int,
-    factors: Sequence[Sequence[int]] | None,
-) -> PlannedKernel:
-    """A planned kernel before anything is decomposed."""
-    shape = graph.variables[path].shape
-    own = [n for n, role in zip(shape, roles, strict=True) if role != "b"]
-    options = {"cores": cores, "factors": factors} if kind == "tt" else {}
-    format, sizes = FORMATS[kind](own, roles.replace("b", ""), **options)
-    sizes = {**sizes, **ranks}
-    if "b" in roles:
-        axis = roles.index("b")
-        format, sizes = format.stacked(axis), {STACK: shape[axis], **sizes}
-    return PlannedKernel(path=path, roles=roles, format=format, sizes=sizes, error=0.0)
-
-
-def factorized_graph(graph: ChannelGraph, kernels: Mapping[str, PlannedKernel]) -> ChannelGraph:
-    """The channel graph of the same function with factorized kernels; bonds are groups of it."""
-    closed = ClosedJaxpr(graph.jaxpr, graph.body.consts)
-    variables = {
-        path: kernels[path].struct(variable.dtype)
-        if path in kernels
-        else jax.ShapeDtypeStruct(variable.shape, variable.dtype)
-        for path, variable in graph.variables.items()
-    }
-    inputs = [
-        jax.ShapeDtypeStruct(shape_of(v), dtype_of(v)) for v in graph.jaxpr.invars[len(variables) :]
-    ]
-
-    def fn(variables: Mapping[str, Any], *inputs: Any) -> list[Any]:
-        return evaluate(
-            closed, [*(variables[path] for path in graph.variables), *inputs], contracted
-        )
-
-    return trace_channels(fn, variables, *inputs)
-
-
-def cost_of(graph: ChannelGraph, cost: Costing) -> Cost:
-    """A cost by its name or function."""
-    return cost_named(graph, cost) if isinstance(cost, str) else cost(graph)
-
-
-def by_layer(cost: Cost) -> dict[str, float]:
-    """What every layer costs, as the network is."""
-    found: dict[str, float] = {}
-    for line in cost.table():
-        found[line.layer] = found.get(line.layer, 0.0) + line.cost
-    return found

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from morph.kernels.decompose import Factorization, factorize_stack
 from morph.kernels.factorized import Factorized
 from morph.kernels.formats import CORES, FORMATS
-from morph.kernels.planned import PlannedKernel
-from morph.tensorize.budget import (
-    Costing,
-    by_layer,
-    core_layer,
-    cost_of,
-    factorized_graph,
-    ranks_within,
-    without_gain,
-)
-from morph.tensorize.fit import FITTED, RESPONSES, Calibration, Fitted, calibrate, response_ladder
+from morph.tensorize.budget import ranks_within, without_gain
+from morph.tensorize.decision import LARGE, Made, TensorizePlan, planned_kernel
+from morph.tensorize.fit import FITTED, RESPONSES, Calibration, calibrate, response_ladder
+from morph.tensorize.graphs import Costing, by_layer, core_layer, cost_of, factorized_graph
 from morph.tensorize.layers import Kernel, kernels_of
 from morph.tensorize.options import Ladder, ladder, log_loss
-from regularizers.channels.calls import flat_paths
+from morph.vocabulary import AUTO, DENSE, KINDS
 from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.channels.parts import layer_name
 from regularizers.checks import FUNCTION, INPUTS, NAME, Rule, a, by_name, checked, number, whole
@@ -35,122 +28,10 @@ from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.patterns import matching, spells
 
-AUTO, DENSE = "auto", "dense"
-LARGE = 0.5  # a relative error that the plan warns of
 COSTING = Rule(
     asked="a function of a graph, e.g. reg.flops (not reg.flops(graph))",
     kind=lambda value: callable(value) and not isinstance(value, Cost),
 )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Made:
-    """What a plan found for a kernel.
-
-    Attributes:
-        kernel: as it was.
-        value: factorized.
-        biases: by path, variables that were changed with it: as they were, and as they are.
-    """
-
-    kernel: Any
-    value: Factorized
-    biases: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
-
-    def is_of(self, leaves: Mapping[str, Any], path: str) -> bool:
-        """Whether the variables are those that it was found for."""
-        pairs = [(self.kernel, leaves[path])]
-        pairs += [(was, leaves.get(bias)) for bias, (was, _) in self.biases.items()]
-        return all(was is leaf or np.array_equal(was, leaf) for was, leaf in pairs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorizePlan:
-    """Which kernels are factorized; printable, and JSON through `Architecture`.
-
-    Attributes:
-        kernels: those that are factorized, by path, in the order of the tree.
-        left: why the others stay dense, by path.
-        cost: of the network, (dense, factorized); None where no cost was asked for.
-        cost_name: its name and unit.
-        responses: by path, the relative error of what a layer answers on the calibration batch,
-            before its bias and nonlinearity; none without a calibration batch.
-    """
-
-    kernels: Mapping[str, PlannedKernel]
-    left: Mapping[str, str] = field(default_factory=dict)
-    cost: tuple[float, float] | None = None
-    cost_name: str = ""
-    responses: Mapping[str, float] = field(default_factory=dict)
-    _made: Mapping[str, Made] = field(default_factory=dict, repr=False)
-
-    def factorize(self, variables: Any) -> Any:
-        """The variables with factorized kernels.
-
-        The kernels that the plan was made for are as it found them, and so are biases that were
-        fitted with them. Others, e.g. of the same network trained on, are decomposed at its ranks,
-        without data.
-
-        Raises:
-            ValueError: if a kernel is missing, has another shape, or is not finite.
-        """
-        leaves, rebuild = self._leaves(variables)
-        found = dict(leaves)
-        for path, planned in self.kernels.items():
-            known = self._made.get(path)
-            if known is not None and known.is_of(leaves, path):
-                found[path] = known.value
-                found |= {bias: now for bias, (_, now) in known.biases.items()}
-            else:
-                found[path] = planned.decompose(leaves[path])
-        return rebuild(found)
-
-    def draw(self, variables: Any, key: Any) -> Any:
-        """Freshly initialised variables, with fresh cores of the same variance for the kernels."""
-        leaves, rebuild = self._leaves(variables)
-        keys = jax.random.split(key, max(1, len(self.kernels)))
-        drawn = {
-            path: planned.draw(leaves[path], own)
-            for (path, planned), own in zip(self.kernels.items(), keys, strict=False)
-        }
-        return rebuild({**leaves, **drawn})
-
-    def _leaves(self, variables: Any) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]:
-        """The variables by path, and what makes their tree of others."""
-        paths, leaves, treedef = flat_paths(variables)
-        for path in self.kernels:
-            if path not in paths:
-                raise InputError(f"the variables have no {path!r}{near(path, paths)}")
-        by_path = dict(zip(paths, leaves, strict=True))
-        return by_path, lambda found: jax.tree.unflatten(treedef, list(found.values()))
-
-    def __str__(self) -> str:
-        answers = f" {'answers':>7}" if self.responses else ""
-        lines = [
-            f"{'kernel':<40} {'kind':<8} {'ranks':<22} {'error':>7} {'parameters':>21}{answers}"
-        ]
-        for kernel in self.kernels.values():
-            before, after = kernel.parameters
-            ranks = " ".join(map(str, kernel.ranks.values()))
-            lines.append(
-                f"{kernel.path.removeprefix('params/'):<40} {kernel.format.kind:<8} {ranks:<22} "
-                f"{kernel.error:>7.4f} {before:>10,} {after:>10,}"
-                + (f" {self.responses[kernel.path]:>7.4f}" if kernel.path in self.responses else "")
-            )
-            lines += [f"    {note}" for note in kernel.notes]
-        lines += [
-            f"{path.removeprefix('params/'):<40} dense: {why}" for path, why in self.left.items()
-        ]
-        lossy = [kernel for kernel in self.kernels.values() if kernel.error > LARGE]
-        if lossy:
-            lines.append(
-                f"{len(lossy)} of {len(self.kernels)} kernels lose more than {LARGE:.0%} of their "
-                "norm: train on after factorizing, or allow more"
-            )
-        if self.cost is not None:
-            cost, now = self.cost
-            lines.append(f"{self.cost_name}: {cost:,.6g} -> {now:,.6g} ({now / cost:.1%})")
-        return "\n".join(lines)
 
 
 @checked(
@@ -218,6 +99,10 @@ def tensorize_plan(
         evaluate: a loss of factorized variables, e.g. on held-out samples. The plan is made without
             data and, given a calibration batch, with each `response`; the one of least loss stays.
 
+    Warns:
+        LossyPlanWarning: once, if kernels (or, given a calibration batch, what their layers answer)
+            lose more than half of their norm, and more than `error` or `energy` asked for.
+
     Raises:
         ValueError: if not exactly one of the four is given, a kind is unknown, a pattern matches
             nothing, a kernel is not finite, or the calibration batch does not fit.
@@ -228,15 +113,37 @@ def tensorize_plan(
         >>> plan = morph.tensorize_plan(graph, variables, budget=0.5)           # doctest: +SKIP
         >>> cores, fn = plan.factorize(variables), morph.tensorized(model.apply)  # doctest: +SKIP
     """
+    decide = partial(
+        _decided, graph, variables, kind=kind, rank=rank, energy=energy, error=error,
+        budget=budget, cost=cost, cores=cores, factors=factors,
+    )  # fmt: skip
+    plan = decide(calibration=None if evaluate else calibration, response=response)
     if evaluate is not None:
-        make = partial(
-            tensorize_plan, graph, variables, kind=kind, rank=rank, energy=energy, error=error,
-            budget=budget, cost=cost, cores=cores, factors=factors,
-        )  # fmt: skip
         ways = RESPONSES if calibration is not None else ()
-        plans = [make(), *(make(calibration=calibration, response=way) for way in ways)]
-        losses = [evaluate(plan.factorize(variables)) for plan in plans]
-        return plans[int(np.nanargmin(losses))]
+        plans = [plan, *(decide(calibration=calibration, response=way) for way in ways)]
+        losses = [evaluate(one.factorize(variables)) for one in plans]
+        plan = plans[int(np.nanargmin(losses))]
+    asked = error or (math.sqrt(1.0 - energy) if energy else 0.0)
+    plan.warn(max(LARGE, asked), stacklevel=4)
+    return plan
+
+
+def _decided(
+    graph: ChannelGraph,
+    variables: Any,
+    *,
+    kind: str | Mapping[str, str],
+    rank: int | str | Mapping[str, int] | None,
+    energy: float | None,
+    error: float | None,
+    budget: float | str | None,
+    cost: Costing | None,
+    cores: int,
+    factors: Mapping[str, Sequence[Sequence[int]]] | None,
+    calibration: Sequence[Any] | None,
+    response: str,
+) -> TensorizePlan:
+    """See `tensorize_plan`."""
     told = {"rank": rank, "energy": energy, "error": error, "budget": budget}
     given = [name for name, value in told.items() if value is not None]
     if len(given) != 1:
@@ -249,7 +156,7 @@ def tensorize_plan(
     costing = "flops" if cost is None else cost
     leaves, _ = graph.leaves(variables)
     known = kernels_of(graph)
-    kinds, left = _kinds(known, kind)
+    kinds, left = kinds_of(known, kind)
     for path in factors or {}:
         if kinds.get(path, ("", ""))[1] != "tt":
             raise InputError(f"factors: {path!r} is no kernel of kind tt{near(path, kinds)}")
@@ -280,9 +187,7 @@ def tensorize_plan(
         ladders = {path: rungs(path) for path in kinds}
         blind = dict.fromkeys(kinds, log_loss)
         loss_of = data.losses(ladders, cut) if data else blind
-        options = ranks_within(
-            graph, kinds, ladders, loss_of, budget, costing, cores, factors or {}
-        )
+        options = ranks_within(graph, kinds, ladders, loss_of, budget, costing)
         chosen = {path: {"ranks": option.ranks} for path, option in options.items()}
         left |= {
             path: "dense costs least for what it keeps" for path in kinds if path not in chosen
@@ -297,7 +202,7 @@ def tensorize_plan(
         roles, own = kinds[path]
         found[path] = factorize_stack(leaves[path], roles, own, **shaping(path), **how)
     if budget is None:
-        shells = {path: _planned(path, kinds[path][0], one) for path, one in found.items()}
+        shells = {path: planned_kernel(path, kinds[path][0], one) for path, one in found.items()}
         left |= without_gain(graph, shells, (costing,) if cost is not None else ("flops", "size"))
     found = {path: one for path, one in found.items() if path not in left}
     return with_costs(_plan(found, left, leaves, kinds, data, response), graph, costing)
@@ -321,7 +226,8 @@ def _plan(
         made[path] = Made(kernel=leaves[path], value=value, biases=biases)
     return TensorizePlan(
         kernels={
-            path: _planned(path, kinds[path][0], one, fits.get(path)) for path, one in found.items()
+            path: planned_kernel(path, kinds[path][0], one, fits.get(path))
+            for path, one in found.items()
         },
         left=left,
         responses={path: fit.error for path, fit in fits.items()},
@@ -329,30 +235,10 @@ def _plan(
     )
 
 
-def _planned(path: str, roles: str, one: Factorization, fit: Fitted | None = None) -> PlannedKernel:
-    """A kernel of the plan, with what is to be known of it."""
-    lost = one.error if fit is None else fit.error
-    notes = list(one.notes)
-    if lost > LARGE:
-        of = "its norm" if fit is None else "the norm of its answers"
-        notes.append(f"loses {lost:.0%} of {of}: train on after factorizing, or allow more")
-    planned = PlannedKernel(
-        path=path,
-        roles=roles,
-        format=one.value.format,
-        sizes=dict(one.value.sizes),
-        error=one.error if fit is None else fit.kernel_error,
-    )
-    dense, now = planned.parameters
-    if now >= dense:
-        notes.append(f"holds {now:,} numbers, dense {dense:,}")
-    return replace(planned, notes=tuple(notes))
-
-
 def with_costs(plan: TensorizePlan, graph: ChannelGraph, cost: Costing) -> TensorizePlan:
     """The plan with what the network and every layer cost, dense and factorized."""
     before = cost_of(graph, cost)
-    after = cost_of(factorized_graph(graph, plan.kernels), cost)
+    after = cost_of(factorized_graph(graph, plan.kernels), cost, before)
     dense, now = by_layer(before), by_layer(after)
     kernels = {
         path: replace(
@@ -374,7 +260,7 @@ def with_costs(plan: TensorizePlan, graph: ChannelGraph, cost: Costing) -> Tenso
     )
 
 
-def _kinds(
+def kinds_of(
     kernels: Mapping[str, Kernel], kind: str | Mapping[str, str]
 ) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
     """For each kernel that can be factorized its roles and kind; why the others cannot.
@@ -384,10 +270,8 @@ def _kinds(
     """
     patterns = {"*": kind} if isinstance(kind, str) else dict(kind)
     for own in patterns.values():
-        if own not in (*FORMATS, AUTO, DENSE):
-            raise InputError(
-                f"kind {own!r} is none of {', '.join((*FORMATS, AUTO, DENSE))}{near(own, FORMATS)}"
-            )
+        if own not in KINDS:
+            raise InputError(f"kind {own!r} is none of {', '.join(KINDS)}{near(own, FORMATS)}")
     matching(list(patterns), list(kernels), "kind")
     kinds: dict[str, tuple[str, str]] = {}
     left: dict[str, str] = {}

@@ -110,6 +110,20 @@ class Loop:
             state = done.state
         return state
 
+    def sample(self, seed: int, count: int, *, offset: int = 0) -> tuple[Batch | None, Any]:
+        """Batches to measure on: the whole set and int [count, batch], or None and themselves.
+
+        Args:
+            seed: of the order of a whole set.
+            count: how many.
+            offset: where a pipeline goes on; its own training takes these batches later, too.
+        """
+        cut = jax.device_put if self.mesh is None else partial(split, mesh=self.mesh)
+        found = next(
+            chunks(self.data, self.batch_size, [count], start=0, seed=seed, offset=offset, put=cut)
+        )
+        return self._data, found if self.mesh is None or self._data is None else cut(found)
+
     def _chunks(self, course: Course, ends: Sequence[int]) -> Iterator[Any]:
         """What each chunk of steps trains on, on its devices."""
         cut = jax.device_put if self.mesh is None else partial(split, mesh=self.mesh)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,6 @@ from morph.training.task import CROSS_ENTROPY, Loss, total
 from regularizers.channels.graph import ChannelGraph
 from regularizers.primitives.jaxprs import primitives as p
 
-PRECISIONS = ("float32", "bfloat16")  # that a step may compute in
 AUGMENT, MIXUP = 1, 2  # streams of a step's randomness besides the network's own
 
 
@@ -93,34 +92,31 @@ class Step(Protocol):
         ...
 
 
-def make_step(
+# Of a state, a batch and a random key: from params to the loss, and its terms and the updates.
+Objective: TypeAlias = Callable[[TrainState, Batch, Any], Callable[[Any], Any]]
+
+
+def make_objective(
     loss: Loss | None = CROSS_ENTROPY,
     *,
-    looped: bool = True,
     augment: Callable[[Any, Batch], Batch] | None = None,
     mixup_alpha: float = 0.0,
     precision: str = "float32",
-    ema_decay: float = 0.0,
     teacher: Teacher | None = None,
-) -> Step:
-    """The compiled training step.
+) -> Objective:
+    """What a step minimises.
 
     Args:
         loss: `(outputs, batch) -> scalar`, or `{name: scalar}`; None if all comes from the teacher.
-        looped: compile a chunk as one program, a scan over its steps; see `loops_well`. Otherwise
-            its steps are dispatched one by one.
         augment: `(key, batch) -> batch`.
         mixup_alpha: of `augment.mixup`; 0 for none.
         precision: what the network computes in. The parameters, the collections, the loss and the
             optimizer stay in float32.
-        ema_decay: of the average of states that keep one.
         teacher: of states that have its variables.
     """
     computing = jnp.dtype(precision)
 
-    def one(state: TrainState, data: Batch | None, piece: Any, key: Any) -> tuple[TrainState, Any]:
-        batch = piece if data is None else data.rows(piece)
-        own = jax.random.fold_in(key, state.step)
+    def of(state: TrainState, batch: Batch, own: Any) -> Callable[[Any], Any]:
         if augment is not None:
             batch = augment(jax.random.fold_in(own, AUGMENT), batch)
         targets: list[tuple[Any, Batch]] = [(1.0, batch)]
@@ -129,7 +125,7 @@ def make_step(
             targets = [(share, Batch(x, batch.y)), (1.0 - share, Batch(x, other))]
         x = _cast(targets[0][1].x, computing)
 
-        def objective(params: Any) -> tuple[Float[Array, ""], tuple[Any, Variables]]:
+        def minimised(params: Any) -> tuple[Float[Array, ""], tuple[Any, Variables]]:
             variables = {"params": _cast(params, computing), **state.collections}
             outputs, updates = state.apply_fn(variables, x, own)
             outputs = _cast(outputs, jnp.float32)
@@ -140,7 +136,28 @@ def make_step(
             terms = _terms(loss, outputs, targets, teacher, taught)
             return total(terms), (terms, updates)
 
-        (_, (terms, updates)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        return minimised
+
+    return of
+
+
+def make_step(
+    objective: Objective | None = None, *, looped: bool = True, ema_decay: float = 0.0
+) -> Step:
+    """The compiled training step.
+
+    Args:
+        objective: what is minimised; that of cross entropy if None.
+        looped: compile a chunk as one program, a scan over its steps; see `loops_well`. Otherwise
+            its steps are dispatched one by one.
+        ema_decay: of the average of states that keep one.
+    """
+    objective = objective or make_objective()
+
+    def one(state: TrainState, data: Batch | None, piece: Any, key: Any) -> tuple[TrainState, Any]:
+        own = jax.random.fold_in(key, state.step)
+        minimised = objective(state, piece if data is None else data.rows(piece), own)
+        (_, (terms, updates)), grads = jax.value_and_grad(minimised, has_aux=True)(state.params)
         state = state.apply_gradients(grads=grads)
         kept = {name: state.collections[name] for name in updates}
         updates = jax.tree.map(lambda new, old: _cast(new, old.dtype), updates, kept)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import nnls
+import scipy
 
 from regularizers.costs.calibrated import amounts
 from regularizers.costs.form import EXACT
@@ -117,5 +117,5 @@ def nonnegative(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
     scale = np.linalg.norm(matrix, axis=0)
     scale[scale == 0.0] = 1.0
     ridge = np.sqrt(RIDGE) * np.eye(matrix.shape[1])  # a trace of it tells equal columns apart
-    x, _ = nnls(np.vstack([matrix / scale, ridge]), np.pad(target, (0, len(ridge))))
+    x, _ = scipy.optimize.nnls(np.vstack([matrix / scale, ridge]), np.pad(target, (0, len(ridge))))
     return x / scale

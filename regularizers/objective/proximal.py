@@ -18,6 +18,7 @@ from regularizers.checks import FUNCTION, OPTIMIZER, a, checked, number
 from regularizers.errors import InputError
 from regularizers.objective.deaths import watch_of
 from regularizers.objective.frozen import frozen_paths
+from regularizers.objective.norms import is_half
 from regularizers.objective.pulling import Owed, nothing_owed, now_owed
 from regularizers.objective.regularizer import NetworkRegularizer
 
@@ -52,11 +53,13 @@ class ProximalState(NamedTuple):
     optimizer=OPTIMIZER,
     regularizer=a(NetworkRegularizer, "a reg.NetworkRegularizer"),
     strength=number(least=0.0) | FUNCTION,
+    decay=number(least=0.0, below=1.0) | FUNCTION,
 )
 def proximal(
     optimizer: optax.GradientTransformation,
     regularizer: NetworkRegularizer,
     strength: float | Float[Array, ""] | Callable[[Any], Any] = 1e-2,
+    decay: float | Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that each update ends with a group soft-threshold.
 
@@ -74,6 +77,8 @@ def proximal(
         optimizer: any optax transformation.
         regularizer: measures strengths and marginal costs.
         strength: per step, dimensionless; a number or a schedule of the step.
+        decay: also let channels decay, the faster the weaker they are (see `decay`): the share that
+            the weakest of a group loses per step; a number, a schedule of the step, or None.
 
     Returns:
         An optax transformation; `update` needs `params`. A strength that is given by hand warns
@@ -95,6 +100,8 @@ def proximal(
     def init(params: Any) -> ProximalState:
         first = strength(0) if callable(strength) else strength
         seen = _seen(regularizer, params)
+        if decay is not None:
+            check_decays(seen, params)
         none = {g.group: jnp.zeros(g.width, bool) for g in regularizer.groups}
         return ProximalState(
             _of_floats(wrapped, params).init(params),
@@ -128,6 +135,10 @@ def proximal(
         now = strength(state.steps) if callable(strength) else state.strength
         due = _due(state.inner, inner)
         moved = optax.apply_updates(params, updates)
+        if decay is not None:
+            rate = decay(state.steps) if callable(decay) else decay
+            rate = jnp.where(due, rate, 0.0)
+            moved = active.decayed(moved, rate, known[key])
         wide, left = active.wide_step(
             moved,
             now if due is True else jnp.where(due, now, 0.0),
@@ -178,6 +189,18 @@ def _seen(regularizer: NetworkRegularizer, params: Any) -> NetworkRegularizer:
     return regularizer.without(
         {full(p) for p, leaf in zip(paths, leaves, strict=True) if isinstance(leaf, str)}
     )
+
+
+def check_decays(regularizer: NetworkRegularizer, params: Any) -> None:
+    """Raises an InputError if parameters that are to decay are too coarse for it."""
+    paths, leaves, _ = flat_paths(params)
+    for path, leaf in zip(map(regularizer.measures.full, paths), leaves, strict=True):
+        if path in regularizer.decaying and is_half(leaf):
+            raise InputError(
+                f"{path!r} is in {leaf.dtype}, in which the small share that decays at a step is "
+                "rounded away; keep the parameters in float32 and cast them where the model "
+                "computes, or pull by a strength instead"
+            )
 
 
 def _of_floats(optimizer: optax.GradientTransformation, params: Any) -> Any:

@@ -44,7 +44,7 @@ def pulled(
     held: Mapping[str, Any] | None,
     before: Any,
     owed: Owed | None,
-) -> tuple[Any, dict[str, Float[Array, " width"]]]:
+) -> tuple[Any, dict[str, Any]]:
     """The variables after one step, in float32 where in half precision; and all strengths then.
 
     Args:

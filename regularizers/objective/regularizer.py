@@ -29,6 +29,7 @@ from regularizers.costs.cost import COST, Cost
 from regularizers.costs.form import SMOOTH
 from regularizers.errors import InputError
 from regularizers.objective.blocks import block_costs, spared
+from regularizers.objective.decay import decayed_tree, decaying
 from regularizers.objective.norms import widened
 from regularizers.objective.plan import make_plan
 from regularizers.objective.pulling import Owed, pulled
@@ -208,6 +209,24 @@ class NetworkRegularizer:
         alive = {name: np.asarray(flags) for name, flags in self.alive(variables).items()}
         return self.graph.mask(averages, alive, self.silent_blocks(variables))
 
+    def decayed(self, variables: Any, rate: Any, still: Collection[str] = ()) -> Any:
+        """The variables after one step of relative decay, see `decay`; no channel gets zero by it.
+
+        Args:
+            variables: the traced variables, or only their `params`.
+            rate: the share that the weakest channel of a group of multiplier 1 loses.
+            still: the paths, as traced, of what stays as it is.
+
+        Returns:
+            The variables, in float32 where they are in half precision.
+        """
+        rates = {
+            g.group: jnp.minimum(rate * self.multipliers.get(g.group, 1.0), 1.0)
+            for g in self.groups
+        }
+        full = self.measures.full
+        return decayed_tree(self.graph, self.decaying, full, variables, rates, still)
+
     def without(self, paths: Collection[str]) -> NetworkRegularizer:
         """The same, blind to the groups and blocks that need one of these variables.
 
@@ -233,7 +252,7 @@ class NetworkRegularizer:
             if gone.isdisjoint(b.block.switch) and left.issuperset(b.groups)
         )
         made = copy.copy(self)
-        for known in ("thresholds", "_slices", "_compiled"):  # of all groups
+        for known in ("thresholds", "_slices", "decaying", "_compiled"):  # of all groups
             vars(made).pop(known, None)
         made.measures, made.groups = replace(self.measures, groups=groups, blocks=blocks), groups
         return made
@@ -313,7 +332,7 @@ class NetworkRegularizer:
         before: Any = None,
         *,
         owed: Owed | None = None,
-    ) -> tuple[Any, dict[str, Float[Array, " width"]]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """`shrink_step` whose half-precision leaves come out in float32.
 
         Args:
@@ -379,3 +398,8 @@ class NetworkRegularizer:
     def _slices(self) -> Slices:
         """What is scaled, and by which groups."""
         return slices_of(self.graph, {g.group: g.pull.scaled for g in self.groups})
+
+    @cached_property
+    def decaying(self) -> Slices:
+        """What decays, and with which groups."""
+        return decaying(self.graph, [g.group for g in self.groups])

@@ -52,4 +52,4 @@ def scaled(
         factor = ax.spread(axis, own, jnp.ones, jnp.multiply, jnp.concatenate)
         shape = [-1 if i == k else 1 for i in range(leaf.ndim)]
         leaf = (leaf * factor.reshape(shape)).astype(jnp.result_type(leaf))
-    return leaf
+    return jnp.asarray(leaf)

@@ -28,6 +28,8 @@ from regularizers.primitives.jaxprs import (
 from regularizers.primitives.jaxprs import primitives as p
 from regularizers.primitives.poles import (
     below,
+    below_minus_one,
+    beyond_one,
     integer_power_pole,
     inverse_cosine_pole,
     pole_of,
@@ -69,10 +71,9 @@ from regularizers.primitives.terms import Axes, Solver
 
 # f(x) has the sign of x
 KEEP_SIGNS: frozenset[Primitive] = frozenset({
-    p.asin_p, p.asinh_p, p.atan_p, p.atanh_p, p.bessel_i1e_p, p.cbrt_p, p.conj_p, copy_p,
-    p.erf_inv_p, p.erf_p, p.expm1_p, p.imag_p, layout_constraint_p, p.log1p_p, p.name_p, p.real_p,
-    p.reduce_precision_p, reshard_p, p.sharding_constraint_p, p.sign_p, p.sinh_p,
-    p.stop_gradient_p, p.tanh_p,
+    p.asinh_p, p.atan_p, p.bessel_i1e_p, p.cbrt_p, p.conj_p, copy_p, p.erf_p, p.expm1_p, p.imag_p,
+    layout_constraint_p, p.name_p, p.real_p, p.reduce_precision_p, reshard_p,
+    p.sharding_constraint_p, p.sign_p, p.sinh_p, p.stop_gradient_p, p.tanh_p,
 })  # fmt: skip
 
 SIGNS: dict[SignRule, frozenset[Primitive]] = {
@@ -84,7 +85,6 @@ SIGNS: dict[SignRule, frozenset[Primitive]] = {
     }),
     squared: frozenset({p.abs_p, p.square_p}),
     positive: frozenset({p.bessel_i0e_p, p.cosh_p, p.erfc_p, p.exp2_p, p.exp_p, p.logistic_p}),
-    positive_at_zero(NOT_BELOW): frozenset({p.acos_p}),
     positive_at_zero(ANY): frozenset({p.cos_p, one_minus_square_p}),
     not_below: frozenset({p.clz_p, p.is_finite_p}),
     any_zero: frozenset({mulhi_p}),
@@ -107,9 +107,8 @@ SIGNS: dict[SignRule, frozenset[Primitive]] = {
     compared(operator.gt): frozenset({p.gt_p}),
     compared(operator.ge): frozenset({p.ge_p}),
     anything: frozenset({
-        p.atan2_p, p.igamma_grad_a_p, p.igamma_p, p.igammac_p, p.nextafter_p, p.not_p,
-        p.polygamma_p, polynomial_p, p.random_fold_in_p, random_clone_p,
-        p.regularized_incomplete_beta_p, p.zeta_p,
+        p.atan2_p, p.nextafter_p, p.not_p, polynomial_p, p.random_fold_in_p, random_clone_p,
+        p.regularized_incomplete_beta_p,
     }),
 }  # fmt: skip
 
@@ -192,6 +191,11 @@ RECORDS: dict[Primitive, Record] = {
     **{own: _like(sign) for sign, primitives in SIGNS.items() for own in primitives},
     **dict.fromkeys((p.digamma_p, p.lgamma_p), _like(anything, pole=pole_of(0))),
     **dict.fromkeys((p.log_p, log2_p), _like(anything, pole=below(0, pole_of(0)))),
+    **dict.fromkeys((p.polygamma_p, p.zeta_p), _like(anything, pole=pole_of(1))),
+    **dict.fromkeys((p.igamma_grad_a_p, p.igamma_p, p.igammac_p), _like(anything, pole=pole_of(0))),
+    **dict.fromkeys((p.asin_p, p.atanh_p, p.erf_inv_p), _like(kept, pole=beyond_one)),
+    p.acos_p: _like(positive_at_zero(NOT_BELOW), pole=beyond_one),
+    p.log1p_p: _like(kept, pole=below_minus_one),
     p.rsqrt_p: _like(positive, pole=below(0, pole_of(0))),
     p.sqrt_p: _like(kept, pole=below(0)),
     p.acosh_p: _like(not_below, pole=inverse_cosine_pole),

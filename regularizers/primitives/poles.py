@@ -38,6 +38,16 @@ def inverse_cosine_pole(m: Meeting) -> bool:
     return bool(m.signs[0] & (NEGATIVE | ZERO)) and any(m.changed)
 
 
+def beyond_one(m: Meeting) -> bool:
+    """atanh(x) and its like are numbers for |x| < 1, which only a zero tells."""
+    return m.signs[0] != ZERO and m.changed[0]
+
+
+def below_minus_one(m: Meeting) -> bool:
+    """log(1 + x) is a number for x > -1, which only a sign above tells."""
+    return bool(m.signs[0] & NEGATIVE) and m.changed[0]
+
+
 def integer_power_pole(m: Meeting) -> bool:
     """0^y is not finite for y < 0."""
     return m.eqn.params["y"] < 0 and bool(m.signs[0] & ZERO)

@@ -3,8 +3,6 @@
 import sys
 
 import pytest
-from absl import app
-from absl.testing import flagsaver
 
 from experiments import (
     compare,
@@ -22,16 +20,9 @@ from experiments.pictures import plots
 from experiments.report import __main__ as report
 from morph.errors import MissingExtraError
 
-
-def of_run(argv):
-    """As `python -m experiments.run` starts; its flags are those of the whole process."""
-    with flagsaver.flagsaver():
-        app.run(run.main, argv=argv, flags_parser=run.parsed)
-
-
 # The command, and what names a file that is not there.
 COMMANDS = {
-    "run": (of_run, ["--seed_network=mlp", "--dataset=mnist", "--data_dir={}"]),
+    "run": (run.main, ["--seed_network=mlp", "--dataset=mnist", "--data_dir={}"]),
     "sweep": (sweep.main, ["--seed_network=mlp", "--dataset=mnist", "--data_dir={}"]),
     "retrain": (retrain.main, ["--architecture=mine={}", "--seed_network=mlp", "--dataset=digits"]),
     "targets": (targets.main, ["--dataset=mnist", "--data_dir={}"]),
@@ -88,9 +79,9 @@ def lacking(name):
     return ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-@pytest.mark.parametrize("main", [of_run, sweep.main], ids=["run", "sweep"])
+@pytest.mark.parametrize("main", [run.main, sweep.main], ids=["run", "sweep"])
 def test_without_scikit_learn_digits_are_one_line(main, ended, monkeypatch):
-    monkeypatch.setattr(datasets, "_missing", lacking("sklearn"))
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     error = ended(main, "--seed_network=mlp", "--dataset=digits")
     assert error.startswith("error: the digits data set needs packages that are not installed")
     assert error.endswith("pip install 'morph-jax[data]'\n")

@@ -1,6 +1,7 @@
 """Pages: everything is in them, nothing is fetched, and broken runs are told apart."""
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -58,14 +59,27 @@ def test_a_page_has_all_of_a_run_and_fetches_nothing(make_run):
     page = page_at(write_report(make_run("run")))
     for words in (
         "mlp on digits", "90.0 %", "seed 95.0 %", "Dense_0", "Cost per layer", "Strength λ",
-        "25bb209edf45b400", "python -m experiments.run --x='<b>'", "1:23", "batch_size", "10 / 15",
+        "25bb209edf45b400", "python -m experiments.run --x='<b>'", "1 min 23 s", "batch_size",
+        "10 / 15",
     ):  # fmt: skip
         assert words in page.text or words == "batch_size", words
     assert "script" not in page.tags
     assert not [a for a in page.attributes if a[1] in ("src", "href")]
-    assert page.tags.count("svg") == 6  # widths, costs, and four curves
-    assert [a for a in page.attributes if a[1:] == ("role", "img")]
+    # Widths, costs, and four curves.
+    assert len([a for a in page.attributes if a[1:] == ("role", "img")]) == 6
     assert page.text.count("before and after; 2 changed") == 1  # what a chart says in words
+
+
+def test_words_in_charts_are_never_small_and_tables_do_not_break_words(make_run):
+    text = write_report(make_run("run")).read_text()
+    drawn = re.findall(r'style="min-width:(\d+)px" viewBox="\S+ \S+ (\d+) ', text)
+    assert len(drawn) == 6
+    assert all(12 * int(least) / int(width) >= 11 for least, width in drawn)  # of 12 as drawn
+    assert "svg text { fill: var(--muted); font-size: 12px" in text
+    cells = re.search(r"th, td \{([^}]*)\}", text)[1]
+    assert "white-space: nowrap" in cells
+    assert "anywhere" not in cells
+    assert text.count("<table") + len(drawn) == text.count('<div class="scroll" tabindex="0">')
 
 
 def test_a_run_that_is_not_finished_is_told_as_far_as_it_came(make_run):
@@ -73,7 +87,7 @@ def test_a_run_that_is_not_finished_is_told_as_far_as_it_came(make_run):
     assert len(read_run(place).records) == 2  # the line that was cut off is left out
     text = page_at(write_report(place)).text
     assert "not finished" in text
-    assert "Nothing was measured yet" in text
+    assert "No network was tested yet" in text
     assert "Loss" in text
 
 
@@ -158,7 +172,7 @@ ANCHORS = ("begin", "middle", "end")
 @pytest.mark.parametrize(("kind", "shape", "roles", "how"), CHARTED)
 def test_no_parts_of_a_network_cover_each_other(kind, shape, roles, how):
     kernel = tensorized(kind, shape, roles, **how)
-    svg = ElementTree.fromstring(network_chart(kernel, "a network"))
+    (svg,) = ElementTree.fromstring(network_chart(kernel, "a network"))
     left, top, width, height = map(float, svg.attrib["viewBox"].split())
     numbers = [text for text in svg.iter("text") if text.text.isdigit()]
     sizes = [n for label, n in kernel.sizes.items() if label != STACK]

@@ -1,17 +1,14 @@
 """The command line: what a run leaves behind, and what it says when asked for nonsense."""
 
 import json
-import sys
 
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 
 from experiments import datasets, run
 from experiments.console import flags as settings
 from morph.architecture.architecture import Architecture
 from morph.cycle.config import CycleConfig
-from morph.errors import ConfigError
 from morph.settings import settings_of
 
 TINY = [
@@ -27,12 +24,9 @@ TINY = [
 ]
 
 
-def launch(monkeypatch, *arguments):
+def launch(*arguments):
     """Runs `main` as the command line would, flags and all."""
-    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-    with flagsaver.flagsaver():
-        rest = flags.FLAGS(sys.argv)
-        run.main(rest)
+    run.main(["run.py", *arguments])
 
 
 def scalars(folder):
@@ -49,10 +43,10 @@ def scalars(folder):
     return tags
 
 
-def failure(monkeypatch, capsys, *arguments):
+def failure(capsys, *arguments):
     """What a run that cannot work ends with: one line, or a list of what stands in the way."""
     with pytest.raises(SystemExit) as stop:
-        launch(monkeypatch, *arguments)
+        launch(*arguments)
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -62,7 +56,7 @@ def failure(monkeypatch, capsys, *arguments):
 
 def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "out"
-    launch(monkeypatch, *TINY, "--tensorboard", f"--workdir={workdir}")
+    launch(*TINY, "--tensorboard", f"--workdir={workdir}")
     printed = capsys.readouterr().out
     for word in ("seed", "shrunk", "expanded", "Dense_0", "FLOP", "same predictions"):
         assert word.lower() in " ".join(printed.split()).lower()
@@ -82,13 +76,13 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
     for path in written:
         path.unlink()
 
-    def show(*args):
+    def show(*args, **named):
         assert all(path.exists() for path in written)
-        shown(*args)
+        shown(*args, **named)
 
     shown = run.show
     monkeypatch.setattr(run, "show", show)
-    launch(monkeypatch, *TINY, f"--workdir={workdir}")  # finished: shows, trains nothing
+    launch(*TINY, f"--workdir={workdir}")  # finished: shows, trains nothing
     assert "Dense_0" in capsys.readouterr().out
 
 
@@ -104,21 +98,20 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
         ("--cycles=two", "cycles"),
     ],
 )
-def test_a_wrong_value_is_refused_and_the_known_ones_are_listed(monkeypatch, flag, known):
-    with pytest.raises(flags.IllegalFlagValueError, match=known):
-        launch(monkeypatch, flag)
+def test_a_wrong_value_is_refused_and_the_known_ones_are_listed(capsys, flag, known):
+    assert known in failure(capsys, flag)
 
 
-def test_an_unknown_target_is_refused_and_near_ones_are_listed(monkeypatch, capsys, tmp_path):
-    error = failure(monkeypatch, capsys, "--target=flop", f"--workdir={tmp_path / 'out'}")
+def test_an_unknown_target_is_refused_and_near_ones_are_listed(capsys, tmp_path):
+    error = failure(capsys, "--target=flop", f"--workdir={tmp_path / 'out'}")
     assert "no cost 'flop'; did you mean 'flops'" in error
     assert not (tmp_path / "out").exists()
 
 
-def test_unknown_names_in_lists_are_refused_and_near_ones_are_listed(monkeypatch, capsys):
-    assert "did you mean 'accuracy'" in failure(monkeypatch, capsys, "--metrics=accurracy")
-    assert "did you mean 'flip'" in failure(monkeypatch, capsys, "--augment=crop,flipp")
-    assert "group_lasso" in failure(monkeypatch, capsys, "--penalty=group_laso")
+def test_unknown_names_in_lists_are_refused_and_near_ones_are_listed(capsys):
+    assert "did you mean 'accuracy'" in failure(capsys, "--metrics=accurracy")
+    assert "did you mean 'flip'" in failure(capsys, "--augment=crop,flipp")
+    assert "group_lasso" in failure(capsys, "--penalty=group_laso")
 
 
 def test_every_setting_has_a_flag_with_its_default():
@@ -136,12 +129,11 @@ def test_every_setting_has_a_flag_with_its_default():
     assert settings.config_of(own).budget == 0.25
 
 
-def test_an_unknown_flag_and_a_stray_word_are_refused(monkeypatch, capsys):
-    with pytest.raises(flags.UnrecognizedFlagError, match="Did you mean: budget"):
-        launch(monkeypatch, "--budgett=0.5")
-    with pytest.raises(ConfigError, match="no --expand_budget any more: --budget is what"):
-        settings.read_flags(flags.FLAGS, ["run.py", "--expand_budget=none"])
-    assert "unexpected arguments: resnet8" in failure(monkeypatch, capsys, "resnet8")
+def test_an_unknown_flag_and_a_stray_word_are_refused(capsys):
+    assert "Did you mean: budget" in failure(capsys, "--budgett=0.5")
+    retired = failure(capsys, "--expand_budget=none")
+    assert "no --expand_budget any more: --budget is what" in retired
+    assert "unexpected arguments: resnet8" in failure(capsys, "resnet8")
 
 
 def test_a_missing_data_set_names_its_package(monkeypatch, capsys, tmp_path):
@@ -149,27 +141,25 @@ def test_a_missing_data_set_names_its_package(monkeypatch, capsys, tmp_path):
         raise datasets.DatasetNotFoundError(f"{name}: apt-get install dataset-fashion-mnist")
 
     monkeypatch.setattr(datasets, "load", nowhere)
-    error = failure(monkeypatch, capsys, "--dataset=fashion_mnist", f"--workdir={tmp_path}")
+    error = failure(capsys, "--dataset=fashion_mnist", f"--workdir={tmp_path}")
     assert "dataset-fashion-mnist" in error
 
 
-def test_budgets_out_of_reach(monkeypatch, capsys, tmp_path):
+def test_budgets_out_of_reach(capsys, tmp_path):
     where = f"--workdir={tmp_path / 'never'}"
-    assert "cannot meet a budget" in failure(
-        monkeypatch, capsys, *TINY, "--shrink_to=0.0001", where
-    )
+    assert "cannot meet a budget" in failure(capsys, *TINY, "--shrink_to=0.0001", where)
     more = [*TINY, "--budget=2", "--shrink_to=none", where]
-    assert "at most its own cost" in failure(monkeypatch, capsys, *more)
+    assert "at most its own cost" in failure(capsys, *more)
     assert not (tmp_path / "never").exists()
 
 
-def test_a_working_directory_of_another_run(monkeypatch, capsys, tmp_path):
+def test_a_working_directory_of_another_run(capsys, tmp_path):
     (tmp_path / "config.json").write_text('{"dataset": "mnist"}')
-    error = failure(monkeypatch, capsys, *TINY, f"--workdir={tmp_path}")
+    error = failure(capsys, *TINY, f"--workdir={tmp_path}")
     assert "dataset: 'mnist' there, 'digits' asked for" in error
 
 
-def test_a_workdir_that_cannot_be_made(monkeypatch, capsys, tmp_path):
+def test_a_workdir_that_cannot_be_made(capsys, tmp_path):
     (tmp_path / "file").write_text("")
-    error = failure(monkeypatch, capsys, *TINY, f"--workdir={tmp_path}/file/run")
+    error = failure(capsys, *TINY, f"--workdir={tmp_path}/file/run")
     assert "cannot use" in error

@@ -233,7 +233,7 @@ def world(tmp_path_factory):
         patch.setattr(Traces, "of_seed", traced_once(made))
         patch.setattr(sweep, "write_report", lambda workdir: workdir)
         patch.setattr(retrain, "write_report", lambda workdir: workdir)
-        patch.setattr(sweep.plots, "plot_tradeoff", lambda *args, **kwargs: None)
+        patch.setattr(sweep.pictures, "plot_tradeoff", lambda *args, **kwargs: None)
         patch.setattr(targets, "compiled", lambda *args: None)
         patch.setattr(targets, "interleaved", lambda runs, seconds: np.ones((len(runs), 1)))
         made.architecture = made.folder / "architecture.json"

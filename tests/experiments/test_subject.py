@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import __main__ as command
 from experiments import compress, retrain, subject, sweep, targets
+from experiments.console.flags import define_settings
 from experiments.report import read_run
 from morph.errors import ConfigError, DataError, ImportedError
 from morph.training.data import Batch
@@ -153,7 +153,7 @@ def options_of(define, *arguments):
 
 
 def named(*arguments):
-    options = options_of(sweep.define_flags, *arguments)
+    options = options_of(sweep.COMMAND.define, *arguments)
     return subject.seed_of({}, options, subject.data_of(options, {}))
 
 
@@ -166,7 +166,7 @@ def test_a_network_of_the_registry_learns_ones_own_images(own):
     )
     network, name = named("--data=pictures.py:data", "--seed_network=cnn", "--width=0.1")
     assert name == "cnn"
-    options = options_of(targets.define_flags, "--data=pictures.py:data")
+    options = options_of(targets.COMMAND.define, "--data=pictures.py:data")
     data = subject.data_of(options, {})
     assert (data.num_classes, len(data.fingerprint)) == (3, 64)  # in hex
     assert isinstance(data.whole("a sweep"), Batch)
@@ -203,20 +203,9 @@ def test_what_is_no_network_or_no_data_is_told_in_one_line(own, arguments, error
         named(*arguments)
 
 
-def test_commands_are_one_command(capsys):
-    command.main(["morph"])
-    assert "  sweep     accuracy against cost" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stop:
-        command.main(["morph", "sweeep"])
-    assert stop.value.code == 2
-    assert "no command 'sweeep'; did you mean 'sweep'" in capsys.readouterr().err
-    command.main(["morph", "sweep", "--help"])
-    assert "--model" in capsys.readouterr().out
-
-
 def test_names_of_losses_are_flags_and_paths_are_taken_too():
     options = flags.FlagValues()
-    sweep.define_settings(options)
+    define_settings(options)
     options(["sweep", "--loss=own.py:loss"])
     assert options.loss == "own.py:loss"
     with pytest.raises(flags.IllegalFlagValueError, match="cross_entropy"):

@@ -7,7 +7,8 @@ import pytest
 import regularizers as reg
 from regularizers import named
 from regularizers.costs.calibrated import Calibration
-from regularizers.named import COSTS, check_name, cost_named
+from regularizers.named import COSTS, cost_named
+from regularizers.vocabulary import check_name
 
 
 @pytest.fixture(scope="module")

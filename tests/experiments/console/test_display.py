@@ -21,7 +21,8 @@ def make(*, terminal=False, **options):
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=110, _environ={})
     clock = Clock()
-    return Display(console=console, clock=clock, **options), out, clock
+    seldom = 1e-3  # a second: what the test tells is all that is drawn
+    return Display(console=console, clock=clock, live_refresh_per_s=seldom, **options), out, clock
 
 
 def printed(renderable, width=110):
@@ -78,9 +79,8 @@ def test_plain_line_shows_everything():
             widths={"a": 16, "b": 4, "c": 1, "d": 0},
             grad_norm=1.5,
         )
-    first, second = out.getvalue().splitlines()
-    assert first == "shrink 200/2000 (10 %) | loss 2 | budget 50.0 %"
-    assert second == (
+    (line,) = out.getvalue().splitlines()
+    assert line == (
         "shrink 1200/2000 (60 %) | 100 steps/s | 0:08 left | loss 0.4123 | accuracy 91.2 % | "
         "cost 63.1 % of seed | target 60.0 % | budget 50.0 % | λ 3.20e-03 | grad_norm 1.5 | "
         "widths 21/32 channels █▄▂·"
@@ -95,7 +95,7 @@ def test_plain_lines_come_every_few_seconds_and_at_the_end():
             shown.update(step, loss=1.0)
             clock.now_s += 1
     steps = [line.split()[1] for line in out.getvalue().splitlines()]
-    assert steps == ["1/12", "6/12", "11/12", "12/12"]
+    assert steps == ["6/12", "11/12", "12/12"]
 
 
 def test_metrics_are_kept_and_only_read_when_drawn():
@@ -103,7 +103,7 @@ def test_metrics_are_kept_and_only_read_when_drawn():
         def __float__(self):
             raise AssertionError("read too early")
 
-    shown, out, clock = make()
+    shown, out, clock = make(line_interval_s=5.0)
     with shown:
         shown.phase("shrink", total_steps=9)
         shown.update(1, loss=1.0, test_accuracy=0.5)
@@ -123,7 +123,6 @@ def test_each_phase_ends_with_its_last_state():
         shown.phase("expand", total_steps=1)
         shown.update(1)
     assert [line.split(" |")[0] for line in out.getvalue().splitlines()] == [
-        "shrink 1/3 (33 %)",
         "shrink 3/3 (100 %)",
         "expand 1/1 (100 %)",
     ]
@@ -163,6 +162,20 @@ def test_terminal_panel():
     ):
         assert part in text
     assert text.endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_a_phase_that_has_ended_leaves_one_line_on_a_terminal():
+    shown, out, clock = make(terminal=True)
+    with shown:
+        shown.phase("seed", total_steps=20)
+        assert "compiling, 0 s" in out.getvalue()
+        clock.now_s += 12
+        shown.update(1, loss=2.0)
+        shown.update(20, loss=1.0)
+        shown.phase("shrink", total_steps=9)
+        before = out.getvalue()
+    assert "seed 20/20 (100 %)" in before
+    assert before.count("━") == before.split("seed 20/20")[0].count("━")  # no bar is left behind
 
 
 def test_terminal_is_given_back_after_an_error():

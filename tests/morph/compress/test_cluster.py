@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from morph.compress.cluster import METHODS, clustered, share, shared
+from morph.compress.cluster import clustered, share, shared
 from morph.kernels.compressed import Pruned
+from morph.vocabulary import CLUSTERINGS
 
 
 def loss(weights, means, groups):
@@ -29,7 +30,7 @@ def test_kmeans_is_exact():
 
 def test_the_linear_start_ends_where_lloyd_stays_and_is_no_better():
     weights = np.random.default_rng(1).standard_normal(2000)
-    exact, linear = (clustered(weights, 16, method=method) for method in METHODS)
+    exact, linear = (clustered(weights, 16, method=method) for method in CLUSTERINGS)
     assert loss(weights, *exact) <= loss(weights, *linear)
     means, groups = linear
     for k in np.unique(groups):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from fixed_point_case import Net, with_tiny_channel
 
-from morph.compress.config import COMPRESSIONS, CompressConfig
-from morph.compress.methods import METHODS, compressed
+from morph.compress.config import CompressConfig
+from morph.compress.methods import compressed
 from morph.network import linen_network
 from morph.training.data import Batch
 from morph.training.losses import cross_entropy
@@ -35,7 +35,3 @@ def test_the_method_equalizes_where_it_pays_and_trains_what_it_measured(case):
         for stage in (rounded, retrained)
     ]
     assert losses[1] < losses[0]
-
-
-def test_every_method_can_be_chosen():
-    assert tuple(METHODS) == COMPRESSIONS

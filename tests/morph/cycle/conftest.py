@@ -9,7 +9,8 @@ import pytest
 
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
-from morph.cycle.config import CycleConfig, target_cost
+from morph.cycle.asked import target_cost
+from morph.cycle.config import CycleConfig
 from morph.cycle.context import Context, key_of
 from morph.cycle.listener import Silence
 from morph.cycle.measure import Measure

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+from contextlib import ExitStack
 from dataclasses import replace
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ import regularizers as reg
 from morph.budget import traces
 from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
+from morph.cycle.listener import Progress, Silence
 from morph.cycle.workdir import load_variables
 from morph.errors import (
     BudgetError,
@@ -399,3 +401,19 @@ def test_settings_of_the_training_are_checked(tmp_path, data, changes, message):
     with pytest.raises(ConfigError, match=message):
         make(tmp_path / "new", data, replace(CONFIG, **changes)).run()
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_from_python_leaves_what_the_command_leaves(finished):
+    workdir, result = finished
+    told = json.loads((workdir / "results.json").read_text())
+    assert [one["name"] for one in told["outcomes"]] == [one.name for one in result.outcomes]
+    assert told["config"]["shrink_steps"] == CONFIG.shrink_steps
+    assert told["command"].startswith("python ")
+
+
+def test_progress_is_told_unless_somebody_listens(tmp_path, data):
+    with ExitStack() as held:
+        assert isinstance(make(tmp_path, data)._heard(held), Progress)
+        assert isinstance(make(tmp_path, data, progress=False)._heard(held), Silence)
+        listener = Silence()
+        assert make(tmp_path, data, listener=listener)._heard(held) is listener

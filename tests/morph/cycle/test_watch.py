@@ -41,8 +41,10 @@ def test_each_controller_sees_its_own_run_alone():
     a, saliency = jnp.arange(21.0).reshape(3, 7), -jnp.arange(15.0).reshape(3, 5)
     state = State({"a": a}, Opt(jnp.zeros(3), {}, {}, {"a": saliency}))
     controllers = [Doubling() for _ in range(3)]
+    budgets = [SimpleNamespace(controller=own, cuts=lambda step: False) for own in controllers]
+    cuts = [SimpleNamespace(budget=budget) for budget in budgets]
     pulling = SimpleNamespace(strengths_of_all=lambda params: params)
-    watch = Watch(controllers=controllers, pulling=pulling)
+    watch = Watch(cuts=cuts, pulling=pulling)
     expected = 2 * np.asarray(a).sum(1)
     for step in (0, 10):
         state, looks = watch.look(state, step)

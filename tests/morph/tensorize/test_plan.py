@@ -8,7 +8,7 @@ from flax import nnx
 
 import morph
 import regularizers as reg
-from morph.tensorize.budget import factorized_graph
+from morph.tensorize.graphs import factorized_graph
 
 
 class Net(nn.Module):

@@ -12,7 +12,7 @@ from morph.errors import TrainingDivergedError
 from morph.training.data import Batch
 from morph.training.loop import Course, Loop
 from morph.training.mesh import data_mesh
-from morph.training.step import TrainState, make_step
+from morph.training.step import TrainState, make_objective, make_step
 
 RNG = np.random.default_rng(0)
 DATA = Batch(RNG.normal(size=(30, 5)).astype(np.float32), RNG.integers(0, 3, 30).astype(np.int32))
@@ -84,10 +84,10 @@ def test_a_loss_that_is_no_number_is_named_with_its_run():
     def broken(logits, batch):
         return logits.sum() * jnp.nan
 
-    alone = Loop(step=make_step(broken), data=DATA, batch_size=7, every=5)
+    alone = Loop(step=make_step(make_objective(broken)), data=DATA, batch_size=7, every=5)
     with pytest.raises(TrainingDivergedError, match="nan at step 5 of phase 'here'"):
         alone.last(state(), course())
-    step = jax.vmap(make_step(broken), in_axes=(0, None, 0, 0))
+    step = jax.vmap(make_step(make_objective(broken)), in_axes=(0, None, 0, 0))
     both = Loop(step=step, data=DATA, batch_size=7, every=5)
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state())
     keys = jnp.stack([jax.random.key(1)] * 2)

@@ -16,7 +16,7 @@ from morph.training.data import (
 )
 from morph.training.losses import Teacher, cross_entropy, soft_labels
 from morph.training.optimizers import make_optimizer, rate_schedule
-from morph.training.step import TrainState, check_finite, make_step
+from morph.training.step import TrainState, check_finite, make_objective, make_step
 
 KEY = jax.random.key(0)
 
@@ -109,7 +109,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32(kind, networks, dense, variab
 
         dense = Network(init=built.fn, predict=built.fn, forward=forward)
     whole, losses = train(dense, variables, data, index)
-    step = make_step(precision="bfloat16")
+    step = make_step(make_objective(precision="bfloat16"))
     state, rough = train(dense, variables, data, index, step=step)
     assert [a.dtype for a in jax.tree.leaves(state)] == [a.dtype for a in jax.tree.leaves(whole)]
     np.testing.assert_allclose(rough, losses, rtol=0.1)
@@ -146,7 +146,7 @@ def test_the_average_is_the_textbook_one_and_as_sparse(dense, variables, data):
 def test_a_teacher_of_full_weight_makes_labels_irrelevant(dense, variables, data):
     taught = jax.jit(dense.init)(jax.random.key(7), data.x[:1])
     teacher = Teacher(predict=dense.predict, weight=1.0, loss=soft_labels)
-    step = make_step(teacher=teacher)
+    step = make_step(make_objective(teacher=teacher))
     runs = [
         train(dense, variables, Batch(data.x, labels), INDEX, step=step, teacher=taught)
         for labels in (data.y, np.zeros_like(data.y))
@@ -165,7 +165,7 @@ def test_terms_of_a_loss_add_up_and_a_teacher_adds_its_own(dense, variables, dat
 
     teacher = Teacher(predict=dense.predict, weight=0.25, loss=soft_labels)
     taught = dense.init(jax.random.key(7), data.x[:1])
-    step = make_step(halves, teacher=teacher, looped=False)
+    step = make_step(make_objective(halves, teacher=teacher), looped=False)
     _, terms = train(dense, variables, data, INDEX, step=step, teacher=taught)
     assert set(terms) == {"one", "other", "distill"}
     assert terms["one"].shape == terms["distill"].shape == (4,)
@@ -182,7 +182,7 @@ def test_augmentation_and_mixup_are_compiled_and_depend_on_the_step(dense, varia
         jax.debug.callback(lambda bits: seen.append(tuple(bits.tolist())), jax.random.bits(key, 2))
         return batch
 
-    step = make_step(augment=augment, mixup_alpha=1.0)
+    step = make_step(make_objective(augment=augment, mixup_alpha=1.0))
     still = optax.set_to_zero()
     _, losses = train(dense, variables, data, index, step=step, tx=still)
     jax.effects_barrier()

@@ -58,6 +58,8 @@ BROKEN = {
     "zero over what may be zero": lambda h, x: h / jnp.maximum(h, x[:, :1]),
     "not a number by a root": lambda h, x: h * jax.lax.rsqrt(jnp.var(h, 0)[None]),
     "an inverse cosine": lambda h, x: h * jnp.arccosh(h + 1.5 - 1.0),
+    "an inverse hyperbolic tangent": lambda h, x: h * jnp.arctanh(1.0 - jnp.abs(h).sum(0)[None]),
+    "the logarithm of one plus minus one": lambda h, x: h * jnp.log1p(-jnp.exp(-jnp.abs(h))),
     "the root of a negative number": lambda h, x: h * jnp.sqrt(h - 0.5),
     "the logarithm of a negative number": lambda h, x: h * jnp.log(jnp.abs(h) * -1.0),
     "the remainder": lambda h, x: jax.lax.rem(x[:, :1] + h, h),
@@ -74,6 +76,7 @@ FINITE = {
     "softmax over rows": lambda h, x: h * jnp.exp(h) / jnp.exp(h).sum(0)[None],
     "over a number": lambda h, x: h / (3.0 - jnp.exp(h)),
     "over a softplus": lambda h, x: h / jax.nn.softplus(h),
+    "times an inverse tangent": lambda h, x: h * jnp.arctanh(0.5 * jnp.tanh(x[:, :1])),
     "segments": lambda h, x: (
         h / jax.ops.segment_sum(jnp.exp(h), jnp.asarray([0, 2, 2]), 4)[jnp.asarray([0, 2, 2])]
     ),

@@ -119,6 +119,7 @@ def test_group_lasso_makes_all_producers_exactly_zero(graph, variables):
     np.testing.assert_allclose(pulled["norm_0"]["scale"][5:], -0.5 * factor[5:] * left, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::regularizers.errors.DeadGroupWarning")
 @pytest.mark.parametrize("penalty", ["gamma", "group_lasso"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.promotes
@@ -161,6 +162,7 @@ def test_stale_momentum_wakes_nothing(graph, variables, optimizer):
     assert np.all(moved["head"]["bias"] < 0.0)
 
 
+@pytest.mark.filterwarnings("ignore::regularizers.errors.DeadGroupWarning")
 def test_protected_channels_are_never_zeroed(graph, variables):
     regularizer = regularizer_of(graph)
     tx = reg.proximal(optax.sgd(0.05, momentum=0.9), regularizer, strength=100.0)

@@ -61,6 +61,7 @@ def test_they_die_when_float32_does(kernel, bias):
     np.testing.assert_allclose(*death, atol=steps // 50)
 
 
+@pytest.mark.filterwarnings("ignore::regularizers.errors.DeadGroupWarning")
 def test_gates_in_half_precision_close():
     graph = reg.trace_channels(network, drawn(jnp.float32, jnp.float32), X)
     regularizer = reg.NetworkRegularizer(graph, reg.flops(graph), "gates", threshold=0.0)

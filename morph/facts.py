@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shlex
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,11 @@ from morph.files import write_text
 from regularizers import json_files
 
 PACKAGES = ("jax", "flax", "optax", "numpy")
+
+
+def own_command() -> str:
+    """The command line of this process, as a shell takes it."""
+    return shlex.join(["python", *sys.argv])
 
 
 def facts_of(command: str, seconds: float, facts: Mapping[str, Any]) -> dict[str, Any]:

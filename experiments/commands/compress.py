@@ -1,0 +1,59 @@
+"""Compresses a learned network, writes it to a file, reads that back, and checks every bit.
+
+    morph compress --workdir=runs/digits-resnet8 --compress=deep
+
+The working directory is one of experiments.run or experiments.retrain: its architecture.json names
+the seed network and the data set. The file, WORKDIR/network.morph, holds all that the network
+needs; WORKDIR/compressed.json has what was measured after each stage. `--compress` is `deep`
+(prune, share weights, code: Deep Compression), `prune`, `fixed` (dynamic fixed point) or `ternary`
+(trained ternary quantization).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments.console.declared import Command
+from experiments.console.flags import (
+    define_compression,
+    define_subject_flags,
+    define_task_flags,
+)
+from morph.errors import ConfigError
+
+
+def define(own: flags.FlagValues) -> None:
+    """Its flags."""
+    flags.DEFINE_string("workdir", None, "Of the run.", flag_values=own)
+    define_compression(own, compress="deep")
+    define_subject_flags(own)
+    define_task_flags(own)
+
+
+def check(options: flags.FlagValues, words: Sequence[str]) -> None:
+    """Raises if no run is named."""
+    if not options.workdir:
+        raise ConfigError("--workdir is missing; name the directory of a run")
+
+
+COMMAND = Command(
+    name="compress",
+    help=__doc__,
+    declare=define,
+    common=(
+        "workdir",
+        "compress",
+        "sparsity",
+        "clusters",
+        "word_length",
+        "compress_steps",
+        "compress_learning_rate",
+        "model",
+        "data",
+        "loss",
+        "metrics",
+    ),
+    check=check,
+)

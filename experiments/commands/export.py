@@ -1,0 +1,54 @@
+"""Exports a learned network to files that run elsewhere, and checks each against JAX.
+
+    morph export --workdir=runs/digits-resnet8 --export=stablehlo,onnx,tflite
+
+The working directory is one of experiments.run or experiments.retrain. If it holds a compressed
+network (network.morph, see experiments.compress) that one is exported, with its kernels made dense,
+unless --nocompressed. WORKDIR/export is then a bundle: the files, variables.safetensors,
+architecture.json, a model card with the figures, and a manifest of checksums. `tflite` is full
+int8, calibrated on training images; what of it an Edge TPU would run, and in what time, is
+predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments.console.declared import Command
+from experiments.console.flags import define_subject_flags, define_task_flags
+from experiments.vocabulary import EXPORTS
+from morph.errors import ConfigError
+
+
+def define(own: flags.FlagValues) -> None:
+    """Its flags."""
+    flags.DEFINE_string("workdir", None, "Of the run.", flag_values=own)
+    flags.DEFINE_list("export", list(EXPORTS), "What to write.", flag_values=own)
+    flags.DEFINE_bool("compressed", True, "The compressed network, if any.", flag_values=own)
+    define_subject_flags(own)
+    define_task_flags(own)
+
+
+def check(options: flags.FlagValues, words: Sequence[str]) -> None:
+    """Raises if no run is named."""
+    if not options.workdir:
+        raise ConfigError("--workdir is missing; name the directory of a run")
+
+
+COMMAND = Command(
+    name="export",
+    help=__doc__,
+    declare=define,
+    common=(
+        "workdir",
+        "export",
+        "compressed",
+        "model",
+        "data",
+        "loss",
+        "metrics",
+    ),
+    check=check,
+)

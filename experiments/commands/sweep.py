@@ -1,0 +1,108 @@
+"""Accuracy against cost: one seed network, several budgets, and the uniform width multiplier.
+
+    morph sweep --seed_network=mlp --dataset=digits --budgets=1,0.75,0.5,0.25,0.1
+
+trains the seed network once for every random seed in --seeds; shrinks it to every budget; trains
+the learned widths from scratch; and trains the seed with one uniform width multiplier at the same
+cost. All three have seen equally many steps, unless --retrain_steps says otherwise. --workdir then
+holds results.json, tradeoff.png, report.html, and below seed-S/budget-B the architecture and the
+variables of each network (`morph retrain` and `experiments.report` take them).
+
+    --how=vmap        all budgets and seeds side by side in one compiled program (the default);
+                      retraining, too: as the seed network with channels held at zero
+    --how=turn        one after the other; retraining at the learned widths
+    --how=processes   one process for every budget, --jobs at a time
+
+What is in the working directory is not trained again: stop it, and the same command goes on; add
+budgets or seeds, and only those are trained. Several hosts may share a working directory:
+
+    host 1: morph sweep ... --workdir=/shared/sweep --only=0.5
+    host 2: morph sweep ... --workdir=/shared/sweep --only=0.25
+    later:  morph sweep ... --workdir=/shared/sweep      # collects, and draws
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from experiments.console.declared import Command
+from experiments.console.flags import define_settings, define_start, define_subject_flags
+from morph.errors import ConfigError
+
+HOWS = ("vmap", "turn", "processes")
+
+
+def define(own: flags.FlagValues) -> None:
+    """Its flags."""
+    define_subject_flags(own, seed_network="mlp", dataset="digits", width=1.0)
+    define_start(own)
+    flags.DEFINE_string("workdir", None, "Where everything goes.", flag_values=own)
+    flags.DEFINE_list(
+        "budgets", ["1", "0.75", "0.5", "0.25", "0.1"], "Ratios to the seed's.", flag_values=own
+    )
+    flags.DEFINE_list("seeds", ["0"], "Random seeds: mean and spread.", flag_values=own)
+    flags.DEFINE_list("only", None, "Of the budgets only these, for now.", flag_values=own)
+    flags.DEFINE_enum("how", "vmap", HOWS, "Side by side, or one by one.", flag_values=own)
+    flags.DEFINE_integer("jobs", 2, "Processes at a time.", 1, flag_values=own)
+    define_settings(own, penalty="group_lasso", blocks=False)
+    own.set_default("retrain_steps", None)  # seed_steps + shrink_steps
+
+
+def check(options: flags.FlagValues, words: Sequence[str]) -> None:
+    """Raises for a list of numbers that is none."""
+    budgets = numbers("budgets", options.budgets, float)
+    numbers("seeds", options.seeds, int)
+    only = numbers("only", options.only, float) if options.only else budgets
+    if odd := [budget for budget in only if budget not in budgets]:
+        listed = ", ".join(map(str, sorted(budgets, reverse=True)))
+        raise ConfigError(f"--only={odd[0]} is none of the budgets ({listed})")
+
+
+def numbers(flag: str, texts: Sequence[str], kind: type[float] | type[int]) -> list[Any]:
+    """A list of numbers as typed, each once.
+
+    Raises:
+        ConfigError: naming the flag and what is no number.
+    """
+    found = []
+    for text in texts:
+        try:
+            found.append(kind(text))
+        except ValueError:
+            raise ConfigError(f"--{flag}: {text!r} is no {kind.__name__}") from None
+    if not found:
+        raise ConfigError(f"--{flag} is empty; give at least one number")
+    return list(dict.fromkeys(found))
+
+
+COMMAND = Command(
+    name="sweep",
+    help=__doc__,
+    declare=define,
+    common=(
+        "seed_network",
+        "dataset",
+        "model",
+        "data",
+        "loss",
+        "metrics",
+        "start",
+        "target",
+        "budgets",
+        "seeds",
+        "penalty",
+        "how",
+        "jobs",
+        "seed_steps",
+        "shrink_steps",
+        "retrain_steps",
+        "optimizer",
+        "learning_rate",
+        "batch_size",
+        "workdir",
+    ),
+    check=check,
+)

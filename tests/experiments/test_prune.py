@@ -1,0 +1,111 @@
+"""A network with its weights, pruned by the command: with labels, without, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+import morph
+from experiments import prune, retrain
+from experiments.report import read_run
+
+OWN = """
+import flax.linen as nn
+import jax
+import numpy as np
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(24, use_bias=False)(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+        return nn.Dense(3)(x)
+
+def numbers(count):
+    x = np.random.default_rng(0).normal(size=(count, 7)).astype(np.float32)
+    return x, x[:, :3].argmax(-1).astype(np.int32)
+
+def data():
+    x, y = numbers(96)
+    return (x[:64], y[:64]), (x[64:], y[64:])
+
+def unlabelled():
+    (x, _), test = data()
+    return (x, None), test
+
+def start():
+    return Net().init(jax.random.key(0), numbers(1)[0])
+
+def spread(outputs, batch):
+    return (outputs ** 2).mean()
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    return file
+
+
+def launch(own, *arguments, **changes):
+    given = {"model": f"{own}:Net", "data": f"{own}:data", "start": f"{own}:start"} | changes
+    workdir = own.parent / "out"
+    flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    small = ["--examples=32", "--batch_size=16", f"--workdir={workdir}"]
+    prune.main(["prune", *flags, *small, *arguments])
+    return workdir
+
+
+def test_it_lands_tells_and_is_trained_on(own, capsys):
+    workdir = launch(own, "--budget=0.5", "--round_to=4")
+    run = read_run(workdir)
+    assert [one["name"] for one in run.outcomes] == ["seed", "pruned"]
+    seed, small = run.outcomes
+    assert small["widths"] == {"Dense_0": 12}
+    assert small["flops"] == 0.5 * seed["flops"]
+    assert (workdir / "report.html").exists()
+    assert "pruned" in capsys.readouterr().out
+    variables = morph.load_variables(workdir / "variables")
+    assert variables["params"]["Dense_0"]["kernel"].shape == (7, 12)
+    mean = np.asarray(variables["batch_stats"]["BatchNorm_0"]["mean"])
+    assert np.abs(mean).max() > 1e-3  # re-estimated: it was zero
+    told = json.loads((workdir / "results.json").read_text())
+    assert told["examples"] == 32
+    assert told["start_fingerprint"]
+    retrain.main([
+        "retrain", f"--architecture={workdir / 'architecture.json'}",
+        f"--variables={workdir / 'variables'}", f"--workdir={own.parent / 'again'}",
+        f"--model={own}:Net", f"--data={own}:data", "--retrain_steps=3", "--batch_size=16",
+    ])  # fmt: skip
+    assert read_run(own.parent / "again").final["widths"] == {"Dense_0": 12}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"data": "unlabelled"}, {"distill": "1"}, {"loss": "spread"}], ids=str
+)
+def test_what_is_kept_is_asked_for(own, changes):
+    paths = {name: f"{own}:{one}" if one.isalpha() else one for name, one in changes.items()}
+    workdir = launch(own, "--budget=60%", "--by=scores", **paths)
+    assert read_run(workdir).final["cost"] <= 0.6 * read_run(workdir).outcomes[0]["cost"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "said"),
+    [
+        ([], {"start": None}, "--start is missing: name the weights to prune"),
+        (["--budget=0.001"], {}, "cannot meet a budget of"),
+        (["--budget=1.5"], {}, "is to become cheaper"),
+        (["--examples=999"], {}, "--examples=999, but there are only 64 training examples"),
+        (["--distill=0.5"], {}, "by the labels, 0, or by its own outputs, 1"),
+        (["--expand=warm"], {}, "expand"),
+    ],
+)
+def test_what_cannot_be_is_one_line(own, capsys, arguments, changes, said):
+    with pytest.raises(SystemExit) as stop:
+        launch(own, *arguments, **changes)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert not (own.parent / "out" / "results.json").exists()

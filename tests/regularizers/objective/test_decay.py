@@ -1,0 +1,85 @@
+"""Relative decay: what carries a channel decays, the faster the weaker the channel is."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import regularizers as reg
+from regularizers.objective.decay import STEEPEST, decaying, speeds
+
+
+class Net(nn.Module):
+    """A sum of two branches, and batch norm."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(7)(x)
+        x = nn.BatchNorm(use_running_average=True)(x)
+        y = nn.Dense(5)(x)
+        x = x + nn.Dense(7)(nn.relu(y))
+        return nn.Dense(3)(nn.relu(x))
+
+
+@pytest.fixture(scope="module")
+def net():
+    x = jnp.ones((2, 4))
+    variables = Net().init(jax.random.key(0), x)
+    graph = reg.trace_channels(Net().apply, variables, x)
+    return variables, reg.NetworkRegularizer(graph, reg.flops(graph), threshold=0.0)
+
+
+def test_speeds_are_geometric_and_alike_channels_decay_alike():
+    np.testing.assert_allclose(speeds(jnp.array([1.0, 4.0, 9.0])), [1.0, 0.25, 1 / STEEPEST])
+    np.testing.assert_allclose(speeds(jnp.full(4, 2.0)), 1 / STEEPEST)
+    assert float(speeds(jnp.array([0.0, 1.0]))[0]) == 1.0
+
+
+def test_all_that_carries_a_channel_decays_and_nothing_else(net):
+    variables, regularizer = net
+    after = regularizer.decayed(variables, 0.1)
+    norms = {}
+    params = variables["params"]
+    hidden = [params["Dense_1"]["kernel"], params["Dense_2"]["kernel"].T]
+    squares = sum(jnp.square(leaf).sum(0) for leaf in hidden)
+    kept = 1.0 - 0.1 * speeds(squares)
+    got = after["params"]["Dense_1"]["kernel"] / params["Dense_1"]["kernel"]
+    norms = got / kept  # the rows carry the stream, which decays too
+    np.testing.assert_allclose(norms, jnp.broadcast_to(norms[:, :1], norms.shape), rtol=1e-5)
+    assert float(norms.max()) < 1.0
+    for layer in ("Dense_0", "Dense_1", "Dense_2", "Dense_3", "BatchNorm_0"):
+        np.testing.assert_array_equal(after["params"][layer]["bias"], params[layer]["bias"])
+    assert float(after["params"]["BatchNorm_0"]["scale"].max()) < 1.0
+    for before, now in zip(
+        jax.tree.leaves(variables["batch_stats"]),
+        jax.tree.leaves(after["batch_stats"]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(now, before)
+
+
+def test_rates_go_by_multipliers_and_what_stands_still_stays(net):
+    variables, regularizer = net
+    graph = regularizer.graph
+    own = reg.NetworkRegularizer(graph, reg.flops(graph), strengths={"Dense_1": 0.0})
+    assert set(decaying(graph, ["Dense_1"])) == {"params/Dense_1/kernel", "params/Dense_2/kernel"}
+    left = own.decayed(variables, 0.1, still={"params/Dense_3/kernel"})["params"]
+    np.testing.assert_array_equal(
+        left["Dense_3"]["kernel"], variables["params"]["Dense_3"]["kernel"]
+    )
+    ratio = left["Dense_1"]["kernel"] / variables["params"]["Dense_1"]["kernel"]
+    np.testing.assert_allclose(ratio, jnp.broadcast_to(ratio[:, :1], ratio.shape), rtol=1e-5)
+
+
+def test_frozen_parameters_do_not_decay(net):
+    variables, regularizer = net
+    labels = {name: "still" if name == "Dense_3" else "moving" for name in variables["params"]}
+    tx = optax.partition({"still": optax.set_to_zero(), "moving": optax.sgd(0.0)}, labels)
+    tx = reg.proximal(tx, regularizer, strength=0.0, decay=lambda step: 0.1)
+    params = variables["params"]
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = jax.jit(tx.update)(nothing, tx.init(params), params)
+    np.testing.assert_array_equal(updates["Dense_3"]["kernel"], 0.0)
+    assert float(jnp.abs(updates["Dense_1"]["kernel"]).min()) > 0.0
