@@ -60,7 +60,11 @@ def row_of(name: str, kernel: np.ndarray, rank: int) -> dict[str, Any]:
     for options in STARTS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of singular systems
-            found = parafac(kernel, rank, n_iter_max=500, tol=1e-8, **options)
+            try:
+                found = parafac(kernel, rank, n_iter_max=500, tol=1e-8, **options)
+            except np.linalg.LinAlgError:  # components that became zero
+                errors.append(1.0)
+                continue
         lost = np.linalg.norm(tensorly.cp_to_tensor(found) - kernel) / np.linalg.norm(kernel)
         errors.append(float(lost) if np.isfinite(lost) else 1.0)
     best = min(errors)

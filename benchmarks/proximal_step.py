@@ -24,6 +24,7 @@ from timing import interleaved, median_ratio, report, timed
 import regularizers as reg
 from experiments import networks
 from morph.budget.controller import Controller, Schedule
+from regularizers.objective.proximal import ProximalState
 
 PENALTIES = ("gamma", "group_lasso")
 LOOK_EVERY = 10  # steps, as in `morph.Cycle`
@@ -47,7 +48,10 @@ def stepper(model: Any, variables: Any, tx: Any, x: jax.Array, labels: jax.Array
 
     compiled = jax.jit(step, donate_argnums=(0, 1))
     variables = jax.tree.map(jnp.copy, variables)
-    held = [variables, tx.init(variables["params"])]
+    state = tx.init(variables["params"])
+    if isinstance(state, ProximalState):  # set by a budget controller, between two looks
+        state = state._replace(strength=jnp.float32(1e-3))
+    held = [variables, state]
 
     def run() -> Any:
         held[:] = compiled(*held)
@@ -61,11 +65,9 @@ def looker(regularizer: reg.NetworkRegularizer, variables: Any, state: Any, log:
     controller = Controller(
         regularizer=regularizer, schedule=Schedule(budget_ratio=0.5, start=0, end=100)
     )
-    strengths = jax.jit(regularizer.strengths)
 
     def run() -> Any:
-        found = jax.device_get(strengths(variables["params"]))
-        look = controller.look(50, found)
+        look = controller.look(50, regularizer.measured(variables["params"]))
         with log.open("a") as file:
             record = {"step": 50, "loss": 0.1, "cost": look.cost_ratio, "strength": look.strength}
             file.write(json.dumps(record) + "\n")
@@ -88,7 +90,7 @@ def measure(name: str, batch: int, repeats: int, calls: int) -> list[dict[str, A
         regularizer = reg.NetworkRegularizer(
             graph, reg.flops(graph), penalty, threshold=0.0, blocks=True
         )
-        tx = reg.proximal(plain, regularizer, strength=1e-3)
+        tx = reg.proximal(plain, regularizer, strength=0.0)
         steps[penalty] = stepper(model, variables, tx, x, labels)
         log = Path(tempfile.mkstemp(suffix=".jsonl")[1])
         look = looker(regularizer, variables, tx.init(variables["params"]), log)

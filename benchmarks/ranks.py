@@ -143,7 +143,8 @@ def row_of(
     row = {"landed": landed, "error": max((k.error for k in plan.kernels.values()), default=0.0)}
     if CLOSE <= landed <= ROUNDING or not plan.kernels:
         return {**row, "good": landed <= ROUNDING}
-    after = min(subject.cost(more) for more in wider(plan.kernels)) / most
+    dearer = (subject.cost(more) for more in wider(plan.kernels))
+    after = min(dearer, default=float("inf")) / most
     return {**row, "next": after, "good": landed <= ROUNDING < after}
 
 

@@ -3,7 +3,7 @@
 The network is a CNN that someone trained on MNIST; its weights and the pictures are brought by
 `.ci/fetch_data`. The same from a shell, with a report:
 
-    python -m experiments.prune --model=experiments.pretrained.mnist_cnn:MNISTCNN --dataset=mnist \
+    morph prune --model=experiments.pretrained.mnist_cnn:MNISTCNN --dataset=mnist \
         --start=experiments.pretrained.mnist_cnn:trained --budget=0.7
 """
 
@@ -26,7 +26,7 @@ def main() -> None:
     except morph.MorphError as error:  # it says where it looked, and what brings the files
         sys.exit(f"error: {error}")
     x, y = data.train_images[:512], data.train_labels[:512]
-    batches = [(x[i : i + 128], y[i : i + 128]) for i in range(0, 512, 128)]
+    batches = [(x[i : i + 32], y[i : i + 32]) for i in range(0, 512, 32)]
 
     def loss(variables, batch):
         logits = model.apply(variables, batch[0])

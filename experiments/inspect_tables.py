@@ -10,9 +10,10 @@ from rich.text import Text
 
 from experiments.console.display import humanize
 from experiments.inspected import COSTS, Report, halved, layers_of, totals_of
+from experiments.inspected_pins import Freed
 from experiments.pictures.cost_rows import in_words
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.parts import PinGroup, layer_name
+from regularizers.channels.parts import layer_name
 from regularizers.costs.cost import LayerCost
 
 _HEADINGS = {"flops": "FLOPs", "size": "parameters"}  # which need no unit beside the number
@@ -25,9 +26,12 @@ def show(report: Report, console: Console) -> None:
     console.print()
     console.print(layer_table(report))
     console.print()
-    if report.pins:
-        console.print(pin_table(report.pins))
+    if wrong := [one for one in report.pins if not one.right]:
+        console.print(pin_table(wrong))
         console.print()
+    if right := [one.pin for one in report.pins if one.right]:
+        told = ", ".join(f"{pin.reason} ({len(pin.axes)})" for pin in right)
+        _say(console, f"Fixed as it should be: {told}.")
     for name, source in report.graph.unknown.items():
         where = f" [{source}]" if source else ""
         console.print(
@@ -37,11 +41,10 @@ def show(report: Report, console: Console) -> None:
     _say(
         console,
         f"{report.model}: {report.equations:,} equations, traced and inferred in "
-        f"{report.seconds:.2f} s. Free: {totals['free_flops']:.1%} of "
-        f"{humanize(totals['flops'], 'FLOP')}, {totals['free_parameters']:.1%} of "
-        f"{humanize(totals['parameters'])} parameters; the rest is what fixed widths cost. With "
-        f"every group halved: {totals['halved_flops']:.1%} of the FLOPs, "
-        f"{totals['halved_parameters']:.1%} of the parameters.",
+        f"{report.seconds:.2f} s. With every group halved: {totals['halved_flops']:.1%} of "
+        f"{humanize(totals['flops'], 'FLOP')} and {totals['halved_parameters']:.1%} of "
+        f"{humanize(totals['parameters'])} parameters are left; were no width fixed, it would be "
+        "about 25 %.",
     )
     for name, cost in report.costs.items():
         if name not in COSTS:  # those are told above
@@ -115,16 +118,23 @@ def _cells(
         yield f"{sum(row.share for row in rows):.1%}"
 
 
-def pin_table(pins: Sequence[PinGroup]) -> Table:
-    """What is fixed: the reason, the line of the user's code, how many axes and which."""
-    table = Table(title="Fixed widths", title_justify="left")
+def pin_table(pins: Sequence[Freed]) -> Table:
+    """What is fixed, and what else would go with every group halved if it were not; dearest first.
+
+    The reason, how many axes and which, and the line of the user's code.
+    """
+    table = Table(title="Fixed widths, and what freeing them would open", title_justify="left")
     table.add_column("reason", overflow="fold")
+    table.add_column("FLOPs", justify="right")
+    table.add_column("parameters", justify="right")
     table.add_column("axes", justify="right")
     table.add_column("e.g.", overflow="fold")
     table.add_column("where", overflow="fold")
-    for pin in pins:
+    for one in pins:
+        pin = one.pin
         examples = _few(f"{axis.path}[{axis.axis}] = {axis.size}" for axis in pin.axes)
-        table.add_row(Text(pin.reason), str(len(pin.axes)), examples, Text(pin.source))
+        opened = f"{one.flops:.1%}", f"{one.parameters:.1%}"
+        table.add_row(Text(pin.reason), *opened, str(len(pin.axes)), examples, Text(pin.source))
     return table
 
 

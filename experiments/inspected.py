@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import regularizers as reg
+from experiments.inspected_pins import Freed, freed
 from experiments.models import (
     Input,
     InspectError,
 )
 from experiments.pictures.flow import count_equations
 from regularizers.channels.graph import ChannelGraph
-from regularizers.channels.parts import PinGroup, layer_name
+from regularizers.channels.parts import layer_name
 from regularizers.costs.cost import Cost
 from regularizers.costs.flops import operation_name
 from regularizers.errors import MorphError
@@ -33,7 +34,7 @@ class Report:
     flops: Cost
     parameters: Cost
     costs: Mapping[str, Cost]
-    pins: tuple[PinGroup, ...]
+    pins: tuple[Freed, ...]
     equations: int
     seconds: float
 
@@ -50,14 +51,15 @@ def make_report(
     Raises:
         InspectError: if a cost is unknown, or cannot be counted for this graph.
     """
+    flops, parameters = reg.flops(graph), reg.model_size(graph)
     return Report(
         model=model,
         inputs=tuple(inputs),
         graph=graph,
-        flops=reg.flops(graph),
-        parameters=reg.model_size(graph),
+        flops=flops,
+        parameters=parameters,
         costs={name: _cost(graph, name) for name in costs},
-        pins=graph.pins(),
+        pins=tuple(freed(graph, flops, parameters, graph.pins())),
         equations=count_equations(graph.jaxpr),
         seconds=seconds,
     )
@@ -158,7 +160,15 @@ def to_json(report: Report) -> dict[str, Any]:
         "groups": [asdict(group) for group in report.graph.groups.values()],
         "layers": layers_of(report),
         "costs": costs_of(report),
-        "pins": [asdict(group) for group in report.pins],
+        "pins": [
+            {
+                **asdict(one.pin),
+                "right": one.right,
+                "opens_flops": one.flops,
+                "opens_parameters": one.parameters,
+            }
+            for one in report.pins
+        ],
         "unknown": [
             {"primitive": name, "source": source} for name, source in report.graph.unknown.items()
         ],

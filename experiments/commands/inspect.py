@@ -38,7 +38,9 @@ The JSON has the keys
                                  when every group has half its width, rounded up), layers[]:
                                  layer, detail, cost, share; all shares add up to 1
     pins[]                       reason, source (file:line, "" where unknown), axes[]: path, axis,
-                                 size; axes of size 1 or 0 are left out
+                                 size (axes of size 1 or 0 are left out); right: nothing to gain;
+                                 opens_flops, opens_parameters: shares of the seed's that would go,
+                                 too, with every group halved, if these axes could be halved
     unknown[]                    primitive, source: operations without a rule
     totals                       equations, seconds, flops, parameters; free_flops and
                                  free_parameters (shares that go when every group has width 0);

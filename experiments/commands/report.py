@@ -1,6 +1,8 @@
 """Writes report.html into the working directories of runs, sweeps and retrainings.
 
-morph report runs/digits-resnet8
+    morph report runs/digits-resnet8
+
+A run that is not finished is told as far as it came.
 """
 
 from __future__ import annotations

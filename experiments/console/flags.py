@@ -60,6 +60,7 @@ _DEFINE: Mapping[str, Callable[..., Any]] = {
     "int": flags.DEFINE_integer,
     "int | None": flags.DEFINE_integer,
     "float": flags.DEFINE_float,
+    "float | None": flags.DEFINE_float,
     "float | str": _amount,
     "float | str | None": _amount,
     "str": flags.DEFINE_string,

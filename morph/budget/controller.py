@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from morph.budget.trim import SLACK, least_widths, strongest_within
@@ -124,12 +124,10 @@ class Look:
 
     def obeyed(self, state: ProximalState) -> ProximalState:
         """The optimizer's state with what was decided."""
-        keep = {name: jnp.asarray(kept) for name, kept in self.keep.items()}
-        return state._replace(
-            strength=jnp.asarray(self.strength, jnp.float32),
-            protected=keep,
-            held={name: ~kept & self.settled for name, kept in keep.items()},
-        )
+        held = {name: ~kept & self.settled for name, kept in self.keep.items()}
+        decided = jax.device_put((np.float32(self.strength), self.keep, held))  # all at once
+        strength, protected, held = decided
+        return state._replace(strength=strength, protected=protected, held=held)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,23 +85,23 @@ def strongest_within(
     widths = cost.vector({name: int(np.sum(s > 0)) or 1 for name, s in strengths.items()})
     marginal = dict(zip(order, np.asarray(cost.marginal(widths)), strict=True))
     units: list[tuple[str, np.ndarray]] = []  # channels that come and go together
-    strength: list[float] = []  # of each, per channel
+    loss, size, position, scores = ([np.zeros(0)] for _ in range(4))  # of each; by group
     for name, s in strengths.items():
         ranked = np.argsort(-s, kind="stable")
         steps = allowed_widths(len(s), floor_of(min_width, name), round_to)
         units += [(name, ranked[low:high]) for high, low in pairwise(steps)]
-        strength += [float(s[ranked[low:high]].mean()) for high, low in pairwise(steps)]
-    scores = [
-        s / max(float(marginal[name]), 1e-30) for s, (name, _) in zip(strength, units, strict=True)
-    ]
-    ranking = np.argsort(np.asarray(scores), kind="stable")
-    size = np.asarray([len(channels) for _, channels in units], int)
+        ends = np.asarray(steps[::-1], int)  # of the units, from the strongest
+        loss.append(np.add.reduceat(s[ranked].astype(np.float64), ends[:-1])[::-1])
+        size.append(-np.diff(steps))
+        position.append(np.full(len(steps) - 1, order.index(name)))
+        scores.append(loss[-1] / size[-1] / max(float(marginal[name]), 1e-30))
+    ranking = np.argsort(np.concatenate(scores), kind="stable")
     cuts = _Cuts(
         cost=cost,
         limit=limit,
-        position=np.asarray([order.index(name) for name, _ in units], int),
-        size=size,
-        loss=np.asarray(strength) * size,
+        position=np.concatenate(position).astype(int),
+        size=np.concatenate(size).astype(int),
+        loss=np.concatenate(loss),
         slack=(SLACK if fill else 1.0) if slack is None else slack,
     )
     low, high = 0, len(ranking)

@@ -14,8 +14,11 @@ from jaxtyping import Float, Int
 from morph.errors import ExportError
 from regularizers.checks import ARRAY, NONE, all_of, checked, whole
 
-# Inputs [N, ...] of any number N -> outputs [N, ...], e.g. logits [N, K], as numpy arrays.
-Runner: TypeAlias = Callable[[Any], np.ndarray]
+# Inputs [N, ...] of any number N -> outputs [N, ...], e.g. logits [N, K], as numpy arrays. Several
+# are trees, e.g. {"tokens": ..., "mask": ...}.
+Runner: TypeAlias = Callable[[Any], Any]
+
+INDEPENDENT, MIXED, UNKNOWN = "independent", "mixed", "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,8 @@ class Exported:
         path: where it is.
         size_bytes: of the file.
         batch: how many examples it takes at once; None for any number.
+        examples: of a fixed batch, what is known of its examples: `independent`, `mixed` or
+            `unknown`. Only independent ones can be run in other numbers.
         note: what else there is to know, e.g. why the batch is fixed; "" for nothing.
     """
 
@@ -34,6 +39,7 @@ class Exported:
     path: Path
     size_bytes: int
     batch: int | None
+    examples: str = UNKNOWN
     note: str = ""
 
 
@@ -138,42 +144,105 @@ def _top(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float(np.mean(np.sum(logits > own, axis=1) < k))
 
 
-def batched(run: Callable[[np.ndarray], Any], batch: int | None) -> Runner:
-    """A function that takes exactly `batch` examples, for any number of them."""
+def batched(run: Callable[[Any], Any], batch: int | None, examples: str) -> Runner:
+    """A function that takes exactly `batch` examples, for any number where that is the same.
 
-    def runner(inputs: Any) -> np.ndarray:
-        inputs = np.asarray(inputs)
-        if not len(inputs):
+    Args:
+        run: takes and gives trees of arrays; those [`batch`, ...] have the examples in front.
+        batch: how many it takes; None for any number.
+        examples: `independent`, `mixed` or `unknown`.
+    """
+
+    def runner(inputs: Any) -> Any:
+        inputs = jax.tree.map(np.asarray, inputs)
+        count = next((len(leaf) for leaf in jax.tree.leaves(inputs) if leaf.ndim), None)
+        if count == 0:
             raise ExportError("there is nothing to run: 0 examples")
-        if batch is None:
-            return np.asarray(run(inputs))
-        pad = -len(inputs) % batch
-        padded = np.concatenate([inputs, np.repeat(inputs[-1:], pad, axis=0)])
-        parts = [np.asarray(run(part)) for part in np.split(padded, len(padded) // batch)]
-        return np.concatenate(parts)[: len(inputs)]
+        if batch is None or count is None or count == batch:
+            return jax.tree.map(np.asarray, run(inputs))
+        if examples != INDEPENDENT:
+            why = "mixes them" if examples == MIXED else "may mix them: it does not say"
+            raise ExportError(
+                f"the file takes {batch} examples at once and {why}, so {count} cannot be run; "
+                f"pass {batch}, or export it again with an example of {count}"
+            )
+        parts = []
+        for start in range(0, count, batch):
+            rows = np.minimum(np.arange(start, start + batch), count - 1)
+            parts.append(run(_rows_of(inputs, rows)))
+        return jax.tree.map(
+            lambda *leaves: np.concatenate(list(map(np.asarray, leaves)))[:count], *parts
+        )
 
     return runner
 
 
-def example_struct(example: Any) -> jax.ShapeDtypeStruct:
-    """The shape of an example input, [N, ...].
+def _rows_of(inputs: Any, rows: np.ndarray) -> Any:
+    return jax.tree.map(lambda leaf: leaf[rows] if leaf.ndim else leaf, inputs)
+
+
+def example_struct(example: Any) -> Any:
+    """The shapes of example inputs, [N, ...] each, or [].
 
     Raises:
-        ExportError: if it is no array, or has no batch axis.
+        ExportError: if they are no arrays, have no batch axis, or batches of different sizes.
     """
-    shape, dtype = getattr(example, "shape", None), getattr(example, "dtype", None)
-    if shape is None or dtype is None or not shape or not shape[0]:
+    leaves = jax.tree.leaves(example)
+    shapes = [getattr(leaf, "shape", None) for leaf in leaves]
+    sizes = {shape[0] for shape in shapes if shape}
+    if not leaves or None in shapes or len(sizes) != 1 or not min(sizes):
+        found = [
+            type(leaf).__name__ if s is None else tuple(s)
+            for leaf, s in zip(leaves, shapes, strict=True)
+        ]
         raise ExportError(
-            "an export needs an example input [N, ...], an array or a jax.ShapeDtypeStruct, with "
-            f"a batch of at least 1; found {example if shape is None else tuple(shape)}"
+            "an export needs an example input [N, ...], an array or a jax.ShapeDtypeStruct, or a "
+            "tree of them, with one batch of at least 1; found "
+            f"{found[0] if len(found) == 1 else found}"
         )
-    return jax.ShapeDtypeStruct(tuple(shape), jax.dtypes.canonicalize_dtype(dtype))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            tuple(leaf.shape), jax.dtypes.canonicalize_dtype(leaf.dtype)
+        ),
+        example,
+    )
 
 
-def written(target: str, path: Any, data: bytes, batch: int | None, note: str = "") -> Exported:
-    """Writes a file, whole or not at all, and says what it is."""
+def batch_of(structs: Any) -> int:
+    """How many examples there are."""
+    return int(next(leaf.shape[0] for leaf in jax.tree.leaves(structs) if leaf.shape))
+
+
+def written(
+    target: str,
+    path: Any,
+    data: bytes,
+    batch: int | None,
+    *,
+    examples: str = UNKNOWN,
+    note: str = "",
+    check: Callable[[Path], None] = lambda draft: None,
+) -> Exported:
+    """Writes a file, whole or not at all, and says what it is.
+
+    Args:
+        target: see `Exported`.
+        path: of the file.
+        data: its bytes.
+        batch: see `Exported`.
+        examples: see `Exported`.
+        note: see `Exported`.
+        check: opens the draft and raises where it is not right.
+    """
     path = Path(path)
     draft = path.with_name(path.name + ".part")
     draft.write_bytes(data)
+    try:
+        check(draft)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     draft.replace(path)
-    return Exported(target=target, path=path, size_bytes=len(data), batch=batch, note=note)
+    return Exported(
+        target=target, path=path, size_bytes=len(data), batch=batch, examples=examples, note=note
+    )

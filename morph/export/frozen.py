@@ -8,15 +8,13 @@ or factorized kernels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from morph.errors import ExportError
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn, Primitive
 from regularizers.primitives.jaxprs import primitives as p
@@ -28,6 +26,13 @@ Rewrite: TypeAlias = Callable[..., Any]
 _OPENED = frozenset(
     {p.call_p, p.closed_call_p, p.custom_jvp_call_p, p.custom_vjp_call_p, p.jit_p, p.remat_p}
 )
+
+
+# Numbers from a key that is known; no target has keys.
+_RANDOM = frozenset({
+    p.random_bits_p, p.random_fold_in_p, p.random_gamma_p, p.random_seed_p, p.random_split_p,
+    p.threefry2x32_p, jaxprs.random_clone_p, jaxprs.random_unwrap_p, jaxprs.random_wrap_p,
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,14 +74,11 @@ def freeze(
     """`fn` as a function of the input alone, of few and plain equations.
 
     Args:
-        fn: any function `fn(variables, x)` that returns one array.
+        fn: any function `fn(variables, x)` of trees of arrays.
         variables: its weights; factorized kernels stay factorized.
         rewrites: by primitive, what stands in its place: takes the equation and its operands,
             returns the result or None to leave it.
         visit: told each equation that is left, in order, when the function is called.
-
-    Raises:
-        ExportError: when called, if `fn` returns anything but one array.
 
     Example:
         >>> run = freeze(network.predict, variables)        # doctest: +SKIP
@@ -86,14 +88,9 @@ def freeze(
 
     def frozen(x: Any) -> Any:
         closed, outputs = jaxprs.trace(fn, variables, x)
-        if len(found := jax.tree.leaves(outputs)) != 1:
-            raise ExportError(
-                f"an export takes a function of one output, the logits; this one returns "
-                f"{len(found)}. Wrap it: lambda variables, x: fn(variables, x)[0]."
-            )
-        leaves = [*jax.tree.leaves(variables), x]
-        (result,) = _evaluate(closed, leaves, _Walk(rewrites=table, visit=visit), (), ())
-        return result
+        leaves = [*jax.tree.leaves(variables), *jax.tree.leaves(x)]
+        results = _evaluate(closed, leaves, _Walk(rewrites=table, visit=visit), (), ())
+        return jax.tree.unflatten(jax.tree.structure(outputs), results)
 
     return frozen
 
@@ -104,7 +101,7 @@ def steps(fn: Callable[..., Any], variables: Any, x: Any, **options: Any) -> lis
     Args:
         fn: see `freeze`.
         variables: see `freeze`.
-        x: the input, an array or its shape.
+        x: the inputs, arrays or their shapes.
         **options: `rewrites`, see `freeze`.
     """
     found: list[Step] = []
@@ -112,35 +109,22 @@ def steps(fn: Callable[..., Any], variables: Any, x: Any, **options: Any) -> lis
     return found
 
 
-def for_any_batch(
-    fn: Callable[..., Any], variables: Any, struct: jax.ShapeDtypeStruct
-) -> Iterator[Callable[..., Any]]:
-    """Forms of `fn` that may take a batch without a size: itself, then one example at a time.
+def one_by_one(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn`, over whose single examples `vmap` lays the batch.
 
     What needs the sizes of its arrays, e.g. `compact`, cannot be traced for an unknown batch, but
-    for one example, over which `vmap` lays the batch. That is the same function only if it does
-    not mix examples, which is tried with random ones.
+    for one example. That is the same function only if it does not mix examples. Every input must
+    have the batch in front.
     """
-    yield fn
 
     def each(variables: Any, x: Any) -> Any:
-        return jax.vmap(lambda one: fn(variables, one[None])[0])(x)
+        def alone(one: Any) -> Any:
+            out = fn(variables, jax.tree.map(lambda leaf: leaf[None], one))
+            return jax.tree.map(lambda leaf: leaf[0], out)
 
-    rng = np.random.default_rng(0)
-    x = (
-        rng.normal(size=(3, *struct.shape[1:]))
-        if _is_float(struct)
-        else rng.integers(2, size=(3, *struct.shape[1:]))
-    )
-    x = x.astype(struct.dtype)
-    together, alone = (np.asarray(jax.jit(form)(variables, x)) for form in (fn, each))
-    room = 1e-4 * max(1e-30, float(np.max(np.abs(together))))
-    if together.shape == alone.shape and np.allclose(together, alone, rtol=1e-4, atol=room):
-        yield each
+        return jax.vmap(alone)(x)
 
-
-def _is_float(struct: jax.ShapeDtypeStruct) -> bool:
-    return bool(jnp.issubdtype(struct.dtype, jnp.floating))
+    return each
 
 
 def culprit(found: Sequence[Step], can: Callable[[Step], str]) -> tuple[Step, str] | None:
@@ -186,7 +170,7 @@ def _evaluate(
         inner = (*scopes, jaxprs.scope(eqn)), (eqn.source_info, *sources)
         if eqn.primitive in _OPENED:
             results = _evaluate(jaxprs.bodies_of(eqn)[0], operands, walk, *inner)
-        elif not any(map(_is_free, operands)) and _shrinks(eqn):
+        elif not any(map(_is_free, operands)) and _folds(eqn):
             with jax.ensure_compile_time_eval():
                 results = jaxprs.rebind(eqn, operands)
         else:
@@ -219,8 +203,12 @@ def _is_free(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
-def _shrinks(eqn: JaxprEqn) -> bool:
+def _folds(eqn: JaxprEqn) -> bool:
     """Whether its results take no more room than its operands; broadcasts stay equations."""
+    if eqn.primitive in _RANDOM:
+        return True
+    if eqn.primitive is jaxprs.dim_as_value_p:
+        return False
     sizes = [jaxprs.shape_of(v) for v in eqn.outvars]
     if not all(isinstance(n, int) for shape in sizes for n in shape):
         return False  # a batch of any size

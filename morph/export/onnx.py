@@ -1,37 +1,45 @@
 """ONNX: the file that ONNX Runtime runs, and whatever else reads ONNX.
 
-The equations of `freeze` are written one by one, by the table of `onnx_operations`; ONNX's own
-checker reads the result.
+The equations of `freeze` are written one by one, by the table of `onnx_rules`; ONNX's own checker
+reads the result, and ONNX Runtime runs it beside JAX.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
 from morph.errors import ExportError, need
-from morph.export.exported import Exported, Runner, batched, example_struct, written
-from morph.export.frozen import for_any_batch, freeze
-from morph.export.onnx_operations import RULES, Unsupported
+from morph.export.exported import (
+    INDEPENDENT,
+    UNKNOWN,
+    Exported,
+    Runner,
+    batched,
+    example_struct,
+    written,
+)
+from morph.export.frozen import Step, culprit, freeze, one_by_one, steps
+from morph.export.onnx_graph import BATCH, OnnxGraph
+from morph.export.trial import COARSE_ROOM, ROOM, Trial, difference
+from regularizers.channels.calls import joined_path
 from regularizers.checks import FUNCTION, PATH, checked
-from regularizers.primitives import jaxprs
 
 _missing: ModuleNotFoundError | None = None
 try:
     import onnx
     import onnxruntime
-    from onnx import helper, numpy_helper
 except ModuleNotFoundError as error:
     _missing = error
 
-INPUT, OUTPUT, BATCH = "input", "logits", "batch"
-OPSET, IR_VERSION = 21, 10  # of 2024; IR 10 is the one of opset 21
+INPUT, OUTPUT = "input", "logits"
+EXAMPLES = "examples"  # what a file says of them, see `Exported`
 
 
 def check_installed() -> None:
@@ -41,54 +49,109 @@ def check_installed() -> None:
 
 @checked(fn=FUNCTION, path=PATH)
 def to_onnx(fn: Callable[..., Any], variables: Any, example: Any, path: str | Path) -> Exported:
-    """Writes a function and its weights as one ONNX file.
+    """Writes a function and its weights as one ONNX file, and runs it beside JAX.
 
     The file takes a batch of any size where the function allows it; where it does not, the
     example's batch is fixed and the note says why. Values and layouts are those of JAX, so images
-    are [N, H, W, C].
+    are [N, H, W, C]. Several inputs and outputs are called as they are in their trees:
+    `{"tokens": ..., "mask": ...}`; one array alone is `input`, or `logits`. Where they are of
+    bfloat16 the file takes and gives float32.
 
     Args:
-        fn: `fn(variables, x)`, one array out; e.g. `network.predict`.
+        fn: `fn(variables, x)`, arrays or trees of arrays; e.g. `network.predict`.
         variables: the weights, which go into the file.
-        example: an input [N, ...], an array or its shape.
+        example: an input [N, ...], an array or its shape, or a tree of them. The batch stands in
+            front of each but those without axes.
         path: of the file.
 
     Raises:
-        ExportError: if an operation has no counterpart, naming it and its layer.
+        ExportError: if an operation has no counterpart, or ONNX Runtime makes something else of
+            it, naming it and its layer. MissingExtraError.
 
     Example:
         >>> to_onnx(network.predict, variables, x, "net.onnx")       # doctest: +SKIP
         >>> load("net.onnx")(images)                                 # doctest: +SKIP
     """
     check_installed()
-    struct = example_struct(example)
+    structs = example_struct(example)
+    trial = Trial(fn, variables, example, structs)
     (any_batch,) = jax_export.symbolic_shape(BATCH)
-    open_struct, note = struct.update(shape=(any_batch, *struct.shape[1:])), ""
-    for form in for_any_batch(fn, variables, struct):
+    open_structs = jax.tree.map(
+        lambda x: x.update(shape=(any_batch, *x.shape[1:])) if x.shape else x, structs
+    )
+    sizes = (trial.batch, trial.batch + 1)
+    note, examples = "", ""
+    for form in (fn, one_by_one(fn)):
         try:
-            model = _convert(freeze(form, variables), open_struct)
-            return written("onnx", path, _checked(model), None)
+            if form is not fn:
+                examples = trial.mixing()
+                if examples != INDEPENDENT:
+                    break
+            data = _checked(_converted(freeze(form, variables), open_structs, UNKNOWN))
+            return written(
+                "onnx", path, data, None, check=lambda draft: trial.check(load(draft), sizes)
+            )
         except Exception as error:  # whatever the user's code makes of a size without a value
-            cause = str(error).strip().split("\n")[0]
+            cause = (str(error).strip() or type(error).__name__).split("\n")[0]
             note = note or f"the batch is fixed: {type(error).__name__}: {cause}"
-    model = _convert(freeze(fn, variables), struct)
-    return written("onnx", path, _checked(model), struct.shape[0], note)
+    data = _checked(_converted(freeze(fn, variables), structs, examples))
+    try:
+        return written(
+            "onnx", path, data, trial.batch, examples=examples, note=note,
+            check=lambda draft: trial.check(load(draft), sizes[: 1 + (examples == INDEPENDENT)]),
+        )  # fmt: skip
+    except ExportError as error:
+        raise _explained(error, steps(fn, variables, structs)) from error
 
 
 def load(path: str | Path) -> Runner:
     """Opens an ONNX file in ONNX Runtime, on the CPU; returns inputs [N, ...] -> outputs.
 
+    Several inputs are given as a tree with the names of the file, or as a list in its order;
+    several outputs are given back by name.
+
     Raises:
-        ExportError: if the file cannot be read. MissingExtraError.
+        ExportError: if the file cannot be read; when called, if the inputs are others.
+            MissingExtraError.
     """
     check_installed()
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what is wrong is raised
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # ONNX Runtime's own classes have no common base
         raise ExportError(f"ONNX Runtime cannot read {path}: {error}") from error
-    (given,) = session.get_inputs()
-    batch = given.shape[0] if isinstance(given.shape[0], int) else None
-    return batched(lambda x: session.run(None, {given.name: x})[0], batch)
+    given = {x.name: x.shape for x in session.get_inputs()}
+    names = [x.name for x in session.get_outputs()]
+    first = next((shape[0] for shape in given.values() if shape), None)
+    facts = session.get_modelmeta().custom_metadata_map
+
+    def run(inputs: Any) -> Any:
+        results = session.run(names, _feeds(inputs, list(given)))
+        return results[0] if len(names) == 1 else dict(zip(names, results, strict=True))
+
+    batch = first if isinstance(first, int) else None
+    return batched(run, batch, facts.get(EXAMPLES, UNKNOWN))
+
+
+def _feeds(inputs: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Inputs by the names of a file."""
+    found = _named(inputs, INPUT)
+    if found.keys() != set(names) and len(found) == len(names) and not isinstance(inputs, Mapping):
+        found = dict(zip(names, found.values(), strict=True))
+    if found.keys() != set(names):
+        raise ExportError(f"the file takes {', '.join(names)}; found {', '.join(found)}")
+    return found
+
+
+def _named(tree: Any, alone: str, taken: Sequence[str] = ()) -> dict[str, Any]:
+    """The leaves of a tree by their paths; `alone` for an array that is no tree."""
+    entries, _ = jax.tree_util.tree_flatten_with_path(tree)
+    names = [joined_path(path) or alone for path, _ in entries]
+    names = [f"new_{name}" if name in taken else name for name in names]
+    return {name: leaf for name, (_, leaf) in zip(names, entries, strict=True)}
 
 
 def _checked(model: Any) -> bytes:
@@ -97,111 +160,61 @@ def _checked(model: Any) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _convert(fn: Callable[[Any], Any], struct: jax.ShapeDtypeStruct) -> Any:
+def _converted(fn: Callable[[Any], Any], structs: Any, examples: str) -> Any:
     """The model, as ONNX's protocol buffer."""
-    closed = jax.make_jaxpr(fn)(struct)
-    graph = _Graph(struct)
-    env: dict[Any, str] = {}
-
-    def read(v: Any) -> str:
-        return graph.constant(np.asarray(v.val, v.aval.dtype)) if _literal(v) else env[v]
-
-    env[closed.jaxpr.invars[0]] = INPUT
-    for v, value in zip(closed.jaxpr.constvars, closed.consts, strict=True):
-        env[v] = graph.constant(np.asarray(value))
-    for eqn in jaxprs.live_equations(closed.jaxpr):
-        rule = RULES.get(eqn.primitive)
-        try:
-            if rule is None:
-                raise Unsupported("ONNX export has no rule for it")
-            results = rule(graph, eqn, *map(read, eqn.invars))
-        except Unsupported as error:
-            raise ExportError(
-                f"cannot write {eqn.primitive} in {jaxprs.scope(eqn)} as ONNX: {error}. Write that "
-                "layer with other operations, or export to StableHLO, which has all of JAX."
-            ) from None
-        names = [results] if isinstance(results, str) else results
-        env.update(zip(eqn.outvars, names, strict=True))
-    (out,) = closed.jaxpr.outvars
-    graph.node("Identity", read(out), name=OUTPUT)
-    return graph.model(out.aval)
+    closed, outputs = jax.make_jaxpr(fn, return_shape=True)(structs)
+    own = _named(structs, INPUT)
+    inputs = {name: _readable(x) for name, x in own.items()}
+    graph = OnnxGraph.of(inputs)
+    found = graph.run(
+        closed,
+        [n if x.dtype == inputs[n].dtype else graph.cast(n, x.dtype) for n, x in own.items()],
+    )
+    results = _named(outputs, OUTPUT, list(inputs))
+    for (name, x), result in zip(results.items(), found, strict=True):
+        as_read = result if x.dtype == _readable(x).dtype else graph.cast(result, np.float32)
+        graph.node("Identity", as_read, name=name)
+    results = {name: _readable(x) for name, x in results.items()}
+    return graph.model(inputs, results, **{EXAMPLES: examples or UNKNOWN})
 
 
-def _literal(v: Any) -> bool:
-    return isinstance(v, jaxprs.Literal)
+def _readable(struct: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """With float32 in the place of bfloat16, which ONNX Runtime neither takes nor gives."""
+    return struct.update(dtype=np.float32) if struct.dtype == jnp.bfloat16 else struct
 
 
-class _Graph:
-    """Collects nodes and arrays; see `onnx_operations.Graph`."""
+def _explained(problem: ExportError, found: Sequence[Step]) -> ExportError:
+    """The error that names the operation and its layer."""
+    guilty = culprit(found, _refusal)
+    if guilty is None:
+        return ExportError(f"ONNX Runtime cannot run this network: {problem}")
+    step, why = guilty
+    return ExportError(
+        f"cannot write {step.eqn.primitive} in {step.where} as ONNX: {why}. Write that layer with "
+        "other operations, or export to StableHLO, which has all of JAX."
+    )
 
-    def __init__(self, struct: jax.ShapeDtypeStruct) -> None:
-        self._input = struct
-        self._nodes: list[Any] = []
-        self._arrays: dict[str, np.ndarray] = {}
-        self._known: dict[Any, str] = {}  # small arrays that are there already
-        self._batch = ""
-        self._number = itertools.count()
 
-    def node(self, op: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        (result,) = self.nodes(op, 1, *inputs, name=name, **attributes)
-        return result
-
-    def nodes(
-        self, op: str, outputs: int, *inputs: str, name: str = "", **attributes: Any
-    ) -> list[str]:
-        made = [name or f"{op}_{next(self._number)}" for _ in range(outputs)]
-        self._nodes.append(helper.make_node(op, list(inputs), made, name=made[0], **attributes))
-        return made
-
-    def constant(self, value: Any) -> str:
-        value = np.asarray(value)
-        key = (value.shape, value.dtype.str, value.tobytes()) if value.size <= 16 else None
-        if key in self._known:
-            return self._known[key]
-        name = f"constant_{next(self._number)}"
-        self._arrays[name] = value
-        if key is not None:
-            self._known[key] = name
-        return name
-
-    def value(self, name: str) -> np.ndarray | None:
-        return self._arrays.get(name)
-
-    def shape(self, shape: Sequence[Any]) -> str:
-        if all(isinstance(n, int) for n in shape):
-            return self.constant(np.asarray(shape, np.int64))
-        if not self._batch:
-            self._batch = self.node("Shape", INPUT, start=0, end=1)
-        parts = []
-        for n in shape:
-            if isinstance(n, int):
-                parts.append(self.constant(np.asarray([n], np.int64)))
-            elif n == self._input.shape[0]:
-                parts.append(self._batch)
-            else:
-                raise Unsupported(f"a size {n} that depends on the batch")
-        return self.node("Concat", *parts, axis=0)
-
-    def cast(self, name: str, dtype: Any) -> str:
-        return self.node("Cast", name, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-    def model(self, out: Any) -> Any:
-        """The finished model; arrays that nothing uses are left out."""
-        used = {name for node in self._nodes for name in node.input}
-        graph = helper.make_graph(
-            self._nodes,
-            "network",
-            [_described(INPUT, self._input)],
-            [_described(OUTPUT, out)],
-            [numpy_helper.from_array(a, n) for n, a in self._arrays.items() if n in used],
+def _refusal(step: Step) -> str:
+    """Why an equation alone is something else in ONNX Runtime; "" if it is not."""
+    run, structs = step.alone()
+    rng = np.random.default_rng(0)
+    values = [_sample(rng, x) for x in structs]
+    try:
+        model = _converted(lambda given: run(*given), list(structs), UNKNOWN)
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
         )
-        opset = helper.make_opsetid("", OPSET)
-        return helper.make_model(
-            graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="morph"
-        )
+        names = [x.name for x in session.get_inputs()]
+        found = session.run(None, dict(zip(names, values, strict=True)))
+        room = COARSE_ROOM if any(x.dtype.itemsize == 2 for x in structs) else ROOM
+        pairs = zip(run(*values), found, strict=True)
+        return next(filter(None, (difference(np.asarray(a), b, room) for a, b in pairs)), "")
+    except Exception as error:  # of ONNX, or of ONNX Runtime
+        return (str(error).strip() or type(error).__name__).split("\n")[0][:300]
 
 
-def _described(name: str, array: Any) -> Any:
-    shape = [n if isinstance(n, int) else BATCH for n in array.shape]
-    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(array.dtype))
-    return helper.make_tensor_value_info(name, dtype, shape)
+def _sample(rng: np.random.Generator, struct: jax.ShapeDtypeStruct) -> np.ndarray:
+    if np.dtype(struct.dtype).kind in "iub":
+        return np.asarray(rng.integers(2, size=struct.shape)).astype(struct.dtype)
+    return np.asarray(rng.normal(size=struct.shape)).astype(struct.dtype)

@@ -15,8 +15,18 @@ import numpy as np
 from jax import export as jax_export
 
 from morph.errors import ExportError, need
-from morph.export.exported import Exported, Runner, batched, example_struct, written
-from morph.export.frozen import for_any_batch, freeze
+from morph.export.exported import (
+    INDEPENDENT,
+    MIXED,
+    UNKNOWN,
+    Exported,
+    Runner,
+    batched,
+    example_struct,
+    written,
+)
+from morph.export.frozen import freeze, one_by_one
+from morph.export.trial import Trial
 from regularizers.checks import FUNCTION, PATH, Rule, all_of, checked
 
 _missing: ModuleNotFoundError | None = None
@@ -26,6 +36,8 @@ except ModuleNotFoundError as error:
     _missing = error
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+_BACKENDS = {"cuda": "gpu", "rocm": "gpu"}
+_NAME = "network_of_examples_"  # and what is known of them
 SOME = all_of(Rule(asked="", kind=PLATFORMS.__contains__), f"some of {', '.join(PLATFORMS)}")
 
 
@@ -43,42 +55,65 @@ def to_stablehlo(
     *,
     platforms: Sequence[str] = PLATFORMS,
 ) -> Exported:
-    """Writes a function and its weights as one StableHLO file.
+    """Writes a function and its weights as one StableHLO file, and runs it beside JAX.
 
     The file takes a batch of any size where the function allows it; where it does not, e.g.
     because Python code compares the batch with a number, the example's batch is fixed and the
     note says why.
 
     Args:
-        fn: `fn(variables, x)`, one array out; e.g. `network.predict`.
+        fn: `fn(variables, x)`, arrays or trees of arrays; e.g. `network.predict`.
         variables: the weights, which go into the file.
-        example: an input [N, ...], an array or its shape.
+        example: an input [N, ...], an array or its shape, or a tree of them. The batch stands in
+            front of each but those without axes.
         path: of the file.
         platforms: that may run it; of `cpu`, `cuda`, `rocm`, `tpu`.
 
     Raises:
-        ExportError: if JAX cannot export the function. MissingExtraError.
+        ExportError: if JAX cannot export the function, or the file gives something else.
+            MissingExtraError.
 
     Example:
         >>> to_stablehlo(network.predict, variables, x, "net.stablehlo")   # doctest: +SKIP
         >>> load("net.stablehlo")(x)                                       # doctest: +SKIP
     """
     check_installed()
-    struct = example_struct(example)
+    structs = example_struct(example)
+    trial = Trial(fn, variables, example, structs)
     (any_batch,) = jax_export.symbolic_shape("batch")
-    open_struct = struct.update(shape=(any_batch, *struct.shape[1:]))
+    open_structs = jax.tree.map(
+        lambda x: x.update(shape=(any_batch, *x.shape[1:])) if x.shape else x, structs
+    )
+    sizes = (trial.batch, trial.batch + 1)
+    here = jax.default_backend() in {_BACKENDS.get(own, own) for own in platforms}
 
-    def lowered(form: Callable[..., Any], given: jax.ShapeDtypeStruct) -> jax_export.Exported:
-        return jax_export.export(jax.jit(freeze(form, variables)), platforms=platforms)(given)
+    def file_of(form: Callable[..., Any], given: Any, examples: str) -> bytes:
+        network = freeze(form, variables)
+        network.__name__ = f"{_NAME}{examples}"  # the file keeps it
+        exported = jax_export.export(jax.jit(network), platforms=platforms)(given)
+        return bytes(exported.serialize())
 
-    note = ""
+    def check(draft: Path, sizes: Sequence[int]) -> None:
+        if here:
+            trial.check(load(draft), sizes)
+
+    note, examples = "", UNKNOWN
     try:
-        for form in for_any_batch(fn, variables, struct):
+        for form in (fn, one_by_one(fn)):
             try:
-                return _written(path, lowered(form, open_struct), None)
+                if form is not fn:
+                    examples = trial.mixing()
+                    if examples != INDEPENDENT:
+                        break
+                data = file_of(form, open_structs, UNKNOWN)
+                return written("stablehlo", path, data, None, check=lambda own: check(own, sizes))
             except Exception as error:  # whatever the user's code makes of a size without a value
                 note = note or f"the batch is fixed: {type(error).__name__}: {_first_line(error)}"
-        return _written(path, lowered(fn, struct), struct.shape[0], note)
+        own = sizes[: 1 + (examples == INDEPENDENT)]
+        return written(
+            "stablehlo", path, file_of(fn, structs, examples), trial.batch, examples=examples,
+            note=note, check=lambda draft: check(draft, own),
+        )  # fmt: skip
     except (NotImplementedError, TypeError) as error:
         raise ExportError(
             f"jax.export cannot write this function: {_first_line(error)}. Name fewer platforms, "
@@ -86,18 +121,12 @@ def to_stablehlo(
         ) from error
 
 
-def _written(
-    path: str | Path, exported: jax_export.Exported, batch: int | None, note: str = ""
-) -> Exported:
-    return written("stablehlo", path, bytes(exported.serialize()), batch, note)
-
-
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
 def load(path: str | Path) -> Runner:
-    """Reads a file of `to_stablehlo`; returns inputs [N, ...] -> outputs [N, ...].
+    """Reads a file of `to_stablehlo`; returns inputs [N, ...] -> outputs [N, ...], or trees.
 
     Raises:
         ExportError: if the file is none. MissingExtraError.
@@ -105,8 +134,14 @@ def load(path: str | Path) -> Runner:
     check_installed()
     try:
         exported = jax_export.deserialize(bytearray(Path(path).read_bytes()))
-        shape = exported.in_avals[0].shape
+        sizes = [aval.shape[0] for aval in exported.in_avals if aval.shape]
     except Exception as error:  # the reader of flatbuffers raises what it happens to meet
         raise ExportError(f"{path} is no file of jax.export: {error}") from error
     run = jax.jit(exported.call)
-    return batched(lambda x: np.asarray(run(x)), shape[0] if isinstance(shape[0], int) else None)
+    batch = sizes[0] if sizes and isinstance(sizes[0], int) else None
+    examples = exported.fun_name.removeprefix(_NAME)
+    return batched(
+        lambda x: jax.tree.map(np.asarray, run(x)),
+        batch,
+        examples if examples in (INDEPENDENT, MIXED) else UNKNOWN,
+    )

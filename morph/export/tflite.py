@@ -25,9 +25,19 @@ from jaxtyping import Float
 
 from morph.errors import ExportError, need
 from morph.export import flatbuffer
-from morph.export.exported import Exported, Runner, batched, example_struct, written
+from morph.export.exported import (
+    INDEPENDENT,
+    MIXED,
+    UNKNOWN,
+    Exported,
+    Runner,
+    batched,
+    example_struct,
+    written,
+)
 from morph.export.flatbuffer import Operation
 from morph.export.frozen import Step, culprit, freeze, steps
+from morph.export.trial import Trial
 from regularizers.checks import FUNCTION, PATH, checked
 from regularizers.primitives.jaxprs import JaxprEqn
 from regularizers.primitives.jaxprs import primitives as p
@@ -46,6 +56,9 @@ except ModuleNotFoundError as error:
     _missing = error
 
 INPUT, OUTPUT = "input", "logits"
+ONE = "one_example"  # the input of a file whose function does not mix examples
+ROOM = 0.5  # of the norm of all outputs: what rounding to 8 bits may take
+CHECKED = 16  # representative examples that the file is run on
 _SIGNATURE = "serving_default"
 
 
@@ -76,8 +89,9 @@ def to_tflite(
             make of it. Some hundred training examples are customary; augmented ones do.
 
     Raises:
-        ExportError: if there are no representative data, or of another shape; if an operation has
-            no int8 counterpart, naming it and its layer. MissingExtraError.
+        ExportError: if there are no representative data, or of another shape; if the function
+            mixes examples; if an operation has no int8 counterpart, naming it and its layer; if
+            the file gives something else. MissingExtraError.
 
     Example:
         >>> to_tflite(predict, variables, x, "net.tflite", calibration=images)  # doctest: +SKIP
@@ -85,13 +99,49 @@ def to_tflite(
     """
     check_installed()
     struct = example_struct(example)
-    samples = [[one[None]] for one in _checked(calibration, struct)]
+    if not isinstance(struct, jax.ShapeDtypeStruct) or len(jax.tree.leaves(
+        jax.eval_shape(fn, variables, struct)
+    )) != 1:  # fmt: skip
+        raise ExportError(
+            "int8 TFLite takes a function of one array that gives one array. Wrap it: "
+            "lambda variables, x: fn(variables, x)[0]; ONNX and StableHLO take trees."
+        )
+    data = _checked(calibration, struct)
+    if (examples := Trial(fn, variables, struct, struct).mixing()) == MIXED:
+        raise ExportError(
+            "int8 TFLite takes one example at a time, and this function mixes the examples of a "
+            "batch (or reads their number); ONNX and StableHLO take whole batches."
+        )
+    samples = [[one[None]] for one in data]
     single = struct.update(shape=(1, *struct.shape[1:]))
+    name = ONE if examples == INDEPENDENT else INPUT
     for rewrites in ({}, REWRITES):
-        data, problem = _built(freeze(fn, variables, rewrites=rewrites), [single], samples)
+        run = freeze(fn, variables, rewrites=rewrites)
+        built, problem = _built(run, [single], samples, name)
         if not problem:
-            return written("tflite", path, data, 1)
+            return written(
+                "tflite", path, built, 1, examples=examples,
+                check=lambda draft: _agrees(load(draft), fn, variables, data[:CHECKED]),
+            )  # fmt: skip
     raise _explained(steps(fn, variables, single, rewrites=REWRITES), problem)
+
+
+def _agrees(run: Runner, fn: Callable[..., Any], variables: Any, data: np.ndarray) -> None:
+    """Whether a file gives about what JAX does.
+
+    Raises:
+        ExportError: if it does not.
+    """
+    one = jax.jit(fn)
+    expected = np.concatenate([np.asarray(one(variables, x[None])) for x in data])
+    found = np.concatenate([run(x[None]) for x in data])
+    lost = np.linalg.norm(expected - found) / (np.linalg.norm(expected) or 1.0)
+    if not lost <= ROOM:
+        raise ExportError(
+            f"in 8 bits this network gives something else: off by {lost:.0%} of the norm of its "
+            "outputs on the representative data. Give data like those that it will see, or keep "
+            "floats: ONNX and StableHLO."
+        )
 
 
 def load(path: str | Path) -> Runner:
@@ -117,7 +167,9 @@ def load(path: str | Path) -> Runner:
         found = interpreter.get_tensor(result["index"]).astype(np.float32)
         return (found - zero) * scale if scale else found
 
-    return batched(run, int(given["shape"][0]))
+    names = [n for own in interpreter.get_signature_list().values() for n in own["inputs"]]
+    examples = INDEPENDENT if names == [f"{ONE}_0"] else UNKNOWN
+    return batched(run, int(given["shape"][0]), examples)
 
 
 def _quantized(x: np.ndarray, tensor: Any) -> np.ndarray:
@@ -152,10 +204,11 @@ def _built(
     run: Callable[..., Any],
     structs: Sequence[jax.ShapeDtypeStruct],
     samples: Sequence[Sequence[np.ndarray]],
+    name: str = INPUT,
 ) -> tuple[bytes, str]:
     """The int8 file of a function, and what is wrong with it; "" for nothing."""
     try:
-        model = _converted(run, structs)
+        model = _converted(run, structs, name)
         foreign = [op.name for op in flatbuffer.read(model).operations if not _is_builtin(op)]
         if foreign:
             return b"", f"it becomes {foreign[0]}, which is no TFLite operation"
@@ -206,14 +259,16 @@ def _ranges(model: bytes, samples: Sequence[Sequence[np.ndarray]]) -> dict[str, 
     }
 
 
-def _converted(run: Callable[..., Any], structs: Sequence[jax.ShapeDtypeStruct]) -> bytes:
+def _converted(
+    run: Callable[..., Any], structs: Sequence[jax.ShapeDtypeStruct], name: str
+) -> bytes:
     """The TFLite file of a function, in floats."""
     exported = jax_export.export(jax.jit(run), platforms=["cpu"])(*structs)
     context = ir.Context()
     converter_api_ext.prepare_mlir_context(context)
     with context, ir.Location.unknown():
         module = stablehlo.deserialize_portable_artifact(context, exported.mlir_module_serialized)
-        names = [f"{INPUT}_{i}" for i in range(len(structs))]
+        names = [f"{name}_{i}" for i in range(len(structs))]
         converter_api_ext.set_signature(module.operation, _SIGNATURE, names, [OUTPUT])
         options = converter_api_ext.ConvertToTFLConfig()
         converter_api_ext.run_convert_to_tfl_passes(module, PassManager(), options)

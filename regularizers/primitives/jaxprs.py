@@ -31,12 +31,15 @@ __all__ = [
     "bodies_of",
     "checkpoint_of",
     "clamp_p",
+    "composite_p",
     "constants_of",
     "copy_p",
     "custom_jvp_body",
     "custom_vjp_bodies",
+    "custom_vmap_p",
     "debug_callback_p",
     "debug_print_p",
+    "dim_as_value_p",
     "dtype_of",
     "empty_p",
     "frames_of",
@@ -98,6 +101,7 @@ copy_p = _internal("copy_p", "lax.lax")
 custom_vmap_p = _internal("custom_vmap_p", "custom_batching")
 debug_callback_p = _internal("debug_callback_p", "debugging")
 debug_print_p = _internal("debug_print_p", "debugging")
+dim_as_value_p = _internal("dim_as_value_p", "export.shape_poly")
 empty_p = _internal("empty_p", "lax.lax")
 layout_constraint_p = _internal("layout_constraint_p", "pjit")
 lu_pivots_to_permutation_p = _internal("lu_pivots_to_permutation_p", "lax.linalg")

@@ -52,7 +52,14 @@ def test_the_tables(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     launch("--seed_network=resnet8", "--picture=map.svg")
     text = capsys.readouterr().out
-    for word in ("Channel groups", "Layers", "Fixed widths", "conv 3×3", "3 → 16", "axis of an"):
+    for word in (
+        "Channel groups",
+        "Layers",
+        "Fixed as it should be",
+        "conv 3×3",
+        "3 → 16",
+        "axis of an",
+    ):
         assert word in text
     assert "9 without a product" in text
     assert "114 equations" in text

@@ -114,6 +114,7 @@ REGULARIZERS = {
             "optimizer": OPTIMIZERS,
             "regularizer": [None, SGD, FLOPS, GRAPH],
             "strength": [*NUMBERS, -1.0, array(2)],
+            "decay": [*(bad for bad in NUMBERS if bad is not None), -1.0, 1.0],
         },
     ),
     "trace_channels": (
@@ -137,6 +138,7 @@ MORPH = {
             "steps": [*WHOLES, None],
             "every": [*WHOLES, 0],
             "settle": SHARES,
+            "pull": [*NAMES, "half"],
             "min_width": [*WHOLES, 0],
             "floors": [3, {"a": 0}, {"a": "4"}, {"b": 2}],
             "round_to": [*WHOLES, 0],

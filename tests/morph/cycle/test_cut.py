@@ -72,7 +72,7 @@ def test_nothing_happens_before_the_cut_nor_after_it(made):
 def test_it_measures_saliency_and_silences_blocks_that_pay(made):
     cut, state = made
     seen = cut(state, 10)
-    assert all(float(s.min()) > 0.0 for s in seen.opt_state.saliency.values())
+    assert all(float(s.max()) > 0.0 for s in seen.opt_state.saliency.values())
     silent = cut.budget.regularizer.silent_blocks(seen.params)
     assert "Dense_2" in silent
     sample = cut.measuring.loop.sample(0, BATCHES)

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from morph.export import ExportError, onnx
+from morph.export import ExportError, onnx, onnx_graph
+from morph.export.onnx_rules.table import RULES
 
 pytest.importorskip("onnx")
 
@@ -43,15 +44,89 @@ X = np.random.default_rng(1).uniform(0.1, 0.9, (4, 5, 3)).astype(np.float32)
 
 
 def test_an_unknown_operation_is_named_with_its_layer(tmp_path):
-    class Sorted(nn.Module):
+    class Odd(nn.Module):
         @nn.compact
         def __call__(self, x):
-            with jax.named_scope("ranking"):
-                return jnp.sort(x, axis=-1)
+            with jax.named_scope("waves"):
+                return jnp.abs(jnp.fft.fft(x))
 
-    with pytest.raises(ExportError, match=r"sort in Sorted/ranking.*test_onnx\.py.*StableHLO"):
-        onnx.to_onnx(Sorted().apply, {"params": {}}, X, tmp_path / "a.onnx")
+    with pytest.raises(ExportError, match=r"fft in Odd/waves.*test_onnx\.py.*StableHLO"):
+        onnx.to_onnx(Odd().apply, {"params": {}}, X, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_onnxruntime_makes_otherwise_is_named_with_its_line(tmp_path, monkeypatch):
+    rules = {**RULES, jax.lax.sin_p: RULES[jax.lax.cos_p]}
+    monkeypatch.setattr(onnx_graph, "RULES", rules)
+    with pytest.raises(ExportError, match=r"cannot write sin in .*test_onnx\.py.*: off by"):
+        onnx.to_onnx(lambda _, x: jnp.sin(x) * 2, {}, X, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fn", "examples"),
+    [
+        (lambda _, x: x - x.sum(0, keepdims=True) * (int(x.shape[0]) > 0), "mixed"),
+        (lambda _, x: x * (int(x.shape[0]) > 0), "independent"),
+        (lambda _, x: x * int(x.shape[0]), "mixed"),
+    ],
+    ids=["a sum", "alone", "their number"],
+)
+def test_only_independent_examples_run_in_other_numbers(fn, examples, tmp_path):
+    """A fixed batch is padded or divided only where that is the same."""
+    written = onnx.to_onnx(fn, {}, X, tmp_path / "a.onnx")
+    run = onnx.load(written.path)
+    np.testing.assert_allclose(run(X), fn(None, X), rtol=1e-6)
+    if examples == "independent":
+        assert written.batch in (None, len(X))
+        np.testing.assert_allclose(run(X[:3]), fn(None, X[:3]))
+    else:
+        assert (written.batch, written.examples) == (len(X), examples)
+        with pytest.raises(ExportError, match=r"takes 4 examples at once and mixes them, so 3"):
+            run(X[:3])
+
+
+def test_a_file_that_does_not_say_is_not_divided(tmp_path):
+    path = onnx.to_onnx(lambda _, x: x * int(x.shape[0]), {}, X, tmp_path / "a.onnx").path
+    model = onnx.onnx.load(path)
+    del model.metadata_props[:]
+    onnx.onnx.save(model, path)
+    with pytest.raises(ExportError, match="may mix them: it does not say"):
+        onnx.load(path)(X[:3])
+
+
+def test_trees_go_in_and_out_by_name(tmp_path):
+    def fn(w, x):
+        hidden = x["tokens"] @ w
+        return {"out": hidden * x["scale"], "cache": x["cache"] + hidden}
+
+    x = {
+        "tokens": X[:2, 0],
+        "cache": np.ones((2, 2), np.float32),
+        "scale": np.asarray(3.0, np.float32),
+    }
+    w = np.ones((3, 2), np.float32)
+    written = onnx.to_onnx(fn, w, x, tmp_path / "a.onnx")
+    assert written.batch is None
+    more = {**x, "tokens": X[:, 0], "cache": np.ones((4, 2), np.float32)}
+    found, expected = onnx.load(written.path)(more), fn(w, more)
+    np.testing.assert_allclose(found["out"], expected["out"], rtol=1e-5)
+    np.testing.assert_allclose(found["new_cache"], expected["cache"], rtol=1e-5)
+    with pytest.raises(ExportError, match="the file takes cache, scale, tokens; found input"):
+        onnx.load(written.path)(X)
+
+
+def test_random_numbers_of_a_known_key_are_weights(tmp_path):
+    def fn(_, x):
+        return x + jax.random.normal(jax.random.key(0), (1, 5, 3))
+
+    written = onnx.to_onnx(fn, {}, X, tmp_path / "a.onnx")
+    np.testing.assert_allclose(onnx.load(written.path)(X), fn(None, X), rtol=1e-5)
+    with pytest.raises(ExportError, match="random"):
+        onnx.to_onnx(
+            lambda _, x: jax.random.normal(jax.random.key(x[0, 0, 0].astype(int)), (2,)), {}, X,
+            tmp_path / "b.onnx",
+        )  # fmt: skip
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):

@@ -8,7 +8,6 @@ from flax import nnx
 
 import morph
 import regularizers as reg
-from morph.tensorize.graphs import factorized_graph
 
 
 class Net(nn.Module):
@@ -185,19 +184,6 @@ def test_a_plan_is_plain_data(traced):
         lying = {**kernel.to_json(), "parameters": 1}
         with pytest.raises(ValueError, match="says shape, ranks and parameters"):
             type(kernel).from_json(path, lying)
-
-
-def test_the_bonds_are_groups_of_the_factorized_graph(traced):
-    _, variables, _, graph = traced
-    plan = morph.tensorize_plan(graph, variables, rank=4)
-    found = factorized_graph(graph, plan.kernels)
-    assert found.widths["Conv_0/kernel/in"] == 4
-    assert reg.model_size(found)() == plan_size(plan, graph)
-
-
-def plan_size(plan, graph):
-    saved = sum(before - after for before, after in (k.parameters for k in plan.kernels.values()))
-    return reg.model_size(graph)() - saved
 
 
 def test_a_stack_of_layers_keeps_common_ranks():

@@ -40,9 +40,9 @@ def test_it_is_the_mean_over_batches_of_squared_slopes():
 
     def scaled(factors, rows):  # a factor on what produces the channel, in front of tanh
         first = variables["params"]["Dense_0"]
-        h = jnp.tanh((x[rows] @ first["kernel"] + first["bias"]) * factors)
+        h = jnp.tanh((x[rows] @ first["kernel"] + first["bias"][None]) * factors[None])
         last = variables["params"]["Dense_1"]
-        return cross_entropy(h @ last["kernel"] + last["bias"], data.y[rows])
+        return cross_entropy(h @ last["kernel"] + last["bias"][None], data.y[rows])
 
     slopes = [jax.grad(scaled)(jnp.ones(6), rows) for rows in np.asarray(seen[1])]
     np.testing.assert_allclose(found["Dense_0"], np.mean(np.square(slopes), 0), rtol=1e-4)

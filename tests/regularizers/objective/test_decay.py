@@ -40,13 +40,12 @@ def test_speeds_are_geometric_and_alike_channels_decay_alike():
 def test_all_that_carries_a_channel_decays_and_nothing_else(net):
     variables, regularizer = net
     after = regularizer.decayed(variables, 0.1)
-    norms = {}
     params = variables["params"]
     hidden = [params["Dense_1"]["kernel"], params["Dense_2"]["kernel"].T]
     squares = sum(jnp.square(leaf).sum(0) for leaf in hidden)
     kept = 1.0 - 0.1 * speeds(squares)
     got = after["params"]["Dense_1"]["kernel"] / params["Dense_1"]["kernel"]
-    norms = got / kept  # the rows carry the stream, which decays too
+    norms = got / kept[None]  # the rows carry the stream, which decays too
     np.testing.assert_allclose(norms, jnp.broadcast_to(norms[:, :1], norms.shape), rtol=1e-5)
     assert float(norms.max()) < 1.0
     for layer in ("Dense_0", "Dense_1", "Dense_2", "Dense_3", "BatchNorm_0"):

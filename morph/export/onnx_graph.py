@@ -1,0 +1,249 @@
+"""Collects the nodes and arrays of an ONNX file; what rules write to."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from morph.errors import ExportError
+from morph.export.onnx_rules.graph import Graph, Typed, Unsupported, computed
+from morph.export.onnx_rules.table import AS_IT_IS, MOVED, MOVES, RULES, TOLD
+from regularizers.primitives import jaxprs
+from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn
+
+with contextlib.suppress(ModuleNotFoundError):  # `morph.export.onnx` says so
+    from onnx import helper, numpy_helper
+
+OPSET, IR_VERSION = 21, 10  # of 2024; IR 10 is the one of opset 21
+BATCH = "batch"
+SMALL = 16  # numbers of an array that is kept once
+MULTIPLES = 1024  # of the batch, in a size
+
+
+@dataclass(kw_only=True)
+class _File:
+    """What all graphs of a file share."""
+
+    batch: Any
+    batch_of: str
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    known: dict[Any, str] = field(default_factory=dict)
+    number: Any = field(default_factory=itertools.count)
+    batch_name: str = ""
+    top: Any = None
+
+
+class OnnxGraph:
+    """See `onnx_rules.graph.Graph`."""
+
+    def __init__(self, file: _File) -> None:
+        self._file = file
+        self._nodes: list[Any] = []
+        self._casts: dict[tuple[str, Any], str] = {}
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Typed]) -> OnnxGraph:
+        """An empty graph of a file.
+
+        Args:
+            inputs: by name; the first with a size that is not known has the batch first.
+        """
+        open_ = [(n, x) for n, x in inputs.items() if x.shape and not isinstance(x.shape[0], int)]
+        name, first = open_[0] if open_ else ("", None)
+        file = _File(batch=None if first is None else first.shape[0], batch_of=name)
+        file.top = cls(file)
+        return file.top
+
+    def node(self, op: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        """One node of one result."""
+        (result,) = self.nodes(op, 1, *inputs, name=name, **attributes)
+        return result
+
+    def nodes(
+        self, op: str, outputs: int, *inputs: str, name: str = "", **attributes: Any
+    ) -> list[str]:
+        """One node of several results."""
+        made = [name or f"{op}_{next(self._file.number)}" for _ in range(outputs)]
+        label = made[0] if made else op
+        self._nodes.append(helper.make_node(op, list(inputs), made, name=label, **attributes))
+        return made
+
+    def constant(self, value: Any) -> str:
+        """An array, kept once where it is small."""
+        value = np.asarray(value)
+        key = (value.shape, value.dtype.str, value.tobytes()) if value.size <= SMALL else None
+        if key in self._file.known:
+            return self._file.known[key]
+        name = f"constant_{next(self._file.number)}"
+        self._file.arrays[name] = value
+        if key is not None:
+            self._file.known[key] = name
+        return name
+
+    def value(self, name: str) -> np.ndarray | None:
+        """The array of that name."""
+        return self._file.arrays.get(name)
+
+    def shape(self, shape: Sequence[Any]) -> str:
+        """Sizes, int64 [n]; the batch is read off the input."""
+        if all(isinstance(n, int) for n in shape):
+            return self.constant(np.asarray(shape, np.int64))
+        parts = []
+        for n in shape:
+            if isinstance(n, int):
+                parts.append(self.constant(np.asarray([n], np.int64)))
+            else:
+                parts.append(self._size(n))
+        return self.node("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
+
+    def _size(self, n: Any) -> str:
+        """A size that is so many times the batch, and so many more."""
+        file = self._file
+        rests = ((k, n - k * file.batch) for k in range(1, MULTIPLES + 1))
+        times, more = next(((k, rest) for k, rest in rests if isinstance(rest, int)), (0, 0))
+        if not times:
+            raise Unsupported(f"a size {n} that depends on the batch")
+        if not file.batch_name:
+            file.batch_name = file.top.node("Shape", file.batch_of, start=0, end=1)
+        name = file.batch_name
+        if times != 1:
+            name = self.node("Mul", name, self.constant(np.asarray([times], np.int64)))
+        if more:
+            name = self.node("Add", name, self.constant(np.asarray([more], np.int64)))
+        return name
+
+    def cast(self, name: str, dtype: Any) -> str:
+        """Another type; of a constant at once."""
+        key = name, np.dtype(dtype)
+        value = self.value(name)
+        if key not in self._casts:
+            if (
+                value is not None
+                and value.dtype.kind in "?iuf"
+                and np.dtype(dtype).kind in "?iuf"
+                and value.size <= SMALL
+            ):
+                self._casts[key] = self.constant(value.astype(dtype))
+            else:
+                self._casts[key] = self.node("Cast", name, to=_code(dtype))
+        return self._casts[key]
+
+    def run(self, closed: ClosedJaxpr, operands: Sequence[str]) -> list[str]:
+        """Writes equations; returns the names of their results.
+
+        Raises:
+            ExportError: where an equation has no counterpart; names it and its layer.
+        """
+        env: dict[Any, str] = dict(zip(closed.jaxpr.invars, operands, strict=True))
+
+        def read(v: Any) -> str:
+            if isinstance(v, jaxprs.Literal):
+                return self.constant(np.asarray(v.val, v.aval.dtype))
+            return env[v]
+
+        for v, value in zip(closed.jaxpr.constvars, closed.consts, strict=True):
+            if not jax.dtypes.issubdtype(jaxprs.dtype_of(v), jax.dtypes.extended):
+                env[v] = self.constant(np.asarray(value))
+        for eqn in jaxprs.live_equations(closed.jaxpr):
+            try:
+                if any(not isinstance(v, jaxprs.Literal) and v not in env for v in eqn.invars):
+                    raise Unsupported("it takes random keys, which ONNX has not")
+                env.update(
+                    zip(eqn.outvars, self._results(eqn, list(map(read, eqn.invars))), strict=True)
+                )
+            except Unsupported as error:
+                raise ExportError(
+                    f"cannot write {eqn.primitive} in {jaxprs.scope(eqn) or 'fn'} as ONNX: "
+                    f"{error}. Write that layer with other operations, or export to StableHLO, "
+                    "which has all of JAX."
+                ) from None
+        return [read(v) for v in closed.jaxpr.outvars]
+
+    def _results(self, eqn: JaxprEqn, names: list[str]) -> list[str]:
+        """By the rule of an equation, whose operands and results are of types that it knows."""
+        rule = RULES.get(eqn.primitive)
+        if rule is None:
+            raise Unsupported("ONNX export has no rule for it")
+        if eqn.primitive in AS_IT_IS:
+            results = rule(self, eqn, *names)
+            return [results] if isinstance(results, str) else results
+        moves = eqn.primitive in MOVES
+
+        def kept(v: Any) -> bool:
+            dtype = np.dtype(jaxprs.dtype_of(v))
+            return computed(v) == dtype or (moves and dtype in MOVED)
+
+        wide = [
+            name if kept(v) else self.cast(name, computed(v))
+            for name, v in zip(names, eqn.invars, strict=True)
+        ]
+        results = rule(self, eqn, *wide)
+        found = [results] if isinstance(results, str) else results
+        if eqn.primitive in TOLD:
+            return found
+        return [
+            name if kept(v) else self.cast(name, jaxprs.dtype_of(v))
+            for name, v in zip(found, eqn.outvars, strict=True)
+        ]
+
+    def body(
+        self,
+        inputs: Sequence[Typed],
+        write: Callable[[Graph, list[str]], list[str]],
+        outputs: Sequence[Typed],
+    ) -> Any:
+        """A graph inside of this file."""
+        inner = OnnxGraph(self._file)
+        given = {f"given_{next(self._file.number)}": x for x in inputs}
+        names = [inner.node("Identity", name) for name in write(inner, list(given))]
+        return helper.make_graph(
+            inner._nodes,
+            f"body_{next(self._file.number)}",
+            [_described(name, x) for name, x in given.items()],
+            [_typed(name, x) for name, x in zip(names, outputs, strict=True)],
+        )
+
+    def model(self, inputs: Mapping[str, Typed], outputs: Mapping[str, Typed], **facts: str) -> Any:
+        """The finished model; arrays that nothing uses are left out."""
+        used = set(_used(self._nodes))
+        arrays = [numpy_helper.from_array(a, n) for n, a in self._file.arrays.items() if n in used]
+        graph = helper.make_graph(
+            self._nodes,
+            "network",
+            [_described(name, x) for name, x in inputs.items()],
+            [_described(name, x) for name, x in outputs.items()],
+            arrays,
+        )
+        opset = helper.make_opsetid("", OPSET)
+        model = helper.make_model(
+            graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="morph"
+        )
+        helper.set_model_props(model, facts)
+        return model
+
+
+def _used(nodes: Sequence[Any]) -> Any:
+    for node in nodes:
+        yield from node.input
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _used(attribute.g.node)
+
+
+def _code(dtype: Any) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def _described(name: str, array: Typed) -> Any:
+    shape = [n if isinstance(n, int) else BATCH if str(n) == BATCH else None for n in array.shape]
+    return helper.make_tensor_value_info(name, _code(array.dtype), shape)
+
+
+def _typed(name: str, array: Typed) -> Any:
+    return helper.make_tensor_value_info(name, _code(array.dtype), None)

@@ -1,0 +1,1 @@
+"""What each primitive of JAX is in ONNX: one rule per primitive, in one table (`table.RULES`)."""
