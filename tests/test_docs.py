@@ -11,6 +11,7 @@ from types import CodeType
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 import pytest
 
 import morph
