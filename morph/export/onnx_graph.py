@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,8 @@ from morph.export.onnx_rules.table import AS_IT_IS, MOVED, MOVES, RULES, TOLD
 from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn
 
-try:
+with contextlib.suppress(ModuleNotFoundError):  # `morph.export.onnx` says so
     from onnx import helper, numpy_helper
-except ModuleNotFoundError:  # `morph.export.onnx` says so
-    helper = numpy_helper = None
 
 OPSET, IR_VERSION = 21, 10  # of 2024; IR 10 is the one of opset 21
 BATCH = "batch"
@@ -145,11 +144,12 @@ class OnnxGraph:
 
         def read(v: Any) -> str:
             if isinstance(v, jaxprs.Literal):
-                return self.constant(np.asarray(v.val, v.aval.dtype))
+                aval: Any = v.aval
+                return self.constant(np.asarray(v.val, aval.dtype))
             return env[v]
 
         for v, value in zip(closed.jaxpr.constvars, closed.consts, strict=True):
-            if not jax.dtypes.issubdtype(v.aval.dtype, jax.dtypes.extended):
+            if not jax.dtypes.issubdtype(jaxprs.dtype_of(v), jax.dtypes.extended):
                 env[v] = self.constant(np.asarray(value))
         for eqn in jaxprs.live_equations(closed.jaxpr):
             try:

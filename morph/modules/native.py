@@ -115,7 +115,7 @@ def native(
             "morph.compact(fn, architecture) runs any model."
         ) from error
     if told and not rescale_means:
-        warnings.warn(f"{type(model).__name__} {told}", NativeNumbersWarning, stacklevel=2)
+        warnings.warn(f"{type(model).__name__} {told}", NativeNumbersWarning, stacklevel=3)
     return model
 
 

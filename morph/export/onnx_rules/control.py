@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +25,10 @@ from regularizers.primitives.jaxprs import primitives as p
 UNROLLED = 1024  # equations of all steps: a loop of more stays one
 _INDEX = jax.ShapeDtypeStruct((), np.int64)
 _TRUTH = jax.ShapeDtypeStruct((), np.bool_)
+
+
+def _struct(v: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jaxprs.shape_of(v), jaxprs.dtype_of(v))
 
 
 def _called(graph: Graph, eqn: JaxprEqn, *operands: str) -> list[str]:
@@ -71,7 +76,7 @@ def _looped(
     entries: Sequence[str],
 ) -> list[str]:
     scan, (body,) = jaxprs.scan_of(eqn), jaxprs.bodies_of(eqn)
-    avals = [v.aval for v in body.jaxpr.invars[scan.constants :]][: scan.carry]
+    avals = list(map(_struct, body.jaxpr.invars[scan.constants : scan.constants + scan.carry]))
     last = graph.constant(np.asarray(scan.length - 1, np.int64))
 
     def write(inner: Graph, names: list[str]) -> list[str]:
@@ -80,7 +85,7 @@ def _looped(
         own = [inner.node("Gather", x, place, axis=0) for x in entries]
         return [going, *inner.run(body, [*constants, *carried, *own])]
 
-    results = [v.aval for v in body.jaxpr.outvars]
+    results = list(map(_struct, body.jaxpr.outvars))
     written = graph.body([_INDEX, _TRUTH, *avals], write, [_TRUTH, *results])
     steps = graph.constant(np.asarray(scan.length, np.int64))
     found = graph.nodes("Loop", len(eqn.outvars), steps, "", *carry, body=written)
@@ -96,7 +101,7 @@ def _while(graph: Graph, eqn: JaxprEqn, *operands: str) -> list[str]:
     first = loop.condition_constants
     own, constants = operands[:first], operands[first : first + loop.body_constants]
     carry = operands[first + loop.body_constants :]
-    avals = [v.aval for v in eqn.outvars]
+    avals = list(map(_struct, eqn.outvars))
     many = list(jaxprs.shape_of(condition.jaxpr.outvars[0]))
 
     def goes(inner: Graph, values: Sequence[str]) -> tuple[str, str]:
@@ -123,7 +128,7 @@ def _while(graph: Graph, eqn: JaxprEqn, *operands: str) -> list[str]:
 
 def _cond(graph: Graph, eqn: JaxprEqn, which: str, *operands: str) -> list[str]:
     """One of several, by a number that is cut to their range."""
-    branches, outputs = jaxprs.bodies_of(eqn), [v.aval for v in eqn.outvars]
+    branches, outputs = jaxprs.bodies_of(eqn), list(map(_struct, eqn.outvars))
 
     def taken(inner: Graph, k: int) -> list[str]:
         if k == len(branches) - 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -64,12 +65,11 @@ def _convolution(graph: Graph, eqn: JaxprEqn, x: str, kernel: str) -> str:
     shape = [jaxprs.shape_of(eqn.invars[0])[k] for k in numbers.lhs_spec]
     x, kernel = moved(graph, x, numbers.lhs_spec), moved(graph, kernel, numbers.rhs_spec)
     known = graph.value(kernel)
-    options = {"dilations": list(params["rhs_dilation"]), "group": groups}
+    apart = list(params["rhs_dilation"])
+    options: dict[str, Any] = {"dilations": apart, "group": groups}
     if max(spread, default=1) > 1 and known is not None and set(params["window_strides"]) <= {1}:
         turned = _turned(known, groups)
-        width = [
-            (n - 1) * d + 1 for n, d in zip(known.shape[2:], options["dilations"], strict=True)
-        ]
+        width = [(n - 1) * d + 1 for n, d in zip(known.shape[2:], apart, strict=True)]
         left = [(n - 1 - low, n - 1 - high) for n, (low, high) in zip(width, pads, strict=True)]
         result = graph.node(
             "ConvTranspose",

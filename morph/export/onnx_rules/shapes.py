@@ -107,8 +107,8 @@ def _iota(graph: Graph, eqn: JaxprEqn, *sizes: str) -> str:
     if all(isinstance(n, int) for n in shape):
         numbers = np.arange(shape[axis]).reshape(along)
         return graph.constant(np.broadcast_to(numbers, shape).astype(eqn.params["dtype"]))
-    numbers = graph.cast(counted(graph, shape[axis]), eqn.params["dtype"])
-    return graph.node("Expand", reshaped(graph, numbers, along), graph.shape(shape))
+    count = graph.cast(counted(graph, shape[axis]), eqn.params["dtype"])
+    return graph.node("Expand", reshaped(graph, count, along), graph.shape(shape))
 
 
 def _starts(graph: Graph, starts: list[str], sizes: Any, whole: Any) -> list[str]:
