@@ -203,13 +203,15 @@ class _Ways:
             power: of a group's mean score, by which its scores are divided: 0 compares them as they
                 are, 1 only within their group.
         """
-        worth = {}
+        worth, gone = {}, gone_with(self.judge.graph, left.removed)
         for name, s in scores.items():
+            if name in gone:
+                continue
             own = left.alive[name]
             mean = max(float(s[own].mean()), LEAST)
             worth[name] = np.where(own, np.maximum(s, LEAST) / mean**power, 0.0)
         alive = strongest_within(
-            self.cost,
+            self.cost.without(gone),
             worth,
             limit,
             min_width=self.least,
@@ -217,7 +219,7 @@ class _Ways:
             fill=True,
             revive=False,
         )
-        return replace(left, alive=alive)
+        return replace(left, alive={**left.alive, **alive})
 
     def _by_curves(
         self,

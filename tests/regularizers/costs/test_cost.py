@@ -221,3 +221,15 @@ def test_unknown_groups_are_named_with_near_matches():
 def test_negative_widths_are_refused(width):
     with pytest.raises(ValueError, match=f"the width of 'a' must be at least 0, found {width}"):
         toy_cost()({"a": width})
+
+
+def test_without_some_groups_nothing_of_them_is_counted():
+    v = {"a": np.ones((5, 7), "f"), "b": np.ones((7, 6), "f"), "z": np.ones((6, 3), "f")}
+    fn = lambda v, x: jnp.tanh(jnp.tanh(x @ v["a"]) @ v["b"]) @ v["z"]  # noqa: E731
+    cost = reg.flops(reg.trace_channels(fn, v, np.ones((1, 5), "f")))
+    left = cost.without({"a"})
+    assert left.groups == {"b": 6}
+    assert left({"b": 4}) == cost({"a": 0, "b": 4}) == 2 * 4 * 3
+    assert left.seed == cost({"a": 0})
+    np.testing.assert_array_equal(left.marginal(np.ones(1)), cost.marginal(np.asarray([0, 1]))[1:])
+    assert cost.without(()).seed == cost.seed
