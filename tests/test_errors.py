@@ -72,6 +72,12 @@ def test_what_a_person_can_mend_is_one_line_and_status_2(error, capsys):
     assert capsys.readouterr().err == "error: too wide\n"
 
 
+def test_an_error_of_the_system_names_the_file(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        command(FileNotFoundError(2, "No such file or directory", str(tmp_path / "gone")))
+    assert capsys.readouterr().err == f"error: {tmp_path / 'gone'}: no such file or directory\n"
+
+
 @pytest.mark.parametrize("bug", [ValueError("a bug"), KeyError("a bug"), TypeError("a bug")])
 def test_a_bug_is_a_traceback(bug):
     with pytest.raises(type(bug), match="a bug"):

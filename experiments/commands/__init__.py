@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "inspect": "shows what Morph finds in a model",
     "sweep": "accuracy against cost, at several budgets",
     "targets": "one seed network, shrunk for several costs",
+    "calibrate": "times this machine's operations, for --target=here",
     "compare": "several runs side by side",
     "report": "writes the page of a run again",
     "prune": "shrinks a network with the weights that it has, without training",

@@ -45,7 +45,7 @@ def ending(command: str) -> Iterator[None]:
         except PeerError as error:
             fail(command, str(error))
         except USER_ERRORS as error:
-            fail(None, str(error))
+            fail(None, in_words(error))
         except Exception as error:
             if is_interruption(error):
                 stopped(to_go_on(printable(command)))
@@ -53,6 +53,13 @@ def ending(command: str) -> Iterator[None]:
                 raise
             traceback.print_exc()
             leave(1)
+
+
+def in_words(error: Exception) -> str:
+    """An error for people: of the system's, the file and what is wrong with it, and no number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    return str(error)
 
 
 _ENDING = threading.Lock()

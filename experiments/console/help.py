@@ -36,7 +36,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "What is written": (
         "export", "compressed", "output", "cost", "plot", "picture", "json", "tensorboard",
-        "checkpoint_seconds", "checkpoint_steps", "timing_seconds", "test_examples",
+        "checkpoint_seconds", "checkpoint_steps", "timing_seconds", "test_examples", "fresh",
     ),
     "Several processes": ("coordinator", "process_id", "num_processes"),
 }  # fmt: skip

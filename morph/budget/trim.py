@@ -85,7 +85,8 @@ def strongest_within(
     widths = cost.vector({name: int(np.sum(s > 0)) or 1 for name, s in strengths.items()})
     marginal = dict(zip(order, np.asarray(cost.marginal(widths)), strict=True))
     units: list[tuple[str, np.ndarray]] = []  # channels that come and go together
-    loss, size, position, scores = ([np.zeros(0)] for _ in range(4))  # of each; by group
+    known: list[list[np.ndarray]] = [[np.zeros(0)] for _ in range(4)]
+    loss, size, position, scores = known  # of each; by group
     for name, s in strengths.items():
         ranked = np.argsort(-s, kind="stable")
         steps = allowed_widths(len(s), floor_of(min_width, name), round_to)

@@ -144,7 +144,8 @@ class OnnxGraph:
 
         def read(v: Any) -> str:
             if isinstance(v, jaxprs.Literal):
-                return self.constant(np.asarray(v.val, v.aval.dtype))
+                aval: Any = v.aval
+                return self.constant(np.asarray(v.val, aval.dtype))
             return env[v]
 
         for v, value in zip(closed.jaxpr.constvars, closed.consts, strict=True):

@@ -30,8 +30,11 @@ def data():
     return (x[:64], y[:64]), (x[64:], y[64:])
 
 def unlabelled():
-    (x, _), test = data()
-    return (x, None), test
+    (x, _), (other, _) = data()
+    return (x, None), (other, None)
+
+def size(outputs, batch):
+    return abs(outputs).mean(-1)
 
 def start():
     return Net().init(jax.random.key(0), numbers(1)[0])
@@ -82,7 +85,9 @@ def test_it_lands_tells_and_is_trained_on(own, capsys):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"data": "unlabelled"}, {"distill": "1"}, {"loss": "spread"}], ids=str
+    "changes",
+    [{"data": "unlabelled", "metrics": "size"}, {"distill": "1"}, {"loss": "spread"}],
+    ids=str,
 )
 def test_what_is_kept_is_asked_for(own, changes):
     paths = {name: f"{own}:{one}" if one.isalpha() else one for name, one in changes.items()}

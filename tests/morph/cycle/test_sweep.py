@@ -17,12 +17,13 @@ from morph.training.task import Task
 
 
 class Net(nn.Module):
-    """Two hidden layers, of which the first is added to itself."""
+    """A hidden layer, added to what another one makes of it, with batch norm."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, train=False):
         x = nn.gelu(nn.Dense(11)(x))
-        x += nn.relu(nn.Dense(11)(nn.relu(nn.Dense(7)(x))))
+        y = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Dense(7)(x)))
+        x += nn.relu(nn.Dense(11)(y))
         return nn.Dense(3)(x)
 
 
@@ -33,7 +34,7 @@ def make_sweep(**changes):
     settings = {"seed_steps": 30, "shrink_steps": 60, "retrain_steps": 5, "batch_size": 40}
     config = CycleConfig(**settings, penalty="group_lasso", learning_rate=0.05, **changes)
     return Sweep(
-        network=linen_network(Net(), train_kwarg=None),
+        network=linen_network(Net()),
         train=Batch(x, y),
         test=Batch(x[:50], y[:50]),
         config=config,
