@@ -10,7 +10,8 @@ import pytest
 import morph
 import regularizers as reg
 from morph.kernels.decompose import factorize
-from morph.tensorize.options import log_loss
+from morph.tensorize.graphs import factorized_graph, shell
+from morph.tensorize.options import ladder, log_loss
 
 M, N, K = 6, 9, 4
 
@@ -111,3 +112,18 @@ def test_given_ranks_never_make_a_network_dearer_without_a_word():
     small = morph.tensorize_plan(graph, v, **asked, cost="size")
     assert small.cost[1] < small.cost[0] == 256
     assert morph.tensorize_plan(graph, v, **asked, cost="flops").kernels == {}
+
+
+@pytest.mark.parametrize("budget", [0.95, 0.6])
+def test_a_tensor_train_goes_on_until_no_larger_rank_fits(budget):
+    """Its orders of contraction change with its ranks; each is priced in its own."""
+    v = {"k": np.random.default_rng(0).normal(size=(24, 30)).astype(np.float32)}
+    graph = reg.trace_channels(lambda v, x: x @ v["k"], v, jnp.ones((4, 24)))
+    plan = morph.tensorize_plan(graph, v, kind="tt", cores=3, budget=budget)
+    (kernel,) = plan.kernels.values()
+    before, after = plan.cost
+    assert after <= budget * before
+    steps = ladder(v["k"], "io", "tt", cores=3)
+    for ranks in steps.above(kernel.ranks):
+        wider = {"k": shell(graph, "k", "io", steps, ranks)}
+        assert reg.flops(factorized_graph(graph, wider))() > budget * before
