@@ -50,8 +50,8 @@ class Measuring:
         """The mean loss of a state over some batches."""
         data, chunk = seen
         count = min(TRIED, len(jax.tree.leaves(chunk)[0]))
-        found = [self._loss(state, data, chunk, np.int32(i), key) for i in range(count)]
-        return float(np.mean(jax.device_get(found)))
+        found = [float(self._loss(state, data, chunk, np.int32(i), key)) for i in range(count)]
+        return float(np.mean(found))
 
     @cached_property
     def _loss(self) -> Callable[..., Any]:
