@@ -113,6 +113,7 @@ def learn(name: str, seed: int) -> dict[str, Any]:
     x = jnp.asarray(data.test_images[:1])
     config = CycleConfig(
         budget=0.3,
+        penalty="gamma",  # which pulls on blocks, too
         shrink_steps=600,
         retrain_steps=100,
         seed=seed,
