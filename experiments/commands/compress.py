@@ -11,17 +11,15 @@ needs; WORKDIR/compressed.json has what was measured after each stage. `--compre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from experiments.console.declared import Command
 from experiments.console.flags import (
+    check_workdir,
     define_compression,
     define_subject_flags,
     define_task_flags,
 )
-from morph.errors import ConfigError
 
 
 def define(own: flags.FlagValues) -> None:
@@ -30,12 +28,6 @@ def define(own: flags.FlagValues) -> None:
     define_compression(own, compress="deep")
     define_subject_flags(own)
     define_task_flags(own)
-
-
-def check(options: flags.FlagValues, words: Sequence[str]) -> None:
-    """Raises if no run is named."""
-    if not options.workdir:
-        raise ConfigError("--workdir is missing; name the directory of a run")
 
 
 COMMAND = Command(
@@ -55,5 +47,5 @@ COMMAND = Command(
         "loss",
         "metrics",
     ),
-    check=check,
+    check=check_workdir,
 )

@@ -12,14 +12,11 @@ predicted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from experiments.console.declared import Command
-from experiments.console.flags import define_subject_flags, define_task_flags
+from experiments.console.flags import check_workdir, define_subject_flags, define_task_flags
 from experiments.vocabulary import EXPORTS
-from morph.errors import ConfigError
 
 
 def define(own: flags.FlagValues) -> None:
@@ -29,12 +26,6 @@ def define(own: flags.FlagValues) -> None:
     flags.DEFINE_bool("compressed", True, "The compressed network, if any.", flag_values=own)
     define_subject_flags(own)
     define_task_flags(own)
-
-
-def check(options: flags.FlagValues, words: Sequence[str]) -> None:
-    """Raises if no run is named."""
-    if not options.workdir:
-        raise ConfigError("--workdir is missing; name the directory of a run")
 
 
 COMMAND = Command(
@@ -50,5 +41,5 @@ COMMAND = Command(
         "loss",
         "metrics",
     ),
-    check=check,
+    check=check_workdir,
 )

@@ -20,6 +20,7 @@ from absl import flags
 
 from experiments.console.declared import Command
 from experiments.console.flags import (
+    SUBJECT,
     config_of,
     define_compression,
     define_settings,
@@ -92,13 +93,7 @@ COMMAND = Command(
     help=__doc__,
     declare=define,
     common=(
-        "seed_network",
-        "dataset",
-        "model",
-        "data",
-        "loss",
-        "metrics",
-        "start",
+        *SUBJECT,
         "target",
         "budget",
         "shrink_to",

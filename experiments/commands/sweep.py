@@ -29,7 +29,7 @@ from typing import Any
 from absl import flags
 
 from experiments.console.declared import Command
-from experiments.console.flags import define_settings, define_start, define_subject_flags
+from experiments.console.flags import SUBJECT, define_settings, define_start, define_subject_flags
 from morph.errors import ConfigError
 
 HOWS = ("vmap", "turn", "processes")
@@ -83,13 +83,7 @@ COMMAND = Command(
     help=__doc__,
     declare=define,
     common=(
-        "seed_network",
-        "dataset",
-        "model",
-        "data",
-        "loss",
-        "metrics",
-        "start",
+        *SUBJECT,
         "target",
         "budgets",
         "seeds",

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments.console.declared import Command
-from experiments.console.flags import define_settings, define_start, define_subject_flags
+from experiments.console.flags import SUBJECT, define_settings, define_start, define_subject_flags
 from morph.cycle.config import check_target
 
 
@@ -55,13 +55,7 @@ COMMAND = Command(
     help=__doc__,
     declare=define,
     common=(
-        "seed_network",
-        "dataset",
-        "model",
-        "data",
-        "loss",
-        "metrics",
-        "start",
+        *SUBJECT,
         "targets",
         "budget",
         "penalty",

@@ -120,6 +120,16 @@ def define_width(flag_values: flags.FlagValues, default: float | None) -> None:
     )
 
 
+# What is trained, on what and for what: the flags that commands show first.
+SUBJECT = ("seed_network", "dataset", "model", "data", "loss", "metrics", "start")
+
+
+def check_workdir(options: flags.FlagValues, words: Sequence[str]) -> None:
+    """Raises a ConfigError if no run is named."""
+    if not options.workdir:
+        raise ConfigError("--workdir is missing; name the directory of a run")
+
+
 def define_subject_flags(
     own: flags.FlagValues,
     *,

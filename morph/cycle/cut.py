@@ -17,7 +17,7 @@ import numpy as np
 
 from morph.budget.budget import Budget, Rest
 from morph.cycle.shrinking import Trimmed
-from morph.training.data import Batch
+from morph.training.data import Batch, nth
 from morph.training.loop import Loop
 from morph.training.saliency import make_saliency
 from morph.training.step import Objective, TrainState
@@ -57,9 +57,8 @@ class Measuring:
     def _loss(self) -> Callable[..., Any]:
         @jax.jit
         def loss(state: TrainState, data: Batch | None, chunk: Any, i: Any, key: Any) -> Any:
-            piece = jax.tree.map(lambda leaf: leaf[i], chunk)
-            batch = piece if data is None else data.rows(piece)
-            return self.objective(state, batch, jax.random.fold_in(key, i))(state.params)[0]
+            own = jax.random.fold_in(key, i)
+            return self.objective(state, nth(data, chunk, i), own)(state.params)[0]
 
         return loss
 
@@ -89,8 +88,10 @@ class Cut:
             state: of training.
             step: of the phase; before the cut, and after it, nothing changes.
         """
+        if not self.budget.cuts(step):  # asked at every look: nothing is fetched for it
+            return state
         held = jax.device_get(state.opt_state.held)
-        if not self.budget.cuts(step) or any(flags.any() for flags in held.values()):
+        if any(flags.any() for flags in held.values()):
             return state
         shuffle = int(jax.random.randint(self.key, (), 0, 2**31 - 1))
         seen = self.measuring.loop.sample(shuffle, BATCHES, offset=self.offset)

@@ -233,6 +233,18 @@ def prefetched(items: Iterator[T], ahead: int) -> Iterator[T]:
         thread.join()
 
 
+def nth(data: Batch | None, chunk: Any, i: Any) -> Batch:
+    """The batch of a step of a chunk, also within compiled code.
+
+    Args:
+        data: the whole set, or None if the chunk has the batches themselves.
+        chunk: as of `chunks`.
+        i: the step, from 0.
+    """
+    piece = jax.tree.map(lambda leaf: leaf[i], chunk)
+    return piece if data is None else data.rows(piece)
+
+
 def resident(data: Batch | Pipeline) -> Batch | None:
     """A whole set on the device, or None for a pipeline."""
     return None if isinstance(data, Pipeline) else on_device(data)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from morph.training.data import Batch
+from morph.training.data import Batch, nth
 from morph.training.step import Objective, TrainState
 from regularizers.objective.regularizer import NetworkRegularizer
 
@@ -38,9 +38,7 @@ def make_saliency(objective: Objective, regularizer: NetworkRegularizer) -> Sali
     def squares(
         state: TrainState, data: Batch | None, chunk: Any, i: Any, key: Any
     ) -> dict[str, Any]:
-        piece = jax.tree.map(lambda leaf: leaf[i], chunk)
-        batch = piece if data is None else data.rows(piece)
-        minimised = objective(state, batch, jax.random.fold_in(key, i))
+        minimised = objective(state, nth(data, chunk, i), jax.random.fold_in(key, i))
         grads, _ = jax.grad(minimised, has_aux=True)(state.params)
         return {name: jnp.square(s) for name, s in regularizer.slopes(state.params, grads).items()}
 

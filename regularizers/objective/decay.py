@@ -15,11 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from regularizers.channels.calls import flat_paths
 from regularizers.channels.graph import ChannelGraph
 from regularizers.objective.norms import root, widened
-from regularizers.objective.slices import Slices, scaled
-from regularizers.primitives import axes as ax
+from regularizers.objective.slices import Slices, scaled, slices_of
 
 STEEPEST = 16.0  # times as fast as the strongest channel of a group its weakest decays
 
@@ -31,33 +29,38 @@ def decaying(graph: ChannelGraph, groups: Collection[str]) -> Slices:
         graph: the channel graph.
         groups: the names of those that decay.
     """
-    names = frozenset(groups)
-    table = {}
-    for path, variable in graph.variables.items():
-        if not variable.trained or variable.kind == "shift":
-            continue
-        carried = sorted(variable.produces | variable.consumes)
-        found = [(k, names.intersection(ax.groups_of(variable.axes[k]))) for k in carried]
-        if own := tuple((k, those) for k, those in found if those):
-            table[path] = own
-    return table
+    paths = {
+        name: [
+            member.path
+            for member in graph.groups[name].members
+            if graph.variables[member.path].trained and member.kind != "shift"
+        ]
+        for name in groups
+    }
+    return slices_of(graph, paths, consumed=True)
 
 
 def decayed(
     graph: ChannelGraph,
     slices: Slices,
-    leaves: Mapping[str, Any],
+    variables: Mapping[str, Any],
     rates: Mapping[str, Float[Array, ""]],
+    still: Collection[str] = (),
 ) -> dict[str, Any]:
     """The variables after one step of relative decay.
 
     Args:
         graph: the channel graph.
         slices: of `decaying`.
-        leaves: the variables that decay, by path; in half precision they come out in float32.
+        variables: by path; what decays comes out in float32 if it is in half precision.
         rates: by group, the share that its weakest channel loses.
+        still: the paths of what stays as it is.
     """
-    wide = {path: widened(leaf) for path, leaf in leaves.items()}
+    wide = {
+        path: widened(leaf)
+        for path, leaf in variables.items()
+        if path in slices and path not in still and jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
 
     def half_of_squares(factors: Mapping[str, Any]) -> Float[Array, ""]:
         every = [scaled(graph, path, leaf, slices, factors) for path, leaf in wide.items()]
@@ -66,7 +69,8 @@ def decayed(
     # Its derivative by a factor on a channel is the sum of the squares of all that carries it.
     squares = jax.grad(half_of_squares)({name: jnp.ones(graph.widths[name]) for name in rates})
     kept = {name: 1.0 - rates[name] * speeds(own) for name, own in squares.items()}
-    return {path: scaled(graph, path, leaf, slices, kept) for path, leaf in wide.items()}
+    moved = {path: scaled(graph, path, leaf, slices, kept) for path, leaf in wide.items()}
+    return {**variables, **moved}
 
 
 def speeds(squares: Float[Array, " width"]) -> Float[Array, " width"]:
@@ -83,29 +87,3 @@ def speeds(squares: Float[Array, " width"]) -> Float[Array, " width"]:
     span = norms.max() - norms.min()
     weakness = jnp.where(span > 0.0, (norms.max() - norms) / jnp.where(span > 0.0, span, 1.0), 0.0)
     return STEEPEST ** (weakness - 1.0)
-
-
-def decayed_tree(
-    graph: ChannelGraph,
-    slices: Slices,
-    full: Any,
-    variables: Any,
-    rates: Mapping[str, Any],
-    still: Collection[str] = (),
-) -> Any:
-    """`decayed` of a tree of variables.
-
-    Args:
-        graph: the channel graph.
-        slices: of `decaying`.
-        full: from a path in the tree to that as traced.
-        variables: the traced variables, or only their `params`.
-        rates: by group, the share that its weakest channel loses.
-        still: the paths of what stays as it is.
-    """
-    paths, leaves, treedef = flat_paths(variables)
-    by_path = dict(zip(map(full, paths), leaves, strict=True))
-    own = {path: leaf for path, leaf in by_path.items() if path in slices and path not in still}
-    own = {path: leaf for path, leaf in own.items() if jnp.issubdtype(leaf.dtype, jnp.floating)}
-    moved = {**by_path, **decayed(graph, slices, own, rates)}
-    return jax.tree.unflatten(treedef, list(moved.values()))

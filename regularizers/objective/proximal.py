@@ -95,13 +95,13 @@ def proximal(
     """
     wrapped = optax.with_extra_args_support(optimizer)
     known: dict[Hashable, frozenset[str]] = {}  # what is frozen, by the structure of parameters
-    by_hand, watch = not _is_none(strength), watch_of(regularizer)
+    watch = None if _is_none(strength) else watch_of(regularizer)
 
     def init(params: Any) -> ProximalState:
         first = strength(0) if callable(strength) else strength
         seen = _seen(regularizer, params)
         if decay is not None:
-            check_decays(seen, params)
+            _check_decays(seen, params)
         none = {g.group: jnp.zeros(g.width, bool) for g in regularizer.groups}
         return ProximalState(
             _of_floats(wrapped, params).init(params),
@@ -149,7 +149,7 @@ def proximal(
         )
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
         updates = jax.tree.map(lambda q, p: q.astype(jnp.result_type(p)) - p, wide, params)
-        if by_hand:
+        if watch is not None:
             watch(left, now, state.steps)
         slopes = active.slopes(params, gradients)
         return updates, ProximalState(
@@ -191,7 +191,7 @@ def _seen(regularizer: NetworkRegularizer, params: Any) -> NetworkRegularizer:
     )
 
 
-def check_decays(regularizer: NetworkRegularizer, params: Any) -> None:
+def _check_decays(regularizer: NetworkRegularizer, params: Any) -> None:
     """Raises an InputError if parameters that are to decay are too coarse for it."""
     paths, leaves, _ = flat_paths(params)
     for path, leaf in zip(map(regularizer.measures.full, paths), leaves, strict=True):

@@ -29,7 +29,7 @@ from regularizers.costs.cost import COST, Cost
 from regularizers.costs.form import SMOOTH
 from regularizers.errors import InputError
 from regularizers.objective.blocks import block_costs, spared
-from regularizers.objective.decay import decayed_tree, decaying
+from regularizers.objective.decay import decayed, decaying
 from regularizers.objective.norms import widened
 from regularizers.objective.plan import make_plan
 from regularizers.objective.pulling import Owed, pulled
@@ -228,8 +228,10 @@ class NetworkRegularizer:
             g.group: jnp.minimum(rate * self.multipliers.get(g.group, 1.0), 1.0)
             for g in self.groups
         }
-        full = self.measures.full
-        return decayed_tree(self.graph, self.decaying, full, variables, rates, still)
+        paths, leaves, treedef = flat_paths(variables)
+        by_path = dict(zip(map(self.measures.full, paths), leaves, strict=True))
+        after = decayed(self.graph, self.decaying, by_path, rates, still)
+        return jax.tree.unflatten(treedef, list(after.values()))
 
     def without(self, paths: Collection[str]) -> NetworkRegularizer:
         """The same, blind to the groups and blocks that need one of these variables.

@@ -16,21 +16,22 @@ from regularizers.primitives import axes as ax
 Slices: TypeAlias = Mapping[str, tuple[tuple[int, frozenset[str]], ...]]
 
 
-def slices_of(graph: ChannelGraph, paths: Mapping[str, Collection[str]]) -> Slices:
-    """The producing axes of variables that groups scale.
+def slices_of(
+    graph: ChannelGraph, paths: Mapping[str, Collection[str]], *, consumed: bool = False
+) -> Slices:
+    """The axes of variables that groups scale.
 
     Args:
         graph: the channel graph.
         paths: for each group, the variables that it scales.
+        consumed: along the axes that consume it, too, not only along those that produce it.
     """
     table: dict[str, tuple[tuple[int, frozenset[str]], ...]] = {}
     for path in dict.fromkeys(path for own in paths.values() for path in own):
         scaling = frozenset(group for group, own in paths.items() if path in own)
         variable = graph.variables[path]
-        found = [
-            (k, scaling.intersection(ax.groups_of(variable.axes[k])))
-            for k in sorted(variable.produces)
-        ]
+        along = variable.produces | variable.consumes if consumed else variable.produces
+        found = [(k, scaling.intersection(ax.groups_of(variable.axes[k]))) for k in sorted(along)]
         table[path] = tuple((k, names) for k, names in found if names)
     return table
 
