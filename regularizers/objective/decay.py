@@ -40,11 +40,38 @@ def decaying(graph: ChannelGraph, groups: Collection[str]) -> Slices:
     return slices_of(graph, paths, consumed=True)
 
 
-def decayed(
+def kept_shares(
     graph: ChannelGraph,
     slices: Slices,
     variables: Mapping[str, Any],
     rates: Mapping[str, Float[Array, ""]],
+    still: Collection[str] = (),
+) -> dict[str, Float[Array, " width"]]:
+    """The share that channels keep at one step of relative decay, by group.
+
+    Args:
+        graph: the channel graph.
+        slices: of `decaying`.
+        variables: by path.
+        rates: by group, the share that its weakest channel loses.
+        still: the paths of what stays as it is.
+    """
+    wide = _moving(slices, variables, still)
+
+    def half_of_squares(factors: Mapping[str, Any]) -> Float[Array, ""]:
+        every = [scaled(graph, path, leaf, slices, factors) for path, leaf in wide.items()]
+        return 0.5 * jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in every]).sum()
+
+    # Its derivative by a factor on a channel is the sum of the squares of all that carries it.
+    squares = jax.grad(half_of_squares)({name: jnp.ones(graph.widths[name]) for name in rates})
+    return {name: 1.0 - rates[name] * speeds(own) for name, own in squares.items()}
+
+
+def decayed(
+    graph: ChannelGraph,
+    slices: Slices,
+    variables: Mapping[str, Any],
+    kept: Mapping[str, Float[Array, " width"]],
     still: Collection[str] = (),
 ) -> dict[str, Any]:
     """The variables after one step of relative decay.
@@ -53,24 +80,20 @@ def decayed(
         graph: the channel graph.
         slices: of `decaying`.
         variables: by path; what decays comes out in float32 if it is in half precision.
-        rates: by group, the share that its weakest channel loses.
+        kept: of `kept_shares`.
         still: the paths of what stays as it is.
     """
-    wide = {
+    moving = _moving(slices, variables, still)
+    moved = {path: scaled(graph, path, leaf, slices, kept) for path, leaf in moving.items()}
+    return {**variables, **moved}
+
+
+def _moving(slices: Slices, variables: Mapping[str, Any], still: Collection[str]) -> dict[str, Any]:
+    return {
         path: widened(leaf)
         for path, leaf in variables.items()
         if path in slices and path not in still and jnp.issubdtype(leaf.dtype, jnp.floating)
     }
-
-    def half_of_squares(factors: Mapping[str, Any]) -> Float[Array, ""]:
-        every = [scaled(graph, path, leaf, slices, factors) for path, leaf in wide.items()]
-        return 0.5 * jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in every]).sum()
-
-    # Its derivative by a factor on a channel is the sum of the squares of all that carries it.
-    squares = jax.grad(half_of_squares)({name: jnp.ones(graph.widths[name]) for name in rates})
-    kept = {name: 1.0 - rates[name] * speeds(own) for name, own in squares.items()}
-    moved = {path: scaled(graph, path, leaf, slices, kept) for path, leaf in wide.items()}
-    return {**variables, **moved}
 
 
 def speeds(squares: Float[Array, " width"]) -> Float[Array, " width"]:

@@ -1,5 +1,7 @@
 """Relative decay: what carries a channel decays, the faster the weaker the channel is."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -39,7 +41,7 @@ def test_speeds_are_geometric_and_alike_channels_decay_alike():
 
 def test_all_that_carries_a_channel_decays_and_nothing_else(net):
     variables, regularizer = net
-    after = regularizer.decayed(variables, 0.1)
+    after = regularizer.decayed(variables, regularizer.kept_shares(variables, 0.1))
     params = variables["params"]
     hidden = [params["Dense_1"]["kernel"], params["Dense_2"]["kernel"].T]
     squares = sum(jnp.square(leaf).sum(0) for leaf in hidden)
@@ -64,12 +66,43 @@ def test_rates_go_by_multipliers_and_what_stands_still_stays(net):
     graph = regularizer.graph
     own = reg.NetworkRegularizer(graph, reg.flops(graph), strengths={"Dense_1": 0.0})
     assert set(decaying(graph, ["Dense_1"])) == {"params/Dense_1/kernel", "params/Dense_2/kernel"}
-    left = own.decayed(variables, 0.1, still={"params/Dense_3/kernel"})["params"]
+    still = {"params/Dense_3/kernel"}
+    left = own.decayed(variables, own.kept_shares(variables, 0.1, still), still)["params"]
     np.testing.assert_array_equal(
         left["Dense_3"]["kernel"], variables["params"]["Dense_3"]["kernel"]
     )
     ratio = left["Dense_1"]["kernel"] / variables["params"]["Dense_1"]["kernel"]
     np.testing.assert_allclose(ratio, jnp.broadcast_to(ratio[:, :1], ratio.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("how", [{"strength": 1e-3}, {"strength": 0.0, "decay": 1e-3}])
+def test_in_turns_it_is_as_much_and_what_is_held_is_held_at_once(net, how):
+    variables, regularizer = net
+    params = variables["params"]
+    one = reg.proximal(optax.sgd(0.0), regularizer, **how)
+    turns = reg.proximal(optax.sgd(0.0), regularizer, every=3, **how)
+    still = jax.tree.map(jnp.zeros_like, params)
+    plain, taken = jax.jit(one.update), jax.jit(turns.update)
+
+    def after(update, state, count):
+        found = [params]
+        for _ in range(count):
+            moves, state = update(still, state, found[-1])
+            found.append(optax.apply_updates(found[-1], moves))
+        return found, state
+
+    each, _ = after(plain, one.init(params), 3)
+    in_turns, state = after(taken, turns.init(params), 3)
+    for k in (1, 2):
+        jax.tree.map(np.testing.assert_array_equal, in_turns[k], params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), in_turns[3], each[3])
+    assert np.any(in_turns[3]["Dense_1"]["kernel"] != params["Dense_1"]["kernel"])
+
+    first = {name: jnp.arange(flags.shape[0]) == 0 for name, flags in state.held.items()}
+    moves, _ = taken(still, state._replace(held=first), in_turns[3])
+    now = optax.apply_updates(in_turns[3], moves)["Dense_1"]["kernel"]
+    assert not now[:, 0].any()
+    np.testing.assert_allclose(now[:, 1:], in_turns[3]["Dense_1"]["kernel"][:, 1:], rtol=1e-6)
 
 
 def test_frozen_parameters_do_not_decay(net):
