@@ -143,32 +143,35 @@ def proximal(
         count = jnp.where(turn, float(every), 0.0)  # steps that this one pulls for
 
         def measure(moved: Any, gradients: Any) -> tuple[Any, Any, Any]:
-            kept = {}
+            decaying = None
             if decay is not None:
                 rate = decay(state.steps) if callable(decay) else decay
-                kept = active.kept_shares(moved, 1.0 - (1.0 - rate) ** count, known[key])
-                moved = active.decayed(moved, kept, known[key])
+                rate = 1.0 - (1.0 - rate) ** count
+                decaying = active.find_decay(moved, rate, params, gradients, known[key])
+                moved = active.decayed(moved, decaying, known[key])
             factors, left = active.factors(
                 moved, now * count, state.protected, state.held, params, owed=state.owed
             )
             if watch is not None:
                 watch(left, now, state.steps)
-            return kept, factors, active.slopes(params, gradients)
+            return decaying, factors, active.slopes(params, gradients)
 
         def leave(moved: Any, gradients: Any) -> tuple[Any, Any, Any]:
-            kept, factors, slopes = jax.eval_shape(measure, moved, gradients)
-            ones, zeros = jax.tree.map(jnp.ones_like, kept), jax.tree.map(jnp.zeros_like, slopes)
-            return ones, factors.idle(active.measures, moved), zeros
+            decaying, factors, slopes = jax.eval_shape(measure, moved, gradients)
+            ones = jax.tree.map(jnp.ones_like, decaying)
+            return ones, factors.idle(active.measures, moved), jax.tree.map(jnp.zeros_like, slopes)
 
         # What is small is measured in turns, and applied at all steps, in one pass with the update.
         works = turn if every > 1 else jnp.asarray(True)
         if every == 1:
-            kept, factors, slopes = measure(moved, gradients)
+            decaying, factors, slopes = measure(moved, gradients)
         else:
             held = jnp.stack([flags.any() for flags in state.held.values()]).any()
             works = turn | held
-            kept, factors, slopes = jax.lax.cond(works, measure, leave, moved, gradients)
-        wide = active.applied(active.decayed(moved, kept, known[key]) if kept else moved, factors)
+            decaying, factors, slopes = jax.lax.cond(works, measure, leave, moved, gradients)
+        if decaying is not None:
+            moved = active.decayed(moved, decaying, known[key])
+        wide = active.applied(moved, factors)
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
         updates = jax.tree.map(lambda q, p: q.astype(jnp.result_type(p)) - p, wide, params)
         after = now_owed(seen.measures, optax.apply_updates(params, updates), wide)

@@ -29,7 +29,7 @@ from regularizers.costs.cost import COST, Cost
 from regularizers.costs.form import SMOOTH
 from regularizers.errors import InputError
 from regularizers.objective.blocks import block_costs, spared
-from regularizers.objective.decay import decayed, decaying, kept_shares
+from regularizers.objective.decay import Decay, decayed, decaying, find_decay
 from regularizers.objective.norms import widened
 from regularizers.objective.plan import make_plan
 from regularizers.objective.pulling import Factors, Owed, applied, find_factors
@@ -213,26 +213,30 @@ class NetworkRegularizer:
         alive = {name: np.asarray(flags) for name, flags in self.alive(variables).items()}
         return self.graph.mask(averages, alive, self.silent_blocks(variables))
 
-    def kept_shares(
-        self, variables: Any, rate: Any, still: Collection[str] = ()
-    ) -> dict[str, Float[Array, " width"]]:
-        """The share that channels keep at one step of relative decay, by group; see `decay`.
+    def find_decay(
+        self, variables: Any, rate: Any, params: Any, gradients: Any, still: Collection[str] = ()
+    ) -> Decay:
+        """What one step of relative decay multiplies variables by; see `decay`.
 
         Args:
             variables: the traced variables, or only their `params`.
             rate: the share that the weakest channel of a group of multiplier 1 loses.
+            params: where the gradients were taken, likewise.
+            gradients: of the loss, likewise.
             still: the paths, as traced, of what stays as it is.
         """
-        by_path, factor = self.measures.by_path(variables), self.multipliers
+        by_path, factor = self.measures.by_path, self.multipliers
         rates = {g.group: jnp.minimum(rate * factor.get(g.group, 1.0), 1.0) for g in self.groups}
-        return kept_shares(self.graph, self.decaying, by_path, rates, still)
+        at = by_path(params)
+        both = zip(at.values(), jax.tree.leaves(gradients), strict=True)
+        slopes = dict(zip(at, both, strict=True))
+        return find_decay(self.graph, self.decaying, by_path(variables), rates, slopes, still)
 
-    def decayed(self, variables: Any, kept: Mapping[str, Any], still: Collection[str] = ()) -> Any:
-        """The variables after one step of relative decay, whose shares are of `kept_shares`."""
-        paths, leaves, treedef = flat_paths(variables)
-        by_path = dict(zip(map(self.measures.full, paths), leaves, strict=True))
-        after = decayed(self.graph, self.decaying, by_path, kept, still)
-        return jax.tree.unflatten(treedef, list(after.values()))
+    def decayed(self, variables: Any, decay: Decay, still: Collection[str] = ()) -> Any:
+        """The variables after one step of relative decay, in float32 where in half precision."""
+        own = self.measures.by_path(variables)
+        after = decayed(self.graph, self.decaying, own, decay, still)
+        return jax.tree.unflatten(jax.tree.structure(variables), list(after.values()))
 
     def without(self, paths: Collection[str]) -> NetworkRegularizer:
         """The same, blind to the groups and blocks that need one of these variables.
@@ -344,11 +348,11 @@ class NetworkRegularizer:
         """What `shrink_step` multiplies variables by.
 
         Args:
-            variables: as `shrink_step` takes them, as are the next four.
-            step: how much a channel of marginal cost 1 and multiplier 1 loses; scalar.
-            protected: as of `shrink_step`.
-            held: as of `shrink_step`.
-            before: as of `shrink_step`.
+            variables: as of `shrink_step`, as are the next four.
+            step: likewise.
+            protected: likewise.
+            held: likewise.
+            before: likewise.
             owed: how much weaker channels and blocks are than their numbers say.
 
         Returns:

@@ -10,16 +10,18 @@ import optax
 import pytest
 
 import regularizers as reg
-from regularizers.objective.decay import STEEPEST, decaying, speeds
+from regularizers.objective.decay import STEEPEST, decaying, minds_norm, speeds
 
 
 class Net(nn.Module):
     """A sum of two branches, and batch norm."""
 
+    train: bool = False
+
     @nn.compact
     def __call__(self, x):
         x = nn.Dense(7)(x)
-        x = nn.BatchNorm(use_running_average=True)(x)
+        x = nn.BatchNorm(use_running_average=not self.train)(x)
         y = nn.Dense(5)(x)
         x = x + nn.Dense(7)(nn.relu(y))
         return nn.Dense(3)(nn.relu(x))
@@ -33,6 +35,12 @@ def net():
     return variables, reg.NetworkRegularizer(graph, reg.flops(graph), threshold=0.0)
 
 
+def find_decay(regularizer, variables, still=()):
+    """Where the function minds the norm of nothing."""
+    flat = jax.tree.map(jnp.zeros_like, variables)
+    return regularizer.find_decay(variables, 0.1, variables, flat, still)
+
+
 def test_speeds_are_geometric_and_alike_channels_decay_alike():
     np.testing.assert_allclose(speeds(jnp.array([1.0, 4.0, 9.0])), [1.0, 0.25, 1 / STEEPEST])
     np.testing.assert_allclose(speeds(jnp.full(4, 2.0)), 1 / STEEPEST)
@@ -41,7 +49,7 @@ def test_speeds_are_geometric_and_alike_channels_decay_alike():
 
 def test_all_that_carries_a_channel_decays_and_nothing_else(net):
     variables, regularizer = net
-    after = regularizer.decayed(variables, regularizer.kept_shares(variables, 0.1))
+    after = regularizer.decayed(variables, find_decay(regularizer, variables))
     params = variables["params"]
     hidden = [params["Dense_1"]["kernel"], params["Dense_2"]["kernel"].T]
     squares = sum(jnp.square(leaf).sum(0) for leaf in hidden)
@@ -61,13 +69,48 @@ def test_all_that_carries_a_channel_decays_and_nothing_else(net):
         np.testing.assert_array_equal(now, before)
 
 
+def test_a_norm_that_the_function_minds_is_kept(net, rng):
+    variables, regularizer = net
+    x, wanted = rng.normal(size=(9, 4)), rng.normal(size=(9, 3))
+    x, wanted = x.astype(np.float32), wanted.astype(np.float32)
+
+    @jax.jit
+    def gradient(params):
+        def loss(params):
+            out, _ = Net(train=True).apply(
+                {**variables, "params": params}, x, mutable=["batch_stats"]
+            )
+            return jnp.square(out - wanted).mean()
+
+        return jax.grad(loss)(params)
+
+    params = variables["params"]
+    slopes = gradient(params)
+    mind = {
+        name: bool(minds_norm(layer["kernel"], slopes[name]["kernel"]))
+        for name, layer in params.items()
+        if "kernel" in layer
+    }
+    assert mind == {"Dense_0": False, "Dense_1": True, "Dense_2": True, "Dense_3": True}
+    found = regularizer.find_decay(params, 0.1, params, slopes)
+    after = regularizer.decayed(params, found)
+
+    def norm(tree, name, leaf="kernel"):
+        return float(jnp.linalg.norm(tree[name][leaf]))
+
+    assert norm(after, "Dense_0") < 0.99 * norm(params, "Dense_0")  # before the batch norm
+    for name, leaf in [("Dense_1", "kernel"), ("Dense_3", "kernel"), ("BatchNorm_0", "scale")]:
+        assert norm(after, name, leaf) == pytest.approx(norm(params, name, leaf), rel=1e-5)
+    assert np.any(after["Dense_1"]["kernel"] != params["Dense_1"]["kernel"])
+
+
 def test_rates_go_by_multipliers_and_what_stands_still_stays(net):
     variables, regularizer = net
     graph = regularizer.graph
     own = reg.NetworkRegularizer(graph, reg.flops(graph), strengths={"Dense_1": 0.0})
     assert set(decaying(graph, ["Dense_1"])) == {"params/Dense_1/kernel", "params/Dense_2/kernel"}
     still = {"params/Dense_3/kernel"}
-    left = own.decayed(variables, own.kept_shares(variables, 0.1, still), still)["params"]
+    left = own.decayed(variables, find_decay(own, variables, still), still)["params"]
     np.testing.assert_array_equal(
         left["Dense_3"]["kernel"], variables["params"]["Dense_3"]["kernel"]
     )
