@@ -108,7 +108,7 @@ def test_defaults_are_as_typed():
 
 def test_commands_are_one_command(capsys):
     all_commands.main(["morph"])
-    assert "  sweep     accuracy against cost" in capsys.readouterr().out
+    assert "  sweep      draws accuracy against cost" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         all_commands.main(["morph", "sweeep"])
     assert stop.value.code == 2
