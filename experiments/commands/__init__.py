@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "retrain": "rebuilds a network from its JSON file, and trains it",
     "compress": "prunes, quantizes and codes the weights of a learned network into a file",
     "export": "writes a learned network as StableHLO, ONNX or TFLite",
+    "completion": "prints what makes a shell complete commands and flags",
 }
 UNLISTED = ("fit_edge_tpu",)  # only of use for measuring devices
 
