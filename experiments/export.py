@@ -211,7 +211,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
                 {STAMP: None, **contents.network},
                 variables,
                 f"{file} was made from another network than {workdir / 'variables'}",
-                "run experiments.compress again, or export with --nocompressed",
+                "run morph compress again, or export with --nocompressed",
             )
             variables = dict(contents.variables)
             console.print(f"exporting {file}", soft_wrap=True)

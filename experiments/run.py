@@ -80,13 +80,13 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         result = cycle.run()
     if not is_first():
         return
-    times = measured(network, result.network, result.variables, data.x)
+    times = measured(network, result.architectures, data.x)
     seconds = time.monotonic() - started
     told = json_files.read_object(workdir / "results.json")
     write_facts(workdir, {**told, "seconds": round(seconds, 1), "measured": times})
     page = write_report(workdir)
     missing = draw(workdir, result)
-    show(display, result, against_start=options.start is not None)
+    show(display, result, times, against_start=options.start is not None)
     if missing:
         display.print(f"no pictures: {missing}")
     if options.export or options.compress:
@@ -138,7 +138,13 @@ def draw(workdir: Path, result: CycleResult) -> MissingExtraError | None:
     return None
 
 
-def show(display: Display, result: CycleResult, *, against_start: bool) -> None:
+def show(
+    display: Display,
+    result: CycleResult,
+    times: Mapping[str, Mapping[str, Any]],
+    *,
+    against_start: bool,
+) -> None:
     """Prints the tables."""
     order = {"seed": 0, **dict.fromkeys(BASELINES, 2)}
     outcomes = sorted(result.outcomes, key=lambda outcome: order.get(outcome.name, 1))
@@ -149,7 +155,7 @@ def show(display: Display, result: CycleResult, *, against_start: bool) -> None:
     own = report["target"] not in ("flops", "model_size")  # those have columns anyway
     display.print(
         result_table(
-            [result_of(asdict(outcome)) for outcome in outcomes],
+            [result_of(asdict(one), times.get(one.name)) for one in outcomes],
             cost=report["target"] if own else "",
             unit=report["unit"] if report["unit"] != SEEDS else "",
         )

@@ -81,6 +81,13 @@ class Run:
         return tuple(Point(**point) for point in self.results.get("points", ()))
 
     @property
+    def measured(self) -> Mapping[str, Mapping[str, Any]]:
+        """Time and memory on the machine of the run, by outcome; of those that were measured."""
+        told = self.results.get("measured", {})
+        names = {outcome["name"] for outcome in self.outcomes}
+        return {name: facts for name, facts in told.items() if name in names and "device" in facts}
+
+    @property
     def target(self) -> tuple[str, str]:
         """The name and the unit of what was paid for."""
         facts = {**(self.architecture.report if self.architecture else {}), **self.results}

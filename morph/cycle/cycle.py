@@ -26,6 +26,7 @@ import optax
 from jax.sharding import Mesh
 
 from morph.architecture.architecture import Architecture
+from morph.architecture.expand import widened
 from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
@@ -39,7 +40,7 @@ from morph.cycle.context import Context, key_of
 from morph.cycle.expand import Expand
 from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Progress, Silence
-from morph.cycle.measure import NAMES, Measure
+from morph.cycle.measure import BASELINES, NAMES, SHRUNK, TENSORIZED, Measure
 from morph.cycle.patience import best_of
 from morph.cycle.phase import Phase, arrays_of
 from morph.cycle.progress import Carried, Outcome, progress_json, read_progress
@@ -106,7 +107,8 @@ class Result:
         shrunk: the architecture before the last expansion.
         variables: the final network's, trained.
         network: the final network.
-        outcomes: seed, shrunk, expanded and retrained, of each cycle, and the baseline.
+        outcomes: seed, shrunk, expanded and retrained, of each cycle, and the baselines.
+        architectures: of the outcomes, by name; those of the cycles before the last are not kept.
     """
 
     architecture: Architecture
@@ -114,13 +116,14 @@ class Result:
     variables: Variables
     network: Network
     outcomes: tuple[Outcome, ...]
+    architectures: Mapping[str, Architecture]
 
     @property
     def against_seed(self) -> dict[str, float]:
         """What the network of `architecture` is, and costs, against the seed, trained or given.
 
         `cost`, `flops` and `parameters` are ratios to the seed's; metrics are differences, to the
-        seed network that was trained as long where `baseline` asked for one.
+        seed network that was trained as long where `baselines` asked for one.
         """
         names = [one.name for one in self.outcomes]
         seed = self.outcomes[names.index(NAMES["whole" if NAMES["whole"] in names else "seed"])]
@@ -386,10 +389,29 @@ def _result(run: Context, carried: Carried, variables: Variables) -> Result:
         carried = replace(carried, architecture=run.store.architecture("architecture.json"))
         variables = run.store.variables("variables")
     architecture = save_final(run, carried, variables).architecture
+    shrunk = run.store.architecture("shrunk.json")
     return Result(
         architecture=architecture,
-        shrunk=run.store.architecture("shrunk.json"),
+        shrunk=shrunk,
         variables=variables,
         network=run.network(architecture),
         outcomes=carried.outcomes,
+        architectures=_architectures(run.seed, shrunk, architecture, carried.outcomes),
     )
+
+
+def _architectures(
+    seed: Architecture, shrunk: Architecture, final: Architecture, outcomes: Iterable[Outcome]
+) -> dict[str, Architecture]:
+    """The architecture of every network that is known at the end, by its outcome's name."""
+    found = {}
+    for one in outcomes:
+        if one.name in (NAMES["seed"], *BASELINES):
+            found[one.name] = widened(seed, one.widths)
+        elif one.name.startswith(SHRUNK) and one.widths == shrunk.widths:
+            found[one.name] = shrunk
+        elif one.name.startswith(TENSORIZED):
+            found[one.name] = final
+        elif one.widths == final.widths:
+            found[one.name] = replace(final, factorized={})
+    return found
