@@ -6,6 +6,7 @@ reads the result, and ONNX Runtime runs it beside JAX.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,12 @@ def to_onnx(fn: Callable[..., Any], variables: Any, example: Any, path: str | Pa
         except Exception as error:  # whatever the user's code makes of a size without a value
             cause = (str(error).strip() or type(error).__name__).split("\n")[0]
             note = note or f"the batch is fixed: {type(error).__name__}: {cause}"
-    data = _checked(_converted(freeze(fn, variables), structs, examples))
+    try:
+        data = _checked(_converted(freeze(fn, variables), structs, examples))
+    except ExportError:
+        raise
+    except Exception as error:  # of ONNX; those of the user's code come again
+        raise _explained(error, steps(fn, variables, structs)) from error
     try:
         return written(
             "onnx", path, data, trial.batch, examples=examples, note=note,
@@ -130,7 +136,7 @@ def load(path: str | Path) -> Runner:
 
     def run(inputs: Any) -> Any:
         results = session.run(names, _feeds(inputs, list(given)))
-        return results[0] if len(names) == 1 else dict(zip(names, results, strict=True))
+        return results[0] if len(names) == 1 else OrderedDict(zip(names, results, strict=True))
 
     batch = first if isinstance(first, int) else None
     return batched(run, batch, facts.get(EXAMPLES, UNKNOWN))
@@ -183,7 +189,7 @@ def _readable(struct: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return struct.update(dtype=np.float32) if struct.dtype == jnp.bfloat16 else struct
 
 
-def _explained(problem: ExportError, found: Sequence[Step]) -> ExportError:
+def _explained(problem: Exception, found: Sequence[Step]) -> ExportError:
     """The error that names the operation and its layer."""
     guilty = culprit(found, _refusal)
     if guilty is None:

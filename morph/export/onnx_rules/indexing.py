@@ -189,6 +189,8 @@ def _scatter(reduction: str) -> Rule:
     """ScatterND on rows; what lies outside is dropped into a row that is cut off again."""
 
     def rule(graph: Graph, eqn: JaxprEqn, operand: str, indices: str, updates: str) -> str:
+        if not reduction and getattr(eqn.params["update_jaxpr"], "eqns", ()):
+            raise Unsupported("a function of the numbers in their place (`.at[..].apply`)")
         numbers, mode = eqn.params["dimension_numbers"], eqn.params["mode"]
         shape, wide = jaxprs.shape_of(eqn.invars[0]), jaxprs.shape_of(eqn.invars[2])
         batch = jaxprs.shape_of(eqn.invars[1])[:-1]
@@ -247,12 +249,18 @@ def _sort(graph: Graph, eqn: JaxprEqn, *operands: str) -> list[str]:
 
 
 def _top_k(graph: Graph, eqn: JaxprEqn, x: str) -> list[str]:
-    axis = int(eqn.params.get("axis", len(jaxprs.shape_of(eqn.invars[0])) - 1))
-    values, order = graph.nodes("TopK", 2, x, integers(graph, eqn.params["k"]), axis=axis)
+    """The largest, or of an approximation the smallest; this one is exact."""
+    params, last = eqn.params, len(jaxprs.shape_of(eqn.invars[0])) - 1
+    axis = int(params.get("axis", params.get("reduction_dimension", last)))
+    count, largest = integers(graph, params["k"]), int(params.get("is_max_k", True))
+    if not params.get("aggregate_to_topk", True):
+        raise Unsupported("an approximation that is not finished")
+    values, order = graph.nodes("TopK", 2, x, count, axis=axis, largest=largest)
     return [values, graph.cast(order, computed(eqn.outvars[1]))]
 
 
 RULES: Mapping[Primitive, Rule] = {
+    p.approx_top_k_p: _top_k,
     p.gather_p: _gather,
     p.scatter_add_p: _scatter("add"),
     p.scatter_max_p: _scatter("max"),
