@@ -9,6 +9,7 @@ all of them is one frozen `Context`.
 from __future__ import annotations
 
 import logging
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -291,7 +292,10 @@ class Cycle:
         """Who listens."""
         if self.listener is not None:
             return self.listener
-        return held.enter_context(Progress()) if self.progress else Silence()
+        if not self.progress:
+            return Silence()
+        last = f"report.html of this run: morph report {shlex.quote(str(self.workdir))}"
+        return held.enter_context(Progress(last=last))
 
     def _write_results(self, result: Result, seconds: float) -> None:
         """Writes results.json: every network of the run, the command, and what it ran on."""
