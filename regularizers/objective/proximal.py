@@ -171,7 +171,7 @@ def proximal(
             return ones, factors.idle(active.measures, moved), jax.tree.map(jnp.zeros_like, slopes)
 
         # What is small is measured in turns, and applied at all steps, in one pass with the update.
-        works = turn if every > 1 else jnp.asarray(True)
+        works = jnp.asarray(True)
         if every == 1:
             decaying, factors, slopes = measure(moved, gradients)
         else:
