@@ -19,7 +19,7 @@ from experiments.console.declared import Command
 from experiments.console.flags import define_settings, define_start, define_subject_flags
 from morph.errors import ConfigError
 
-BY = ("curves", "scores")
+BY = ("curves", "scores", "refit")
 # What this command takes of a run's settings.
 SETTINGS = (
     "target", "budget", "loss", "metrics", "label_smoothing", "distill", "blocks", "min_width",
@@ -39,7 +39,8 @@ def define(own: flags.FlagValues) -> None:
         "by",
         BY[0],
         list(BY),
-        "How layers compete: curves, measured; or scores alone, faster, and no block goes.",
+        "How layers compete: curves, measured; scores alone, faster, and no block goes; or refit, "
+        "likewise, by what the rest cannot make up for, which then does, by least squares.",
         flag_values=own,
     )
     flags.DEFINE_integer(
