@@ -19,8 +19,10 @@ from rich.console import Console
 from experiments.commands.prune import COMMAND, SETTINGS
 from experiments.console.command import launch
 from experiments.console.display import Display, result_of, result_table
+from experiments.measured import measured
 from experiments.report import write_report
 from experiments.subject import Data, data_of, identity_of, seed_of
+from experiments.tested import tested
 from morph.architecture.architecture import Architecture
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
@@ -177,6 +179,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             )
             for called, one, own in both
         ]
+        times = measured(network, {"seed": seed, PRUNED: architecture}, example.x)
+        answers = tested(network.resized(architecture), small, data.test)
         cost = target_cost(config, traces.graph)
         facts = facts_of(
             command,
@@ -197,9 +201,9 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         with together(workdir) as aside:
             kept.save(aside / "architecture.json")
             save_variables(aside / "variables", small)
-            write_facts(aside, facts)
+            write_facts(aside, facts | {"measured": times, "tested": answers})
         page = write_report(workdir)
-    console.print(result_table([result_of(one) for one in outcomes]))
+    console.print(result_table([result_of(one, times.get(one["name"])) for one in outcomes]))
     console.print(f"Read {page}", soft_wrap=True)
 
 

@@ -29,6 +29,7 @@ from experiments.measured import measured
 from experiments.report import write_report
 from experiments.report.page import agreement
 from experiments.subject import data_of, identity_of, seed_of, slug
+from experiments.tested import tested
 from morph.cycle.cycle import Cycle
 from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
@@ -81,9 +82,11 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     if not is_first():
         return
     times = measured(network, result.architectures, data.x)
-    seconds = time.monotonic() - started
     told = json_files.read_object(workdir / "results.json")
-    write_facts(workdir, {**told, "seconds": round(seconds, 1), "measured": times})
+    answers = tested(result.network, result.variables, data.test)
+    seconds = time.monotonic() - started
+    more = {"seconds": round(seconds, 1), "measured": times, "tested": answers}
+    write_facts(workdir, {**told, **more})
     page = write_report(workdir)
     missing = draw(workdir, result)
     show(display, result, times, against_start=options.start is not None)

@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.console.display import humanize
 from experiments.pictures.plots import timeline
+from experiments.report.answers import answers_section, metrics_table
 from experiments.report.charts import Bar, Curve, bar_chart, line_chart, tradeoff_chart
 from experiments.report.compression import compression_section, export_section
 from experiments.report.networks import networks_section
@@ -184,6 +185,8 @@ def _sections(run: Run) -> Iterator[tuple[str, str]]:
             yield "Tensor networks", networks_section(architecture.factorized, run.target)
         if architecture.removed:
             yield "Removed blocks", _removed(architecture)
+    if answers := answers_section(run.results.get("tested", {})):
+        yield "Answers on the test set", answers
     if run.compressed:
         yield "Compressed", compression_section(run.compressed)
     if run.exported:
@@ -247,7 +250,7 @@ def _outcomes(run: Run) -> str:
     times = ["time here", base] if run.measured else []
     head = ["network", measured, name, base, *flops, "parameters", base, *times, "steps"]
     rows = outcome_rows(run.outcomes, unit, run.measured)
-    told = table("Every network of the run", head, rows)
+    told = table("Every network of the run", head, rows) + metrics_table(run.outcomes)
     for outcome in run.outcomes:
         if outcome.get("logit_difference") is not None:
             told += f'<p class="small">{esc(outcome["name"])}: {esc(agreement(outcome))}.</p>'
@@ -355,7 +358,7 @@ def _training(records: Sequence[Mapping[str, Any]]) -> str:
                 for step, record in zip(steps, records, strict=True)
                 if record.get(key) is not None
             ]
-            if points:
+            if any(value for _, value in points) or (points and key != "strength"):
                 every = -(-len(points) // _MOST_CURVES)
                 thin = [*points[:-1:every], points[-1]]
                 curves.append(Curve(label=label, points=thin, dashed=key == "target_ratio"))

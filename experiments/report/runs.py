@@ -68,12 +68,13 @@ class Run:
 
     @cached_property
     def outcomes(self) -> tuple[Mapping[str, Any], ...]:
-        """The networks that were measured so far; the seed first, where there is one."""
+        """The networks that were measured so far; the seed first, baselines last."""
         found: Any = self.results.get("outcomes")
         for architecture in (self.architecture, self.shrunk):
             if found is None and architecture is not None:
                 found = architecture.report.get("outcomes")
-        return tuple(sorted(found or (), key=lambda outcome: outcome["name"] != "seed"))
+        order = {NAMES["seed"]: 0, **dict.fromkeys(BASELINES, 2)}
+        return tuple(sorted(found or (), key=lambda outcome: order.get(outcome["name"], 1)))
 
     @property
     def points(self) -> tuple[Point, ...]:
