@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from morph.errors import ExportError
+from morph.export.onnx_fold import fold, used_names
 from morph.export.onnx_rules.graph import Graph, Typed, Unsupported, computed
 from morph.export.onnx_rules.table import AS_IT_IS, MOVED, MOVES, RULES, TOLD
 from regularizers.primitives import jaxprs
@@ -230,10 +231,11 @@ class OnnxGraph:
 
     def model(self, inputs: Mapping[str, Typed], outputs: Mapping[str, Typed], **facts: str) -> Any:
         """The finished model; arrays that nothing uses are left out."""
-        used = set(_used(self._nodes))
+        nodes = fold(self._nodes, self._file.arrays, list(outputs), helper.make_node)
+        used = set(used_names(nodes))
         arrays = [numpy_helper.from_array(a, n) for n, a in self._file.arrays.items() if n in used]
         graph = helper.make_graph(
-            self._nodes,
+            nodes,
             "network",
             [_described(name, x) for name, x in inputs.items()],
             [_described(name, x) for name, x in outputs.items()],
@@ -245,14 +247,6 @@ class OnnxGraph:
         )
         helper.set_model_props(model, facts)
         return model
-
-
-def _used(nodes: Sequence[Any]) -> Any:
-    for node in nodes:
-        yield from node.input
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _used(attribute.g.node)
 
 
 def _code(dtype: Any) -> int:

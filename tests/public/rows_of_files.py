@@ -252,7 +252,6 @@ MORPH_EXPORT = {
             "variables": ANYTHING,
             "example": [None, {}, (), "x"],
             "path": [None, *PATHS],
-            "shapes": [3, "b, 5, 7", {"x": "b"}],
             "calibration": [None, "x", array(0, M), array(2, M + 1), X * np.nan],
         },
     ),

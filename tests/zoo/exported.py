@@ -5,8 +5,8 @@ Called by `make zoo-exports`; by hand, in an environment that has tests/zoo/requ
     PYTHONPATH=.:tests python tests/zoo/exported.py --package=flaim --only='swin*'
 
 To ONNX and to StableHLO. A file counts as right if it differs from JAX by at most 1e-4 of the
-largest number, at two batch sizes (at one, where the model takes only the examples that it was given: a
-graph, or batch statistics; the row says so). Every other model must be refused by an
+largest number, at two batch sizes (at one, where the model takes only the examples that it was
+given: a graph, or batch statistics; the row says so). Every other model must be refused by an
 `ExportError`. Models run in a process of their own package, by the machinery of `run.py`. The
 exit status is 1 if a file is wrong, or fewer than 90 % go to ONNX or not all to StableHLO.
 """
