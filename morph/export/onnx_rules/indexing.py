@@ -60,8 +60,6 @@ class _Places:
         flat, self.valid = "", ""
         for k in self.first:
             stride = math.prod(operand[j] for j in self.first if j > k)
-            if not isinstance(stride, int):
-                raise Unsupported("indices in front of a batch of any size")
             terms = []
             if k in index_map:
                 at = list(index_map).index(k)
@@ -86,8 +84,8 @@ class _Places:
             if k in self.partial:
                 terms.append(_along(graph, sizes[k], len(batch) + self.partial.index(k), wide))
             for term in terms:
-                if stride != 1:
-                    term = graph.node("Mul", term, integers(graph, stride))
+                if not isinstance(stride, int) or stride != 1:
+                    term = graph.node("Mul", term, graph.shape([stride]))
                 flat = graph.node("Add", flat, term) if flat else term
         self.shape = [*batch, *(sizes[k] for k in self.partial)]
         flat = flat or reshaped(graph, integers(graph, 0), [1] * wide)
