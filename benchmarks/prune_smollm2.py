@@ -5,12 +5,11 @@
 Calibration reads fortunes; perplexity is that of 128-token pieces of the two files that nothing
 else reads (`experiments.texts.HELD_OUT`). The weights come with `.ci/fetch_data`, the texts are the
 Debian package fortunes. Ours to beat: at 90 % of the parameters 1.15 times the original's
-perplexity, at 80 % 1.6 times. About eight minutes of two cores.
+perplexity, at 80 % 1.6 times. About six minutes of two cores.
 """
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,7 +21,6 @@ import regularizers as reg
 from experiments import texts
 from experiments.pretrained import smollm2
 from experiments.pretrained.llama import next_token_loss
-from morph.cycle.workdir import save_variables
 
 LENGTH, BATCH = 128, 4
 PROMPT = "The best thing about a long journey is"
@@ -45,7 +43,6 @@ def main() -> None:
     parser.add_argument("--refit", type=int, default=64, help="pieces to refit on; 0: do not")
     parser.add_argument("--held_out", type=int, default=60, help="pieces to measure on")
     parser.add_argument("--out", help="write the table as JSON to this path")
-    parser.add_argument("--keep", help="save the last network in this directory")
     flags = parser.parse_args()
     module, variables = smollm2.load()
     words = smollm2.load_words()
@@ -93,9 +90,6 @@ def main() -> None:
             small = morph.refit(graph, arch, variables, fn=loss, batches=more)
         refit = time.process_time() - start
         print(budget, f"refit in {refit:.0f} s of CPU", flush=True)
-        if flags.keep:
-            save_variables(Path(flags.keep) / f"variables-{budget}", small)
-            arch.save(f"{flags.keep}/architecture-{budget}.json")
         fn, say = morph.compact(loss, arch), morph.compact(generate, arch)
         rows.append(row(budget, fn, say, small, prune_cpu_s=pruned, refit_cpu_s=refit))
         rows[-1]["times"] = rows[-1]["perplexity"] / rows[0]["perplexity"]
