@@ -53,7 +53,7 @@ def main() -> None:
     unseen = texts.pieces(unseen, LENGTH, flags.held_out)
     unseen = unseen[:: len(unseen) // flags.held_out][: flags.held_out]
     measured = [known[i : i + BATCH] for i in range(0, flags.examples, BATCH)]
-    more = [known[i : i + 4 * BATCH] for i in range(0, need, 4 * BATCH)]
+    more = [known[i : i + BATCH] for i in range(0, need, BATCH)]
     loss = next_token_loss(module.apply)
     start = time.process_time()
     graph = reg.trace_channels(module.apply, variables, known[:1])

@@ -24,6 +24,7 @@ PAGES = (
     "inference", "pinned", "custom_primitives", "costs", "edge_tpu", "calibrate", "training",
     "tensorize", "pruning", "quantization", "container", "export", "patterns", "own_loop",
     "other_libraries", "data", "trained", "from_morphnet", "from_torch_pruning",
+    "real_networks",
 )  # fmt: skip
 IMPORT = re.compile(r"^[ \"]*(?:from|import) ((?:morph|regularizers)[\w.]*)", re.MULTILINE)
 DOORS = {

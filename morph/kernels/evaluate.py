@@ -38,11 +38,22 @@ def evaluate(closed: jaxprs.ClosedJaxpr, values: Sequence[Any], meet: Meet) -> l
     def read(v: Any) -> Any:
         return v.val if isinstance(v, jaxprs.Literal) else env[v]
 
-    for eqn in jaxprs.live_equations(closed.jaxpr):
+    eqns = jaxprs.live_equations(closed.jaxpr)
+    last = {v: i for i, eqn in enumerate(eqns) for v in _variables(eqn.invars)}
+    for v in _variables(closed.jaxpr.outvars):
+        last[v] = len(eqns)
+    for i, eqn in enumerate(eqns):
         with jax.named_scope(jaxprs.scope(eqn)):
             results = _step(eqn, [read(v) for v in eqn.invars], meet)
         env.update(zip(eqn.outvars, results, strict=True))
+        for v in {*_variables(eqn.invars), *eqn.outvars}:
+            if last.get(v, i) <= i:  # arrays that nobody reads any more would fill the memory
+                env.pop(v, None)
     return [read(v) for v in closed.jaxpr.outvars]
+
+
+def _variables(atoms: Sequence[Any]) -> list[Any]:
+    return [v for v in atoms if not isinstance(v, jaxprs.Literal)]
 
 
 def _step(eqn: JaxprEqn, operands: list[Any], meet: Meet) -> list[Any]:
