@@ -38,7 +38,8 @@ from morph.errors import DataError
 from morph.facts import facts_of, write_facts
 from morph.files import together
 from morph.network import Network, Variables
-from morph.pruning.prune import prune, recalibrate
+from morph.pruning.prune import REFIT, prune, recalibrate
+from morph.pruning.refit import refit
 from morph.training.data import Batch, first_of, on_device
 from morph.training.evaluate import Evaluator
 from morph.training.task import total
@@ -92,7 +93,7 @@ def pruned(
         recipe: what the loss is, the budget, the floors.
         traces: of the network.
         batches: to measure on.
-        options: of `morph.prune`: `by`, `steps`, `heard`.
+        options: of `morph.prune`: `by`, `steps`, `heard`; by refit, what is left is refit, too.
     """
     config, key = recipe.config, jax.random.key(recipe.config.seed)
     has_statistics = len(variables) > 1
@@ -121,7 +122,10 @@ def pruned(
         **judged,
         **options,
     )
-    small = architecture.take(variables)
+    if options["by"] == REFIT:
+        small = refit(traces.graph, architecture, variables, fn=outputs, batches=batches)
+    else:
+        small = architecture.take(variables)
     if has_statistics:
         again = itertools.islice(itertools.cycle(batches), max(PASSES, len(batches)))
         resized = network.resized(architecture)

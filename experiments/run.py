@@ -75,6 +75,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             start=options.start,
             listener=Listeners(listeners),
             command=command,
+            mesh=options.mesh,
+            shard=options.shard,
             checkpoint_seconds=options.checkpoint_seconds,
             checkpoint_steps=options.checkpoint_steps,
         )

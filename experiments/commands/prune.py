@@ -20,7 +20,7 @@ from experiments.console.declared import Command
 from experiments.console.flags import define_settings, define_start, define_subject_flags
 from morph.errors import ConfigError
 
-BY = ("curves", "scores")
+BY = ("curves", "scores", "refit")
 # What this command takes of a run's settings.
 SETTINGS = (
     "target", "budget", "loss", "metrics", "label_smoothing", "distill", "blocks", "min_width",
@@ -40,8 +40,9 @@ def define(own: flags.FlagValues) -> None:
         "by",
         BY[0],
         list(BY),
-        "How layers compete: by measured curves; or by scores alone, which is faster and removes "
-        "no block.",
+        "How layers compete: by measured curves; by scores alone, which is faster and removes no "
+        "block; or by refit, likewise, by what the other channels cannot make up for, which then "
+        "do so, by least squares.",
         flag_values=own,
     )
     flags.DEFINE_integer(

@@ -28,7 +28,7 @@ from experiments.console.flags import (
     define_subject_flags,
 )
 from experiments.vocabulary import EXPORTS
-from morph.cycle.config import check_target
+from morph.cycle.config import Placement, check_target
 from morph.settings import check_settings
 
 
@@ -70,6 +70,7 @@ def define(own: flags.FlagValues) -> None:
         f"Also export the network: some of {', '.join(EXPORTS)}.",
         flag_values=own,
     )
+    define_settings(own, Placement)
     flags.DEFINE_string(
         "coordinator",
         None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from morph.compress.config import CompressConfig
-from morph.cycle.config import CycleConfig
+from morph.cycle.config import CycleConfig, Placement
 from morph.cycle.unused import UNUSED_BY_RETRAIN, UNUSED_BY_SWEEP, UNUSED_BY_TARGETS
 from morph.settings import Setting, settings_of
 
@@ -32,6 +32,12 @@ _CYCLE = """
 `morph run` takes all of them; the last column names the commands that refuse a setting because
 they have no use for it.
 """
+_PLACEMENT = """
+## Where a run runs: `morph.cycle.config.Placement`
+
+Of `experiments.run`; arguments of `morph.Cycle`. A run may be resumed on another mesh, see
+[Clusters](clusters.md).
+"""
 _COMPRESS = """
 ## How to compress: `morph.compress.CompressConfig`
 
@@ -53,7 +59,11 @@ def settings_page() -> str:
         ["setting", "default", "may be", "what it is"],
         [_cells(one) for one in settings_of(CompressConfig)],
     )
-    return "\n".join([_HEAD + _CYCLE, cycle + _COMPRESS, compress])
+    placement = _table(
+        ["setting", "default", "may be", "what it is"],
+        [_cells(one) for one in settings_of(Placement)],
+    )
+    return "\n".join([_HEAD + _CYCLE, cycle + _PLACEMENT, placement + _COMPRESS, compress])
 
 
 def _cells(one: Setting) -> list[str]:

@@ -31,6 +31,7 @@ from morph.vocabulary import DECAY, THRESHOLD
 from regularizers.checks import NAME, OPTIMIZER, a, by_name, checked, number, whole
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
+from regularizers.host import on_host
 from regularizers.messages import near
 from regularizers.objective.proximal import ProximalState, check_state, proximal
 from regularizers.objective.regularizer import NetworkRegularizer
@@ -171,7 +172,7 @@ class Budget:
         found = self._found(state, "look")
         saliency = {name: _plain(value) for name, value in found.saliency.items()}
         self.seen = self.controller.look(
-            now, self.regularizer.measured(variables), jax.device_get(saliency)
+            now, self.regularizer.measured(variables), on_host(saliency)
         )
         self._last = now
         return _with(state, self.seen)
@@ -194,7 +195,7 @@ class Budget:
             InputError: as of `look`.
         """
         found = self._found(state, "finish")
-        saliency = jax.device_get({name: _plain(value) for name, value in found.saliency.items()})
+        saliency = on_host({name: _plain(value) for name, value in found.saliency.items()})
         architecture = self.landed(variables, saliency)
         thresholds, alive = self.regularizer.thresholds, 0
         cut = []

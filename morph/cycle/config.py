@@ -213,6 +213,24 @@ class CycleConfig:
     seed: int = setting(0, help="The random seed.", range="[0, 4294967296)")
 
 
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the arrays of a run lie. It is no part of what a run is: it may resume on another."""
+
+    mesh: str = setting(
+        "",
+        help="The axes that all devices are arranged along: data=4,fsdp=2. Batches are divided "
+        "over data and fsdp, variables over fsdp and tensor; all devices are data if not given.",
+    )
+    shard: str = setting(
+        "",
+        help="What is divided over which axes of --mesh, per pattern, of which the first that "
+        "matches wins: for each of the last axes of an array its axes of the mesh, - for none: "
+        "*/query/kernel=fsdp:tensor,head=-. Else as nn.with_partitioning says; else over fsdp.",
+    )
+
+
 def check_target(target: str) -> None:
     """Raises unless there is a cost of that name, before any is counted or timed.
 

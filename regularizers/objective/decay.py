@@ -90,22 +90,30 @@ def find_decay(
     kept = {name: 1.0 - rates[name] * speeds(own) for name, own in squares.items()}
     regained = {}
     for path, leaf in wide.items():
+        square = jnp.sum(jnp.square(leaf))
         left = jnp.sum(jnp.square(scaled(graph, path, leaf, slices, kept)))
-        loss = jnp.sqrt(jnp.where(left > 0.0, jnp.sum(jnp.square(leaf)) / left, 1.0))
-        regained[path] = jnp.where(minds_norm(*gradients[path]), loss, 1.0)
+        loss = jnp.sqrt(jnp.where(left > 0.0, square / left, 1.0))
+        regained[path] = jnp.where(minds_norm(*gradients[path], square), loss, 1.0)
     return Decay(kept, regained)
 
 
 def minds_norm(
-    leaf: Float[Array | np.ndarray, "..."], gradient: Float[Array | np.ndarray, "..."]
+    leaf: Float[Array | np.ndarray, "..."],
+    gradient: Float[Array | np.ndarray, "..."],
+    square: Float[Array, ""],
 ) -> Bool[Array, ""]:
     """Whether a function changes with the norm of a variable, by its gradient there.
 
     A random gradient has `size` times the squared cosine near 1 on average.
+
+    Args:
+        leaf: the variable.
+        gradient: of the loss.
+        square: the variable's squared norm, or nearly so.
     """
     leaf, gradient = widened(leaf), widened(gradient)
     along = jnp.square(jnp.sum(leaf * gradient)) * leaf.size
-    return along > ORTHOGONAL * jnp.sum(jnp.square(leaf)) * jnp.sum(jnp.square(gradient))
+    return along > ORTHOGONAL * square * jnp.sum(jnp.square(gradient))
 
 
 def decayed(

@@ -141,20 +141,29 @@ def proximal(
         moved = optax.apply_updates(params, updates)
         turn = due & ((state.steps + 1) % every == 0)
         count = jnp.where(turn, float(every), 0.0)  # steps that this one pulls for
+        held = jnp.stack([flags.any() for flags in state.held.values()]).any()
 
         def measure(moved: Any, gradients: Any) -> tuple[Any, Any, Any]:
-            decaying = None
-            if decay is not None:
-                rate = decay(state.steps) if callable(decay) else decay
-                rate = 1.0 - (1.0 - rate) ** count
-                decaying = active.find_decay(moved, rate, params, gradients, known[key])
-                moved = active.decayed(moved, decaying, known[key])
+            slopes = active.slopes(params, gradients)
+            if decay is None:
+                return None, pull(moved), slopes
+            rate = decay(state.steps) if callable(decay) else decay
+            rate = 1.0 - (1.0 - rate) ** count
+            decaying = active.find_decay(moved, rate, params, gradients, known[key])
+            factors = jax.lax.cond(
+                (now > 0.0) | held,
+                lambda: pull(active.decayed(moved, decaying, known[key])),
+                lambda: jax.eval_shape(pull, moved).idle(active.measures, moved),
+            )
+            return decaying, factors, slopes
+
+        def pull(moved: Any) -> Any:
             factors, left = active.factors(
                 moved, now * count, state.protected, state.held, params, owed=state.owed
             )
             if watch is not None:
                 watch(left, now, state.steps)
-            return decaying, factors, active.slopes(params, gradients)
+            return factors
 
         def leave(moved: Any, gradients: Any) -> tuple[Any, Any, Any]:
             decaying, factors, slopes = jax.eval_shape(measure, moved, gradients)
@@ -162,11 +171,10 @@ def proximal(
             return ones, factors.idle(active.measures, moved), jax.tree.map(jnp.zeros_like, slopes)
 
         # What is small is measured in turns, and applied at all steps, in one pass with the update.
-        works = turn if every > 1 else jnp.asarray(True)
+        works = jnp.asarray(True)
         if every == 1:
             decaying, factors, slopes = measure(moved, gradients)
         else:
-            held = jnp.stack([flags.any() for flags in state.held.values()]).any()
             works = turn | held
             decaying, factors, slopes = jax.lax.cond(works, measure, leave, moved, gradients)
         if decaying is not None:

@@ -28,6 +28,7 @@ from regularizers.checks import FLAG, NAME, by_name, checked, number
 from regularizers.costs.cost import COST, Cost
 from regularizers.costs.form import SMOOTH
 from regularizers.errors import InputError
+from regularizers.host import on_host
 from regularizers.objective.blocks import block_costs, spared
 from regularizers.objective.decay import Decay, decayed, decaying, find_decay
 from regularizers.objective.norms import widened
@@ -139,7 +140,7 @@ class NetworkRegularizer:
 
     def measured(self, variables: Any) -> dict[str, np.ndarray]:
         """The strengths, on the host; for whoever looks between two steps: compiled once."""
-        found: dict[str, np.ndarray] = jax.device_get(self._compiled(self.measures.read(variables)))
+        found: dict[str, np.ndarray] = on_host(self._compiled(self.measures.read(variables)))
         return found
 
     @cached_property

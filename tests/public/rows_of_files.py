@@ -231,6 +231,7 @@ MORPH_EXPORT = {
             "variables": ANYTHING,
             "example": [None, {}, (), "x"],
             "path": [None, *PATHS],
+            "shapes": [3, "b, 5, 7", {"x": "b"}],
         },
     ),
     "to_stablehlo": (
@@ -240,6 +241,7 @@ MORPH_EXPORT = {
             "variables": ANYTHING,
             "example": [None, {}, (), "x"],
             "path": [None, *PATHS],
+            "shapes": [3, "b, 5, 7", {"x": "b"}],
             "platforms": [3, (), "cpu", ("abacus",)],
         },
     ),

@@ -413,7 +413,9 @@ def test_a_run_from_python_leaves_what_the_command_leaves(finished):
 
 def test_progress_is_told_unless_somebody_listens(tmp_path, data):
     with ExitStack() as held:
-        assert isinstance(make(tmp_path, data)._heard(held), Progress)
+        heard = make(tmp_path, data)._heard(held)
+        assert isinstance(heard, Progress)
+        assert heard.last.endswith(f"morph report {tmp_path}")
         assert isinstance(make(tmp_path, data, progress=False)._heard(held), Silence)
         listener = Silence()
         assert make(tmp_path, data, listener=listener)._heard(held) is listener

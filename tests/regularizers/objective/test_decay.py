@@ -87,7 +87,9 @@ def test_a_norm_that_the_function_minds_is_kept(net, rng):
     params = variables["params"]
     slopes = gradient(params)
     mind = {
-        name: bool(minds_norm(layer["kernel"], slopes[name]["kernel"]))
+        name: bool(
+            minds_norm(layer["kernel"], slopes[name]["kernel"], jnp.square(layer["kernel"]).sum())
+        )
         for name, layer in params.items()
         if "kernel" in layer
     }
