@@ -7,7 +7,7 @@ network (network.morph, see experiments.compress) that one is exported, with its
 unless --nocompressed. WORKDIR/export is then a bundle: the files, variables.safetensors,
 architecture.json, a model card with the figures, and a manifest of checksums. `tflite` is full
 int8, calibrated on training images; what of it an Edge TPU would run, and in what time, is
-predicted.
+predicted. `onnx_int8` is calibrated with the same; its note names layers that should stay float.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from experiments.vocabulary import EXPORTS
 def define(own: flags.FlagValues) -> None:
     """Its flags."""
     flags.DEFINE_string("workdir", None, "Of the run.", flag_values=own)
-    flags.DEFINE_list("export", list(EXPORTS), "What to write.", flag_values=own)
+    flags.DEFINE_list(
+        "export",
+        ["stablehlo", "onnx", "tflite"],
+        f"What to write: some of {', '.join(EXPORTS)}.",
+        flag_values=own,
+    )
     flags.DEFINE_bool("compressed", True, "The compressed network, if any.", flag_values=own)
     define_subject_flags(own)
     define_task_flags(own)
