@@ -30,6 +30,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
+        """Returns logits."""
+
         def layer(x, width, strides=1):
             x = nn.Conv(width, (3, 3), strides=strides, use_bias=False)(x)
             return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
@@ -46,6 +48,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """Returns logits."""
         by_hand = nn.with_partitioning(nn.initializers.lecun_normal(), (None, "fsdp"))
         x = nn.Conv(16, (2, 2), strides=2, name="patches")(x)
         x = x.reshape(x.shape[0], -1, 16)
@@ -66,6 +69,7 @@ class Llama(nn.Module):
 
     @nn.compact
     def __call__(self, ids):
+        """Returns the logits of every next token."""
         dense = partial(nn.Dense, use_bias=False)
         x = nn.Embed(self.vocabulary, self.width, name="embed")(ids)
         for i in range(self.blocks):
@@ -92,6 +96,7 @@ LLAMA_RULES = (
 
 
 def images(count):
+    """Labelled noise, with the label in its first channel."""
     y = RNG.integers(0, 3, count).astype(np.int32)
     x = RNG.normal(size=(count, 8, 8, 2)).astype(np.float32)
     x[np.arange(count), :, :, 0] += 2.0 * y[:, None, None]
@@ -99,6 +104,7 @@ def images(count):
 
 
 def tokens(count):
+    """Sequences that go on by one or two."""
     ids = RNG.integers(0, 16, (count, 1)) + np.arange(7) * RNG.integers(1, 3, (count, 1))
     return Batch((ids[:, :-1] % 16).astype(np.int32), (ids[:, 1:] % 16).astype(np.int32))
 

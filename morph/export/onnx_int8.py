@@ -184,8 +184,10 @@ def _like(calibration: Any, structs: Any) -> Any:
     Raises:
         ExportError: if they are something else.
     """
-    same = jax.tree.structure(calibration) == jax.tree.structure(structs)
-    pairs = zip(jax.tree.leaves(calibration), jax.tree.leaves(structs), strict=False)
+    leaves, treedef = jax.tree.flatten(calibration)
+    wanted, structure = jax.tree.flatten(structs)
+    same = repr(treedef) == repr(structure)
+    pairs = zip(leaves, wanted, strict=False)
     if not same or not all(
         np.ndim(a) and np.shape(a)[1:] == x.shape[1:] and len(a) for a, x in pairs
     ):
@@ -224,7 +226,7 @@ if _missing is None:
     class _Reader(quantization.CalibrationDataReader):
         rows: Iterator[dict[str, np.ndarray]]
 
-        def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
+        def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.rows, None)
 
 
