@@ -186,7 +186,7 @@ def _like(calibration: Any, structs: Any) -> Any:
     """
     leaves, treedef = jax.tree.flatten(calibration)
     wanted, structure = jax.tree.flatten(structs)
-    same = repr(treedef) == repr(structure)
+    same = treedef == structure
     pairs = zip(leaves, wanted, strict=False)
     if not same or not all(
         np.ndim(a) and np.shape(a)[1:] == x.shape[1:] and len(a) for a, x in pairs
