@@ -184,10 +184,9 @@ def _like(calibration: Any, structs: Any) -> Any:
     Raises:
         ExportError: if they are something else.
     """
-    leaves, treedef = jax.tree.flatten(calibration)
-    wanted, structure = jax.tree.flatten(structs)
-    same = treedef == structure
-    pairs = zip(leaves, wanted, strict=False)
+    found: Any = jax.tree.structure(calibration)  # JAX leaves their type open
+    same = found == jax.tree.structure(structs)
+    pairs = zip(jax.tree.leaves(calibration), jax.tree.leaves(structs), strict=False)
     if not same or not all(
         np.ndim(a) and np.shape(a)[1:] == x.shape[1:] and len(a) for a, x in pairs
     ):
