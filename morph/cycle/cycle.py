@@ -27,7 +27,6 @@ import optax
 from jax.sharding import Mesh
 
 from morph.architecture.architecture import Architecture
-from morph.architecture.expand import widened
 from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
@@ -41,7 +40,7 @@ from morph.cycle.context import Context, key_of
 from morph.cycle.expand import Expand
 from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Progress, Silence
-from morph.cycle.measure import BASELINES, NAMES, SHRUNK, TENSORIZED, Measure
+from morph.cycle.measure import NAMES, Measure, architectures_of
 from morph.cycle.patience import best_of
 from morph.cycle.phase import Phase, arrays_of
 from morph.cycle.progress import Carried, Outcome, progress_json, read_progress
@@ -416,22 +415,5 @@ def _result(run: Context, carried: Carried, variables: Variables) -> Result:
         variables=variables,
         network=run.network(architecture),
         outcomes=carried.outcomes,
-        architectures=_architectures(run.seed, shrunk, architecture, carried.outcomes),
+        architectures=architectures_of(run.seed, shrunk, architecture, carried.outcomes),
     )
-
-
-def _architectures(
-    seed: Architecture, shrunk: Architecture, final: Architecture, outcomes: Iterable[Outcome]
-) -> dict[str, Architecture]:
-    """The architecture of every network that is known at the end, by its outcome's name."""
-    found = {}
-    for one in outcomes:
-        if one.name in (NAMES["seed"], *BASELINES):
-            found[one.name] = widened(seed, one.widths)
-        elif one.name.startswith(SHRUNK) and one.widths == shrunk.widths:
-            found[one.name] = shrunk
-        elif one.name.startswith(TENSORIZED):
-            found[one.name] = final
-        elif one.widths == final.widths:
-            found[one.name] = replace(final, factorized={})
-    return found
