@@ -53,7 +53,7 @@ def test_the_compressed_network_is_what_is_exported(run, capsys):
     exported = (run / "exported.json").read_bytes()
     error = failure(capsys, f"--workdir={run}", "--export=stablehlo")
     assert "network.morph was made from another network than" in error
-    assert "run experiments.compress again, or export with --nocompressed" in error
+    assert "run morph compress again, or export with --nocompressed" in error
     others = jax.tree.map(lambda leaf: leaf + 1, load_variables(run / "variables"))
     save_variables(run / "variables", others)
     assert "are of two networks" in failure(capsys, f"--workdir={run}", "--nocompressed")
