@@ -61,6 +61,12 @@ TARGETS: Mapping[str, Target] = {
         ".onnx",
         lambda fn, variables, x, path, inputs: exports.to_onnx(fn, variables, x, path),
     ),
+    "onnx_int8": Target(
+        ".int8.onnx",
+        lambda fn, variables, x, path, inputs: exports.to_onnx_int8(
+            fn, variables, x, path, calibration=inputs[:CALIBRATION]
+        ),
+    ),
     "tflite": Target(
         ".tflite",
         lambda fn, variables, x, path, inputs: exports.to_tflite(

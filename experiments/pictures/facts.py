@@ -30,6 +30,6 @@ def facts_of(graph: ChannelGraph) -> Mapping[str, list[str]]:
         for axis in pin.axes:
             if axis.path:
                 name = layer_name(axis.path)
-                line = f"fixed: axis {axis.axis} of {axis.path}, {pin.reason}{where}"
-                found[name].append(line)
+                said = f"fixed: axis {axis.axis} of {axis.path}, {pin.reason}{where}"
+                found[name].append(said)
     return found

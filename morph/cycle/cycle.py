@@ -39,12 +39,12 @@ from morph.cycle.context import Context, key_of
 from morph.cycle.expand import Expand
 from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Progress, Silence
-from morph.cycle.measure import Measure
+from morph.cycle.measure import Measure, architectures_of
 from morph.cycle.patience import best_of
 from morph.cycle.phase import Phase, arrays_of
 from morph.cycle.progress import Carried, progress_json, read_progress
 from morph.cycle.recipe import Recipe
-from morph.cycle.result import Result, architectures_of
+from morph.cycle.result import Result
 from morph.cycle.retrain import Retrain, save_final
 from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch, stretches_of

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from morph.architecture.architecture import Architecture
-from morph.architecture.expand import widened
-from morph.cycle.measure import BASELINES, NAMES, SHRUNK, TENSORIZED
+from morph.cycle.measure import NAMES
 from morph.cycle.progress import Outcome
 from morph.network import Network, Variables
 
@@ -48,20 +47,3 @@ class Result:
             for name in ("cost", "flops", "parameters")
         }
         return ratios | {name: last.metrics[name] - value for name, value in seed.metrics.items()}
-
-
-def architectures_of(
-    seed: Architecture, shrunk: Architecture, final: Architecture, outcomes: Iterable[Outcome]
-) -> dict[str, Architecture]:
-    """The architecture of every network that is known at the end, by its outcome's name."""
-    found = {}
-    for one in outcomes:
-        if one.name in (NAMES["seed"], *BASELINES):
-            found[one.name] = widened(seed, one.widths)
-        elif one.name.startswith(SHRUNK) and one.widths == shrunk.widths:
-            found[one.name] = shrunk
-        elif one.name.startswith(TENSORIZED):
-            found[one.name] = final
-        elif one.widths == final.widths:
-            found[one.name] = replace(final, factorized={})
-    return found

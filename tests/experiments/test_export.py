@@ -63,7 +63,7 @@ def test_the_compressed_network_is_what_is_exported(run, capsys):
 @pytest.mark.parametrize("targets", ["", "onnx,zip"])
 def test_unknown_targets_are_one_line(run, capsys, targets):
     error = failure(capsys, f"--workdir={run}", f"--export={targets}")
-    assert "--export takes some of stablehlo, onnx, tflite" in error
+    assert "--export takes some of stablehlo, onnx, onnx_int8, tflite" in error
 
 
 def test_a_directory_that_is_not_there_is_not_made(tmp_path, capsys):

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from morph.export.exported import INDEPENDENT
 ROOM = 1e-4  # of the largest number
 TARGETS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "onnx": (onnx.to_onnx, onnx.load),
-    "stablehlo": (stablehlo.to_stablehlo, stablehlo.load),
+    "stablehlo": (partial(stablehlo.to_stablehlo, platforms=("cpu",)), stablehlo.load),
 }
 COLUMNS = "{:34} {:>7}  {:28} {:28}  {}"
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from morph.cycle.measure import SHRUNK
-from morph.cycle.result import Result, architectures_of
+from morph.cycle.measure import SHRUNK, architectures_of
+from morph.cycle.result import Result
 
 
 def test_every_network_that_is_known_has_its_architecture(run_of):
