@@ -101,6 +101,7 @@ def line_chart(
     log = log and min(values) > 0
     across = _scale(phases[0][1], phases[-1][2], _LEFT, _WIDTH - _RIGHT)
     ticks, up = _axis(values, height - bottom, top, log)
+    ticks = _possible(ticks, values) if percent else ticks
     parts = list(_shades(phases, across, top, height - bottom))
     for value in ticks:
         parts.append(f'<path class="grid" d="M{_LEFT} {up(value):.1f}H{_WIDTH - _RIGHT}"/>')
@@ -130,6 +131,8 @@ def tradeoff_chart(points: Sequence[Point], alt: str, *, front: bool = True) -> 
         point.accuracy + sign * (point.spread or 0.0) for point in points for sign in (-1, 1)
     ]
     ticks, up = _axis(spreads, height - bottom, top, False)
+    if points[0].is_share:
+        ticks = _possible(ticks, [point.accuracy for point in points])
     most = max(point.cost for point in points)
     across = _scale(0.0, 1.04 * most, _LEFT, _WIDTH - _RIGHT)
     parts = []
@@ -226,6 +229,11 @@ def _axis(
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     low, high = low - (margin if low < 0 or low > margin else low), high + margin
     return nice_ticks(low, high, 4), _scale(low, high, low_y, high_y)
+
+
+def _possible(ticks: Sequence[float], shares: Sequence[float]) -> list[float]:
+    """The ticks up to 100 %, unless there are shares above."""
+    return [tick for tick in ticks if tick <= max(1.0, *shares)]
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
