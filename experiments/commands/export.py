@@ -28,6 +28,12 @@ def define(own: flags.FlagValues) -> None:
         f"What to write: some of {', '.join(EXPORTS)}.",
         flag_values=own,
     )
+    flags.DEFINE_bool(
+        "check",
+        False,
+        "Only verify WORKDIR/export: checksums, and every file beside what JAX gave.",
+        flag_values=own,
+    )
     flags.DEFINE_bool("compressed", True, "The compressed network, if any.", flag_values=own)
     define_subject_flags(own)
     define_task_flags(own)
@@ -40,6 +46,7 @@ COMMAND = Command(
     common=(
         "workdir",
         "export",
+        "check",
         "compressed",
         "model",
         "data",
