@@ -12,3 +12,4 @@ SEED_NETWORKS = (
 )  # fmt: skip
 DATASETS = ("digits", "fashion_mnist", "mnist", "cifar10")
 EXPORTS = ("stablehlo", "onnx", "onnx_int8", "tflite")
+SHELLS = ("bash", "zsh")  # whose completion is known

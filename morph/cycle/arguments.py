@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from morph.cycle.config import CycleConfig
 from morph.errors import ConfigError, MeshError, WorkdirError
 from morph.network import Network
+from morph.training.layout import mesh_named
 from morph.training.task import Task
 from regularizers import json_files
 from regularizers.json_files import JsonError
@@ -74,12 +75,19 @@ def check_task(task: Any) -> None:
         raise ConfigError("task: metrics must be {name: function}, at least one, found none")
 
 
-def check_mesh(mesh: Any) -> None:
-    """Raises `MeshError` unless it is None, or a mesh of devices."""
-    if mesh is not None and not isinstance(mesh, Mesh):
-        raise MeshError(f"mesh must be a jax.sharding.Mesh, found {mesh!r}")
-    if mesh is not None and not mesh.size:
+def mesh_of(mesh: Any) -> Mesh:
+    """A mesh as it was given: all devices if None, or by the sizes of its axes.
+
+    Raises:
+        MeshError: if it is nothing of the kind, or has no devices.
+    """
+    if mesh is None or isinstance(mesh, str):
+        return mesh_named(mesh or "")
+    if not isinstance(mesh, Mesh):
+        raise MeshError(f"mesh must be a jax.sharding.Mesh, or e.g. 'data=4', found {mesh!r}")
+    if not mesh.size:
         raise MeshError("mesh has no devices; give one with some, or None for all")
+    return mesh
 
 
 def plain_identity(identity: Any) -> dict[str, Any]:

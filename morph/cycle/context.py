@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from morph.architecture.architecture import Architecture
 from morph.budget.amounts import parse_budget
@@ -21,6 +20,7 @@ from morph.cycle.schedule import Stretch, stretches_of
 from morph.cycle.starts import fresh
 from morph.cycle.store import Store
 from morph.network import Network, Variables
+from morph.training.layout import Layout
 from morph.training.loop import Loop
 from regularizers.costs.cost import Cost
 
@@ -36,7 +36,7 @@ class Context:
         measure: what networks are worth and cost.
         store: where everything goes.
         loop: trains.
-        mesh: the devices that share every batch.
+        layout: where arrays lie.
         listener: hears how it goes.
         start: the seed network's given variables; None if it is trained.
     """
@@ -47,7 +47,7 @@ class Context:
     measure: Measure
     store: Store
     loop: Loop
-    mesh: Mesh
+    layout: Layout
     listener: Listener
     start: Variables | None = None
 
@@ -82,7 +82,8 @@ class Context:
 
     def drawn(self, architecture: Architecture, number: int) -> Variables:
         """Fresh variables of a network, as the stretch of that number starts from."""
-        return fresh(self.network(architecture), self.key(number), self.traces.x)
+        network = self.network(architecture)
+        return fresh(network, self.key(number), self.traces.x, self.layout)
 
     def key(self, number: int) -> Any:
         """The random key of a stretch."""

@@ -21,6 +21,7 @@ from morph.training.data import Batch, nth
 from morph.training.loop import Loop
 from morph.training.saliency import make_saliency
 from morph.training.step import Objective, TrainState
+from regularizers.host import on_host
 from regularizers.objective.regularizer import NetworkRegularizer
 
 BATCHES = 32  # that saliency is measured on
@@ -90,7 +91,7 @@ class Cut:
         """
         if not self.budget.cuts(step):  # asked at every look: nothing is fetched for it
             return state
-        held = jax.device_get(state.opt_state.held)
+        held = on_host(state.opt_state.held)
         if any(flags.any() for flags in held.values()):
             return state
         shuffle = int(jax.random.randint(self.key, (), 0, 2**31 - 1))

@@ -9,6 +9,8 @@ all of them is one frozen `Context`.
 from __future__ import annotations
 
 import logging
+import math
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,17 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jaxlib
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from morph.architecture.architecture import Architecture
+from morph.architecture.expand import widened
 from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
-from morph.cycle.arguments import check_interval, check_mesh, place_of, plain_identity
+from morph.cycle.arguments import check_interval, mesh_of, place_of, plain_identity
 from morph.cycle.asked import configured_optimizer, shrink_to_of, target_cost
 from morph.cycle.baseline import Baseline
 from morph.cycle.checkpoint import Checkpoints, Interval
@@ -39,7 +41,7 @@ from morph.cycle.context import Context, key_of
 from morph.cycle.expand import Expand
 from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Progress, Silence
-from morph.cycle.measure import NAMES, Measure
+from morph.cycle.measure import BASELINES, NAMES, SHRUNK, TENSORIZED, Measure
 from morph.cycle.patience import best_of
 from morph.cycle.phase import Phase, arrays_of
 from morph.cycle.progress import Carried, Outcome, progress_json, read_progress
@@ -58,18 +60,18 @@ from morph.facts import facts_of, own_command, write_facts
 from morph.network import Network, Variables
 from morph.training.data import Batch, Pipeline, first_of, on_device
 from morph.training.evaluate import Evaluator
+from morph.training.layout import Layout, rules_named
 from morph.training.loop import Loop
 from morph.training.mesh import (
     any_of,
     check_divisible,
-    data_mesh,
     from_first,
     is_first,
     local,
-    replicated,
 )
 from morph.training.peers import check_alike, lost_peers
 from morph.training.task import Task
+from regularizers.channels.graph import ChannelGraph
 from regularizers.costs.cost import Cost
 
 logger = logging.getLogger(__name__)
@@ -106,7 +108,8 @@ class Result:
         shrunk: the architecture before the last expansion.
         variables: the final network's, trained.
         network: the final network.
-        outcomes: seed, shrunk, expanded and retrained, of each cycle, and the baseline.
+        outcomes: seed, shrunk, expanded and retrained, of each cycle, and the baselines.
+        architectures: of the outcomes, by name; those of the cycles before the last are not kept.
     """
 
     architecture: Architecture
@@ -114,13 +117,14 @@ class Result:
     variables: Variables
     network: Network
     outcomes: tuple[Outcome, ...]
+    architectures: Mapping[str, Architecture]
 
     @property
     def against_seed(self) -> dict[str, float]:
         """What the network of `architecture` is, and costs, against the seed, trained or given.
 
         `cost`, `flops` and `parameters` are ratios to the seed's; metrics are differences, to the
-        seed network that was trained as long where `baseline` asked for one.
+        seed network that was trained as long where `baselines` asked for one.
         """
         names = [one.name for one in self.outcomes]
         seed = self.outcomes[names.index(NAMES["whole" if NAMES["whole"] in names else "seed"])]
@@ -157,7 +161,9 @@ class Cycle:
             that moves, elsewhere one line for each phase.
         command: what repeats the run, for results.json; the process's own command line if None.
         look_every: steps between two looks of the budget controller.
-        mesh: the devices that share every batch; all of all processes if None.
+        mesh: the devices, by axes, or their sizes, `data=4,fsdp=2`; all of all processes along
+            `data` if None. Batches are divided over all axes but `tensor`.
+        shard: which variables are divided over which axes, see `morph.training.layout`.
         checkpoint_seconds: a checkpoint is left at least this often; None for at phases' ends only.
         checkpoint_steps: and after this many steps; both hold at the next look.
     """
@@ -177,7 +183,8 @@ class Cycle:
     progress: bool = True
     command: str | None = None
     look_every: int = 10
-    mesh: Mesh | None = None
+    mesh: Mesh | str | None = None
+    shard: str = ""
     checkpoint_seconds: float | None = 60.0
     checkpoint_steps: int | None = None
 
@@ -206,7 +213,7 @@ class Cycle:
         check_interval("look_every", self.look_every)
         check_interval("checkpoint_seconds", self.checkpoint_seconds, least=None, none=True)
         check_interval("checkpoint_steps", self.checkpoint_steps, none=True)
-        check_mesh(self.mesh)
+        mesh_of(self.mesh)
         own = replace(self, identity=plain_identity(self.identity), workdir=place_of(self.workdir))
         with lost_peers():
             check_alike(own._alike)
@@ -226,6 +233,8 @@ class Cycle:
             **{name: stamp_of(one) for name, one in sets.items() if isinstance(one, Batch)},
             "look_every": self.look_every,
             "start": self.start is not None,
+            "mesh": dict(mesh_of(self.mesh).shape),
+            "shard": self.shard,
         }
 
     def _run(self) -> Result:
@@ -238,12 +247,14 @@ class Cycle:
         check_structure(self.config, traces.graph, started=self.start is not None)
         cost = target_cost(self.config, traces.graph)
         start = None if self.start is None else fitted(read_start(self.start), traces.variables)
-        check_config(self.config, cost, traces.graph)
+        mesh = mesh_of(self.mesh)
+        layout = Layout.of(mesh, rules_named(self.shard), traces.variables)
+        recipe = replace(recipe, config=self._even(layout, traces.graph))
+        check_config(recipe.config, cost, traces.graph)
         identity = dict(self.identity)
         if start is not None:
             identity["start_fingerprint"] = stamp_of(start)
             check_alike(lambda: identity)
-        mesh = data_mesh() if self.mesh is None else self.mesh
         if isinstance(self.train, Batch):
             check_divisible(self.config.batch_size, mesh)
         with ExitStack() as held:
@@ -258,19 +269,19 @@ class Cycle:
                     evaluator=Evaluator(
                         self.test,
                         recipe.metrics,
-                        put=partial(replicated, mesh=mesh),
+                        put=layout.batch,
                         decide=recipe.decide,
                     ),
                 ),
                 store=Store(workdir=self.workdir, prices=prices, facts=self._facts(cost, identity)),
                 loop=Loop(
-                    step=recipe.step(traces),
+                    step=recipe.step(traces, layout),
                     data=self.train,
                     batch_size=self.config.batch_size,
                     every=self.look_every,
-                    mesh=mesh,
+                    layout=layout,
                 ),
-                mesh=mesh,
+                layout=layout,
                 listener=self._heard(held),
                 start=start,
             )
@@ -284,11 +295,23 @@ class Cycle:
             self._write_results(result, time.monotonic() - began)
             return result
 
+    def _even(self, layout: Layout, graph: ChannelGraph) -> CycleConfig:
+        """The configuration, with widths that the devices divide."""
+        asked, needed = self.config.round_to, layout.round_to(graph)
+        if (both := math.lcm(asked, needed)) > asked and is_first():
+            logger.warning(
+                "widths become multiples of %d, so that all devices' parts are equal", both
+            )
+        return replace(self.config, round_to=both)
+
     def _heard(self, held: ExitStack) -> Listener:
         """Who listens."""
         if self.listener is not None:
             return self.listener
-        return held.enter_context(Progress()) if self.progress else Silence()
+        if not self.progress:
+            return Silence()
+        last = f"report.html of this run: morph report {shlex.quote(str(self.workdir))}"
+        return held.enter_context(Progress(last=last))
 
     def _write_results(self, result: Result, seconds: float) -> None:
         """Writes results.json: every network of the run, the command, and what it ran on."""
@@ -372,10 +395,10 @@ def _begin(run: Context, saved: Saved | None) -> tuple[Carried, Variables | None
     number, start, carried = read_progress(saved.progress)
     like = carried.architecture.abstract(run.traces.variables)
     if start == 0:
-        return carried, jax.tree.map(jnp.asarray, saved.into(like)), number, start
+        return carried, run.layout.variables(saved.into(like)), number, start
     # They come with the rest of the state, once there is one.
-    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-    return carried, blank, number, start
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    return carried, run.layout.variables(blank), number, start
 
 
 def _result(run: Context, carried: Carried, variables: Variables) -> Result:
@@ -386,10 +409,29 @@ def _result(run: Context, carried: Carried, variables: Variables) -> Result:
         carried = replace(carried, architecture=run.store.architecture("architecture.json"))
         variables = run.store.variables("variables")
     architecture = save_final(run, carried, variables).architecture
+    shrunk = run.store.architecture("shrunk.json")
     return Result(
         architecture=architecture,
-        shrunk=run.store.architecture("shrunk.json"),
+        shrunk=shrunk,
         variables=variables,
         network=run.network(architecture),
         outcomes=carried.outcomes,
+        architectures=_architectures(run.seed, shrunk, architecture, carried.outcomes),
     )
+
+
+def _architectures(
+    seed: Architecture, shrunk: Architecture, final: Architecture, outcomes: Iterable[Outcome]
+) -> dict[str, Architecture]:
+    """The architecture of every network that is known at the end, by its outcome's name."""
+    found = {}
+    for one in outcomes:
+        if one.name in (NAMES["seed"], *BASELINES):
+            found[one.name] = widened(seed, one.widths)
+        elif one.name.startswith(SHRUNK) and one.widths == shrunk.widths:
+            found[one.name] = shrunk
+        elif one.name.startswith(TENSORIZED):
+            found[one.name] = final
+        elif one.widths == final.widths:
+            found[one.name] = replace(final, factorized={})
+    return found

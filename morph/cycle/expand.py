@@ -12,6 +12,7 @@ from morph.cycle.progress import Carried
 from morph.cycle.schedule import Stretch
 from morph.cycle.starts import told_apart
 from morph.network import Variables
+from morph.training.layout import even_after
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Expand:
             step = widening(graph, shrunk, price, run.budget, c.round_to, warm=self.warm)
             wide = shrunk.then(step)
             if self.warm:
-                variables = told_apart(step, step.take(variables), run.key(following))
+                variables = told_apart(
+                    step, step.take(even_after(step, variables)), run.key(following)
+                )
         if not self.warm:
             variables = run.drawn(wide, following)
         return replace(carried, architecture=wide), variables

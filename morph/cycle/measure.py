@@ -11,6 +11,7 @@ from morph.budget.prices import Prices
 from morph.cycle.progress import Outcome
 from morph.network import Variables
 from morph.training.evaluate import Evaluator
+from morph.vocabulary import BASELINES as KINDS
 
 # Of networks that end no cycle.
 NAMES = {
@@ -19,7 +20,7 @@ NAMES = {
     "uniform": "uniform",
     "tensorize": "tensorized and fine-tuned",
 }
-BASELINES = (NAMES["whole"], NAMES["uniform"])
+BASELINES = tuple(NAMES[kind] for kind in KINDS)
 SHRUNK, TENSORIZED = "shrunk", "tensorized"
 
 

@@ -84,6 +84,7 @@ def started(
     network = run.network(architecture)
     if variables is None:
         variables = run.drawn(architecture, stretch.number)
+    variables = run.layout.variables(variables)
     tx = run.recipe.transformation(stretch.number)
     state = run.recipe.state(network, variables, tx, teacher_of(run) if taught else None)
     return Work(

@@ -30,6 +30,7 @@ from morph.training.checks import (
     outputs_of,
 )
 from morph.training.data import Batch, Pipeline
+from morph.training.layout import Layout
 from morph.training.losses import SMOOTHED, TAUGHT, Teacher, loss_named, soft_labels
 from morph.training.metrics import METRICS, Metric, metric_of
 from morph.training.step import (
@@ -125,7 +126,7 @@ class Recipe:
         c = self.config
         if self.whole.loss is not None:
             return self.whole.loss
-        if c.distill == 1.0 and not c.seed_steps and not c.baseline:
+        if c.distill == 1.0 and not c.seed_steps and not c.baselines:
             return None  # every phase has a teacher
         return labels_loss(loss_named(c.loss, c.label_smoothing))
 
@@ -161,10 +162,11 @@ class Recipe:
             loss = partial(soft_labels, temperature=c.distill_temperature)
         return Teacher(predict=traces.network.predict, weight=c.distill, loss=loss)
 
-    def step(self, traces: Traces) -> Step:
+    def step(self, traces: Traces, layout: Layout | None = None) -> Step:
         """The compiled step of the seed network and of all that become of it."""
         looped, decay = loops_well(traces.graph), self.config.ema_decay
-        return make_step(self.objective(traces), looped=looped, ema_decay=decay)
+        laid = {} if layout is None else {"laid": layout.constrained}
+        return make_step(self.objective(traces), looped=looped, ema_decay=decay, **laid)
 
     def objective(self, traces: Traces) -> Objective:
         """What a step minimises, of the seed network and of all that become of it."""

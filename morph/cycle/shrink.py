@@ -26,6 +26,7 @@ from morph.network import Variables
 from morph.training.gated import folded, gated_network, with_gates
 from morph.training.loop import Look
 from morph.training.step import TrainState
+from regularizers.host import on_host
 from regularizers.objective.gating import gated_groups
 
 
@@ -49,6 +50,7 @@ class Shrink:
             until = budget.controller.schedule.end
             network = gated_network(network, graph, gated, steps=until, mode=c.gate_mode)
             variables = with_gates(variables, graph, gated)
+        variables = run.layout.variables(variables)
         state = run.recipe.state(network, variables, tx, teacher_of(run))
         return Work(
             architecture=architecture,
@@ -73,7 +75,7 @@ class Shrink:
             predict = jax.jit(run.network(work.architecture).predict)
         step = work.budget.landed(
             work.state.params,
-            jax.device_get(work.state.opt_state.saliency),
+            on_host(work.state.opt_state.saliency),
             regularizer_of_rest(run.config, run.traces, work.architecture),
         )
         trim = Trimmed.of(step, regularizer.graph, variables)

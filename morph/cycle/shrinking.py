@@ -13,6 +13,7 @@ from morph.budget.traces import Traces
 from morph.cycle.asked import target_cost
 from morph.cycle.config import CycleConfig
 from morph.network import Variables
+from morph.training.layout import even_after
 from morph.vocabulary import DECAY, THRESHOLD
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.naming import matched
@@ -84,7 +85,7 @@ class Trimmed:
         """
         removed = [block.name for block in step.removed]
         masked = graph.mask(variables, cls.alive(step), removed)
-        return cls(step=step, masked=masked, small=step.take(masked))
+        return cls(step=step, masked=masked, small=step.take(even_after(step, masked)))
 
     @staticmethod
     def alive(step: Architecture) -> dict[str, np.ndarray]:

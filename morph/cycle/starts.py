@@ -13,14 +13,17 @@ import numpy as np
 from morph.architecture.architecture import Architecture
 from morph.network import Network, Variables
 from morph.resize.initialize import COMPILE_QUICKLY, FANS
+from morph.training.layout import Layout
 from regularizers.channels.calls import flat_paths
 
 SPREAD = 1.0  # of the shares of clones, relative to equal ones
 
 
-def fresh(network: Network, key: Any, x: Any) -> Variables:
-    """Variables as the network's own initialiser draws them."""
-    return jax.jit(network.init, compiler_options=COMPILE_QUICKLY)(key, x)
+def fresh(network: Network, key: Any, x: Any, layout: Layout | None = None) -> Variables:
+    """Variables as the network's own initialiser draws them, where a layout says."""
+    places = None if layout is None else layout.places(jax.eval_shape(network.init, key, x))
+    options = {} if places is None else {"out_shardings": places}
+    return jax.jit(network.init, compiler_options=COMPILE_QUICKLY, **options)(key, x)
 
 
 def scaled_to(

@@ -190,7 +190,7 @@ def example_struct(example: Any) -> Any:
         ExportError: if they are no arrays, or none has an axis, or one of size 0.
     """
     leaves = jax.tree.leaves(example)
-    shapes = [getattr(leaf, "shape", None) for leaf in leaves]
+    shapes: list[Any] = [getattr(leaf, "shape", None) for leaf in leaves]
     if not leaves or None in shapes or not any(shapes) or any(0 in shape for shape in shapes):
         found = [
             type(leaf).__name__ if s is None else tuple(s)

@@ -184,7 +184,8 @@ def _like(calibration: Any, structs: Any) -> Any:
     Raises:
         ExportError: if they are something else.
     """
-    same = jax.tree.structure(calibration) == jax.tree.structure(structs)
+    found: Any = jax.tree.structure(calibration)  # JAX leaves their type open
+    same = found == jax.tree.structure(structs)
     pairs = zip(jax.tree.leaves(calibration), jax.tree.leaves(structs), strict=False)
     if not same or not all(
         np.ndim(a) and np.shape(a)[1:] == x.shape[1:] and len(a) for a, x in pairs
@@ -224,7 +225,7 @@ if _missing is None:
     class _Reader(quantization.CalibrationDataReader):
         rows: Iterator[dict[str, np.ndarray]]
 
-        def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
+        def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.rows, None)
 
 

@@ -237,7 +237,7 @@ def _random(rng: np.random.Generator, struct: jax.ShapeDtypeStruct) -> np.ndarra
     return np.asarray(rng.integers(4, size=shape)).astype(struct.dtype)
 
 
-_JOINED = {
+_JOINED: dict[str, Callable[[int, int], int]] = {
     "add": operator.add, "floordiv": operator.floordiv, "max": max, "min": min,
     "mod": operator.mod, "mul": operator.mul,
 }  # fmt: skip

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float
 
 from morph.training.data import Batch, Pipeline, chunk_ends, chunks, resident
-from morph.training.mesh import replicated, split
+from morph.training.layout import Layout
+from morph.training.mesh import split
 from morph.training.step import Step, TrainState, check_finite
 from morph.training.task import total
 
@@ -69,14 +69,14 @@ class Loop:
         data: a whole set, which is kept on the devices; or, for single runs, a pipeline.
         batch_size: of a whole set.
         every: steps between two looks, which is what one call takes.
-        mesh: the devices that share every batch of a single run; where the arrays are if None.
+        layout: where the arrays of a single run lie; where they are if None.
     """
 
     step: Step
     data: Batch | Pipeline
     batch_size: int
     every: int = 10
-    mesh: Mesh | None = None
+    layout: Layout | None = None
 
     def run(self, state: TrainState, course: Course, look: Look | None = None) -> Iterator[Done]:
         """Trains, chunk by chunk.
@@ -91,8 +91,8 @@ class Loop:
         """
         ends = chunk_ends(course.start, course.steps, self.every)
         for end, chunk in zip(ends, self._chunks(course, ends), strict=True):
-            state, losses = self.step(self._whole(state), self._data, chunk, course.key)
-            state = self._whole(state)
+            state, losses = self.step(self._laid(state), self._data, chunk, course.key)
+            state = self._laid(state)
             means = jax.tree.map(lambda one: np.asarray(one.mean(-1)), losses)
             terms = means if isinstance(means, Mapping) else {}
             loss = np.asarray(total(means))
@@ -118,15 +118,14 @@ class Loop:
             count: how many.
             offset: where a pipeline goes on; its own training takes these batches later, too.
         """
-        cut = jax.device_put if self.mesh is None else partial(split, mesh=self.mesh)
+        cut = self._cut
         found = next(
             chunks(self.data, self.batch_size, [count], start=0, seed=seed, offset=offset, put=cut)
         )
-        return self._data, found if self.mesh is None or self._data is None else cut(found)
+        return self._data, found if self._data is None else cut(found)
 
     def _chunks(self, course: Course, ends: Sequence[int]) -> Iterator[Any]:
         """What each chunk of steps trains on, on its devices."""
-        cut = jax.device_put if self.mesh is None else partial(split, mesh=self.mesh)
 
         def stream(seed: int) -> Iterator[Any]:
             return chunks(
@@ -136,23 +135,28 @@ class Loop:
                 start=course.start,
                 seed=seed,
                 offset=course.offset,
-                put=cut,
+                put=self._cut,
             )
 
         if isinstance(course.shuffle, int):
             for chunk in stream(course.shuffle):
-                yield chunk if self.mesh is None else cut(chunk)
+                yield chunk if self.layout is None else self._cut(chunk)
             return
         streams = {seed: stream(seed) for seed in course.shuffle}
         for _ in ends:  # a random seed that several runs share is drawn from once
             own = {seed: next(one) for seed, one in streams.items()}
             yield np.stack([own[seed] for seed in course.shuffle])  # [runs, steps, batch]
 
-    def _whole(self, state: TrainState) -> TrainState:
-        """The state, whole on every device."""
-        return state if self.mesh is None else replicated(state, self.mesh)
+    @cached_property
+    def _cut(self) -> Callable[[Any], Any]:
+        """Brings a chunk to the devices, each its part."""
+        return jax.device_put if self.layout is None else partial(split, mesh=self.layout.mesh)
+
+    def _laid(self, state: TrainState) -> TrainState:
+        """The state, where it belongs."""
+        return state if self.layout is None else self.layout.state(state)
 
     @cached_property
     def _data(self) -> Batch | None:
         data = resident(self.data)
-        return data if self.mesh is None else replicated(data, self.mesh)
+        return data if self.layout is None else self.layout.whole(data)

@@ -1,16 +1,17 @@
-"""Devices and processes: where arrays lie, and how processes agree.
+"""Devices and processes: how batches are divided, and how processes agree.
 
-A run is the same program in every process. All hold the whole data set; a batch is cut over the
-devices of all of them, everything else lies on each. Whatever depends on one process alone (its
-files, its clock, its signals) comes from process 0, or is agreed on.
+A run is the same program in every process. A batch is divided over the devices of all of them;
+where everything else lies, `morph.training.layout` tells. Whatever depends on one process alone
+(its files, its clock, its signals) comes from process 0, or is agreed on.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from morph.errors import MeshError, PeerError
+from regularizers.host import on_host
 
+T = TypeVar("T")
+TENSOR = "tensor"  # the axis of a mesh that batches are not divided over
 HEARTBEAT_S = 20  # a process that was not heard of for so long is gone
 
 
@@ -75,22 +79,30 @@ def data_mesh() -> Mesh:
     return Mesh(np.asarray(jax.devices()), ("data",))
 
 
+def batch_axes(mesh: Mesh) -> tuple[str, ...]:
+    """The axes that batches are divided over: all but those that only divide variables."""
+    return tuple(name for name in mesh.axis_names if name != TENSOR)
+
+
 def check_divisible(batch_size: int, mesh: Mesh) -> None:
-    """Raises `MeshError` if a batch cannot be cut evenly over the devices of a mesh."""
-    if batch_size % mesh.size:
+    """Raises `MeshError` if a batch cannot be divided evenly over a mesh."""
+    axes = batch_axes(mesh)
+    parts = math.prod(mesh.shape[name] for name in axes)
+    if batch_size % parts:
+        over = f"{parts} devices" if parts == mesh.size else f"{' x '.join(axes)} = {parts}"
         raise MeshError(
-            f"a batch of {batch_size} examples cannot be cut evenly over {mesh.size} devices; "
-            f"choose a batch_size that is a multiple of {mesh.size}, or fewer devices"
+            f"a batch of {batch_size} examples cannot be cut evenly over {over}; "
+            f"choose a batch_size that is a multiple of {parts}, or fewer devices"
         )
 
 
-def replicated(tree: Any, mesh: Mesh) -> Any:
+def replicated(tree: T, mesh: Mesh) -> T:
     """The arrays of a tree, equal in all processes, whole on every device of a mesh."""
     place = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda leaf: _placed(leaf, place), tree)
+    return placed(tree, jax.tree.map(lambda _: place, tree))
 
 
-def split(chunk: Any, mesh: Mesh) -> Any:
+def split(chunk: T, mesh: Mesh) -> T:
     """Arrays [steps, batch, ...], equal in all processes; each device gets its part of a batch.
 
     Raises:
@@ -98,8 +110,13 @@ def split(chunk: Any, mesh: Mesh) -> Any:
     """
     for leaf in jax.tree.leaves(chunk):
         check_divisible(leaf.shape[1], mesh)
-    place = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
-    return jax.tree.map(lambda leaf: _placed(leaf, place), chunk)
+    place = NamedSharding(mesh, PartitionSpec(None, batch_axes(mesh)))
+    return placed(chunk, jax.tree.map(lambda _: place, chunk))
+
+
+def placed(tree: T, places: Any) -> T:
+    """The arrays of a tree, equal in all processes, where a tree of shardings says."""
+    return jax.tree.map(_placed, tree, places)
 
 
 def _placed(leaf: Any, place: NamedSharding) -> jax.Array:
@@ -110,8 +127,8 @@ def _placed(leaf: Any, place: NamedSharding) -> jax.Array:
 
 
 def local(tree: Any) -> Any:
-    """The arrays of a replicated tree as this process's own, tied to no device."""
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
+    """The arrays of a tree as this process's own, tied to no device; all processes must ask."""
+    return jax.tree.map(lambda leaf: jnp.asarray(on_host(leaf)), tree)
 
 
 def is_first() -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from morph.training.data import Batch, nth
 from morph.training.step import Objective, TrainState
+from regularizers.host import on_host
 from regularizers.objective.regularizer import NetworkRegularizer
 
 # Of a state, the whole set or None, the examples or batches of some steps, and a random key.
@@ -47,7 +48,7 @@ def make_saliency(objective: Objective, regularizer: NetworkRegularizer) -> Sali
     ) -> dict[str, np.ndarray]:
         count = len(jax.tree.leaves(chunk)[0])
         # One after the other: many programs at once can keep several processes from each other.
-        each = [jax.device_get(squares(state, data, chunk, np.int32(i), key)) for i in range(count)]
+        each = [on_host(squares(state, data, chunk, np.int32(i), key)) for i in range(count)]
         return {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}
 
     return saliency

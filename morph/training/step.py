@@ -142,7 +142,11 @@ def make_objective(
 
 
 def make_step(
-    objective: Objective | None = None, *, looped: bool = True, ema_decay: float = 0.0
+    objective: Objective | None = None,
+    *,
+    looped: bool = True,
+    ema_decay: float = 0.0,
+    laid: Callable[[TrainState], TrainState] = lambda state: state,
 ) -> Step:
     """The compiled training step.
 
@@ -151,6 +155,7 @@ def make_step(
         looped: compile a chunk as one program, a scan over its steps; see `loops_well`. Otherwise
             its steps are dispatched one by one.
         ema_decay: of the average of states that keep one.
+        laid: constrains where the arrays of a state lie.
     """
     objective = objective or make_objective()
 
@@ -165,7 +170,7 @@ def make_step(
         if state.ema:
             decay = jnp.minimum(ema_decay, state.step / (state.step + 9.0))
             state = state.replace(ema=_averaged(state.ema, state.variables, decay))
-        return state, terms
+        return laid(state), terms
 
     @partial(jax.jit, donate_argnums=0)
     def scanned(

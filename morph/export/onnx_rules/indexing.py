@@ -187,7 +187,8 @@ def _scatter(reduction: str) -> Rule:
     """ScatterND on rows; what lies outside is dropped into a row that is cut off again."""
 
     def rule(graph: Graph, eqn: JaxprEqn, operand: str, indices: str, updates: str) -> str:
-        if not reduction and getattr(eqn.params["update_jaxpr"], "eqns", ()):
+        body = eqn.params["update_jaxpr"]
+        if not reduction and body is not None and body.eqns:
             raise Unsupported("a function of the numbers in their place (`.at[..].apply`)")
         numbers, mode = eqn.params["dimension_numbers"], eqn.params["mode"]
         shape, wide = jaxprs.shape_of(eqn.invars[0]), jaxprs.shape_of(eqn.invars[2])

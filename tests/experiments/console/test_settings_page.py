@@ -4,7 +4,7 @@ from pathlib import Path
 
 from experiments.console.settings_page import settings_page
 from morph.compress.config import CompressConfig
-from morph.cycle.config import CycleConfig
+from morph.cycle.config import CycleConfig, Placement
 from morph.settings import settings_of
 
 PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
@@ -17,6 +17,6 @@ def test_the_page_is_as_made():
 
 def test_every_setting_has_one_row():
     rows = [line.split(" | ") for line in settings_page().splitlines() if line.startswith("| `")]
-    declared = [*settings_of(CycleConfig), *settings_of(CompressConfig)]
+    declared = [one for c in (CycleConfig, Placement, CompressConfig) for one in settings_of(c)]
     assert [row[0].strip("|` ") for row in rows] == [one.name for one in declared]
     assert rows[0][4] == "targets |"  # refuses --target

@@ -20,6 +20,7 @@ from morph.cycle.store import Store
 from morph.network import linen_network
 from morph.training.data import Batch
 from morph.training.evaluate import Evaluator
+from morph.training.layout import Layout
 from morph.training.loop import Loop
 from morph.training.mesh import data_mesh
 
@@ -67,7 +68,7 @@ def run_of(traces, tmp_path):
             ),
             store=Store(workdir=tmp_path, prices=prices, facts={"cost": 0.0, "outcomes": []}),
             loop=Loop(step=recipe.step(traces), data=data, batch_size=4, every=1),
-            mesh=data_mesh(),
+            layout=Layout(mesh=data_mesh()),
             listener=Silence(),
             start=start,
         )

@@ -43,7 +43,7 @@ WRONG = {
     "seconds": (lambda c: {"checkpoint_seconds": float("nan")}, "seconds, at least 0 or None"),
     "steps": (lambda c: {"checkpoint_steps": 0}, "checkpoint_steps must be a whole number"),
     "no devices": (lambda c: {"mesh": Mesh(np.empty(0, object), ("a",))}, "mesh has no devices"),
-    "no mesh": (lambda c: {"mesh": "cpu"}, "mesh must be a jax.sharding.Mesh, found 'cpu'"),
+    "no mesh": (lambda c: {"mesh": "cpu"}, "mesh='cpu' is none; write e.g. data=4,fsdp=2"),
     "a folder": (lambda c: {"workdir": 3}, "workdir must be a path, found 3"),
     "NUL": (lambda c: {"workdir": Path("a\0b")}, r"workdir must be a path, found .*\\x00"),
     "a set": (lambda c: {"identity": {"a": {1}}}, "identity must be plain JSON: .*set is not JSON"),

@@ -10,6 +10,7 @@ import pytest
 import morph
 from morph.errors import TrainingDivergedError
 from morph.training.data import Batch
+from morph.training.layout import Layout
 from morph.training.loop import Course, Loop
 from morph.training.mesh import data_mesh
 from morph.training.step import TrainState, make_objective, make_step
@@ -60,7 +61,7 @@ def test_a_look_changes_the_state_and_is_told(loop):
 
 
 def test_a_mesh_changes_nothing_on_one_device(loop):
-    spread = Loop(step=loop.step, data=DATA, batch_size=7, every=5, mesh=data_mesh())
+    spread = Loop(step=loop.step, data=DATA, batch_size=7, every=5, layout=Layout(mesh=data_mesh()))
     assert_same(spread.last(state(), course()), loop.last(state(), course()))
 
 

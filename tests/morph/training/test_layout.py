@@ -1,0 +1,225 @@
+"""Where arrays lie: rules, what the model says, what is even, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import morph
+import regularizers as reg
+from morph.errors import MeshError
+from morph.training import layout as lay
+from morph.training.layout import Layout, mesh_named, rules_named
+from morph.training.step import TrainState
+
+PROGRAM = Path(__file__).parents[2] / "mesh_run.py"
+MESH = AbstractMesh((4, 2), ("fsdp", "tensor"))
+SHAPES = {"a": {"kernel": (8, 130), "bias": (130,)}, "b": {"kernel": (130, 12), "bias": (12,)}}
+RULES = "a/kernel=fsdp:tensor,a/bias=tensor,b=-"
+
+
+def abstract(shapes):
+    def leaf(shape):
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    return {"params": jax.tree.map(leaf, shapes, is_leaf=lambda s: isinstance(s, tuple))}
+
+
+def layout_of(rules, mesh=MESH, shapes=SHAPES):
+    return Layout.of(mesh, rules_named(rules), abstract(shapes))
+
+
+def test_the_first_rule_that_matches_wins_and_names_the_last_axes():
+    layout = layout_of(
+        "a/bias=-,a=fsdp:tensor,*/kernel=-:fsdp+tensor",
+        shapes={
+            "a": {"kernel": (3, 8, 130), "bias": (130,), "scale": (6,)},
+            "b": {"kernel": (130, 16), "bias": (12,)},
+        },
+    )
+    assert layout.spec("params/a/bias", (130,)) == P(None)
+    assert layout.spec("params/a/kernel", (3, 8, 130)) == P(None, ("fsdp",), ("tensor",))
+    assert layout.spec("params/a/scale", (6,)) == P(("tensor",))
+    assert layout.spec("params/b/kernel", (130, 16)) == P(None, ("fsdp", "tensor"))
+
+
+def test_without_a_rule_large_arrays_are_divided_along_their_longest_even_axis():
+    layout = Layout(mesh=MESH)
+    assert layout.spec("params/a", (12, 90)) == P("fsdp")  # 90 is not even
+    assert layout.spec("params/a", (3, 12, 64)) == P(None, None, "fsdp")
+    assert layout.spec("params/a", (1000,)) == P()  # small
+    assert layout.spec("params/a", (33, 65)) == P()
+    assert Layout(mesh=AbstractMesh((8,), ("data",))).spec("params/a", (64, 64)) == P()
+
+
+def test_what_shrinks_to_an_odd_width_lies_whole_along_that_axis():
+    assert layout_of(RULES).spec("params/a/kernel", (6, 4)) == P(None, ("tensor",))
+    assert layout_of(RULES).spec("params/a/kernel", (0, 3)) == P(None, None)
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ("c=fsdp", "shard='c' matches no layer or variable"),
+        ("a/kernel=fsdp:tensr", "over 'tensr', and the mesh has no such axis.*'tensor'"),
+        ("a/kernel=fsdp:fsdp", "divided twice over 'fsdp'"),
+        ("a/kernel=-:fsdp", r"'params/a/kernel' is \[8, 130\]: its axis 1 .*fsdp = 4 devices"),
+        ("a/kernel=fsdp", r"its axis 1 cannot be divided evenly"),
+        ("a/kernel=fsdp:-", "nothing is divided over tensor=2; say what is"),
+        ("a/kernel", "'a/kernel' is not PATTERN=VALUE"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(rules, words):
+    with pytest.raises((MeshError, ValueError), match=words):
+        layout_of(rules)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data=3", r"mesh='data=3' is of 3 = 3 devices, but there are \d+; .* multiply to"),
+        ("data=2,fsdp=64", r"2 x 64 = 128 devices, but"),
+        ("fdsp=1", "there is no axis 'fdsp'.*'fsdp'"),
+        ("data=0", "data must be at least 1"),
+        ("data", "is none; write e.g. data=4,fsdp=2"),
+    ],
+)
+def test_meshes_that_make_no_sense_are_refused(text, words):
+    with pytest.raises(MeshError, match=words):
+        mesh_named(text)
+
+
+def test_a_mesh_is_made_of_all_devices():
+    count = jax.device_count()
+    assert dict(mesh_named(f"data={count},fsdp=1").shape) == {"data": count, "fsdp": 1}
+    assert dict(mesh_named("").shape) == {"data": count}
+
+
+def test_a_model_says_itself_how_it_is_divided():
+    def boxed(names):
+        return nn.with_partitioning(nn.initializers.ones, names)
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Dense(8, name="a", kernel_init=boxed(("fsdp", "tensor")))(x)
+            logical = nn.with_logical_partitioning(nn.initializers.ones, ("in", "heads"))
+            return nn.Dense(4, name="b", kernel_init=logical)(x)
+
+    variables = jax.eval_shape(Net().init, jax.random.key(0), jnp.ones((2, 4)))
+    with nn.logical_axis_rules([("in", None), ("heads", "tensor")]):
+        layout = Layout.of(MESH, {}, variables)
+    assert layout.spec("params/a/kernel", (4, 8)) == P(("fsdp",), ("tensor",))
+    assert layout.spec("params/b/kernel", (8, 4)) == P(None, ("tensor",))
+    over = Layout.of(MESH, rules_named("a/kernel=-:tensor"), variables)
+    assert over.spec("params/a/kernel", (4, 8)) == P(None, ("tensor",))
+    assert not Layout.of(AbstractMesh((8,), ("data",)), {}, variables).divides
+
+
+def test_optimizers_keep_what_they_keep_where_the_parameter_lies():
+    mesh = Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), ("fsdp", "tensor"))
+    rng = np.random.default_rng(0)
+    v = {"params": {"a": rng.normal(size=(4, 6)), "b": rng.normal(size=(6, 2))}}
+    graph = reg.trace_channels(
+        lambda v, x: x @ v["params"]["a"] @ v["params"]["b"], v, jnp.ones((2, 4))
+    )
+    tx = reg.proximal(optax.adam(0.1), reg.NetworkRegularizer(graph, reg.flops(graph)), 0.1)
+    network = morph.Network(init=None or len, predict=len, forward=len)
+    state = TrainState.of(network, v, tx, averages=True)
+    layout = Layout(mesh=mesh, rules=rules_named("a=fsdp:tensor,b=tensor:-"))
+    laid = layout.state(state)
+    a = NamedSharding(mesh, P(("fsdp",), ("tensor",)))
+    adam = laid.opt_state.inner[0]
+    for tree in (laid.params, adam.mu, adam.nu, laid.ema["params"]):
+        assert tree["a"].sharding == a
+        assert tree["b"].sharding == NamedSharding(mesh, P(("tensor",), None))
+    assert laid.opt_state.saliency["a"].sharding == NamedSharding(mesh, P())
+    assert laid.step.sharding == adam.count.sharding == NamedSharding(mesh, P())
+
+
+def test_widths_are_rounded_to_what_divided_channels_need():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Dense(24, name="a")(x))
+            return nn.Dense(4, name="b")(nn.relu(nn.Dense(36, name="wide")(x)))
+
+    x = jnp.ones((2, 8))
+    variables = jax.eval_shape(Net().init, jax.random.key(0), x)
+    graph = reg.trace_channels(Net().apply, variables, x)
+
+    def round_to(rules):
+        return Layout.of(MESH, rules_named(rules), variables).round_to(graph)
+
+    assert round_to("a/kernel=-:tensor") == 2
+    assert round_to("a/kernel=tensor:-,b/kernel=fsdp:-") == 4  # inputs and outputs may be uneven
+    assert round_to("a/kernel=-:fsdp+tensor") == 8
+    assert Layout(mesh=AbstractMesh((8,), ("data",))).round_to(graph) == 1
+
+
+def test_what_would_be_odd_is_made_whole_before_it_is_taken():
+    mesh = Mesh(np.asarray(jax.devices()[:1]), ("fsdp",))
+    rng = np.random.default_rng(0)
+    v = {"a": rng.normal(size=(4, 6)), "b": rng.normal(size=(6, 2))}
+    v = jax.tree.map(lambda leaf: leaf.astype(np.float32), v)
+    graph = reg.trace_channels(lambda v, x: x @ v["a"] @ v["b"], v, jnp.ones((2, 4)))
+    arch = morph.shrink(graph, {"a": np.arange(6) < 3})
+    there = jax.device_put(v, {"a": NamedSharding(mesh, P(None, "fsdp")), "b": jax.devices()[0]})
+    moved = lay.even_after(arch, there)
+    assert moved["a"].sharding == NamedSharding(mesh, P(None, "fsdp"))  # one device divides all
+    jax.tree.map(np.testing.assert_array_equal, arch.take(moved), arch.take(v))
+
+
+@pytest.fixture(scope="module")
+def run():
+    """The program's report: several devices have to be asked for before JAX starts."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM)], capture_output=True, text=True, env=env, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_divided_network_is_trained_and_cut_as_on_one_device(run):
+    one, eight = run["one"], run["eight"]
+    np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-5)
+    assert eight["kept"] == one["kept"]
+    assert len(one["kept"]["gate"]) % 4 == 0 < len(one["kept"]["gate"]) < 64
+    np.testing.assert_allclose(eight["small"], one["small"], rtol=1e-5)  # trained on
+    assert eight["share"] == eight["share_after"] == 1 / 8
+
+
+def test_a_checkpoint_goes_on_on_half_the_devices(run):
+    np.testing.assert_allclose(run["four"]["losses"], run["eight"]["losses"][2:], rtol=1e-5)
+    assert 0.5 < run["four"]["share"] < 0.8  # most of so small a network lies whole
+
+
+def test_memory_falls_with_the_number_of_devices(run):
+    one, eight = run["compiled"]["one"], run["compiled"]["regularized"]
+    assert eight["state"] < 1.15 * one["state"] / 8
+    assert eight["peak"] < 1.15 * one["peak"] / 8
+
+
+def test_a_regularized_step_moves_nothing_more_than_vectors_of_channels(run):
+    plain, regularized = (
+        [size for result in run["compiled"][name]["moved"] for size in result]
+        for name in ("plain", "regularized")
+    )
+    least = run["compiled"]["channels"]
+    large = [sorted(s for s in sizes if s > least) for sizes in (plain, regularized)]
+    assert large[0] == large[1] != []
+    more = sum(regularized) - sum(plain)
+    assert 0 < more < 10 * least
