@@ -12,6 +12,10 @@ variables of each network (`morph retrain` and `experiments.report` take them).
                       retraining, too: as the seed network with channels held at zero
     --how=turn        one after the other; retraining at the learned widths
     --how=processes   one process for every budget, --jobs at a time
+    --how=local       one job of submitit for every budget, --jobs at a time; a job that fails is
+                      one row that says why, and the same command tries it again
+    --how=slurm       likewise on a cluster, with what --slurm asks for; from a login node, whose
+                      file system the nodes share
 
 What is in the working directory is not trained again: stop it, and the same command goes on; add
 budgets or seeds, and only those are trained. Several hosts may share a working directory:
@@ -30,9 +34,10 @@ from absl import flags
 
 from experiments.console.declared import Command
 from experiments.console.flags import SUBJECT, define_settings, define_start, define_subject_flags
+from experiments.jobs import parameters_of
 from morph.errors import ConfigError
 
-HOWS = ("vmap", "turn", "processes")
+HOWS = ("vmap", "turn", "processes", "local", "slurm")
 
 
 def define(own: flags.FlagValues) -> None:
@@ -47,6 +52,12 @@ def define(own: flags.FlagValues) -> None:
     flags.DEFINE_list("only", None, "Of the budgets only these, for now.", flag_values=own)
     flags.DEFINE_enum("how", "vmap", HOWS, "Side by side, or one by one.", flag_values=own)
     flags.DEFINE_integer("jobs", 2, "Processes at a time.", 1, flag_values=own)
+    flags.DEFINE_string(
+        "slurm",
+        "",
+        "What --how=slurm asks for: partition=gpu,time=60,gpus_per_node=1; time in minutes.",
+        flag_values=own,
+    )
     define_settings(own, penalty="group_lasso", blocks=False)
     own.set_default("retrain_steps", None)  # seed_steps + shrink_steps
 
@@ -55,6 +66,7 @@ def check(options: flags.FlagValues, words: Sequence[str]) -> None:
     """Raises for a list of numbers that is none."""
     budgets = numbers("budgets", options.budgets, float)
     numbers("seeds", options.seeds, int)
+    parameters_of(options.slurm)
     only = numbers("only", options.only, float) if options.only else budgets
     if odd := [budget for budget in only if budget not in budgets]:
         listed = ", ".join(map(str, sorted(budgets, reverse=True)))

@@ -20,7 +20,7 @@ HEAVY = ("jax", "flax", "numpy", "optax", "scipy")
 EXTRAS = (
     "PIL", "ai_edge_litert", "ai_edge_quantizer", "bitarray", "ckwrap", "constriction", "equinox",
     "flatbuffers", "grain", "haiku", "litert_converter", "matplotlib", "onnx", "onnxruntime",
-    "safetensors", "sklearn", "tensorboardX", "tokenizers", "zstandard",
+    "safetensors", "sklearn", "submitit", "tensorboardX", "tokenizers", "zstandard",
 )  # fmt: skip
 WITHOUT = "import sys\nfor name in {names!r}:\n    sys.modules[name] = None\n"
 HELP = """
