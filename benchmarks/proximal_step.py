@@ -3,12 +3,15 @@
     python benchmarks/proximal_step.py --out proximal_step.json
 
 Batch 128 of 28x28x1, sgd with momentum, FLOPs as the cost, blocks pulled as well; resnet20 takes
-about three minutes on two cores. Ratios are medians over interleaved pairs in one run, warm.
-`with_looks` adds a tenth of a look of the budget controller (strengths measured, channels chosen,
-state set, record written), which happens every ten steps.
+about three minutes on two cores. The step is that of a run: the optimizer of `morph.Budget`, where
+channels decay (the default), or a threshold pulls by either penalty. Ratios are medians over
+interleaved pairs in one run, warm, of whole turns. `with_looks` adds a tenth of a look of the
+budget (strengths measured, channels chosen, state set) and of its record, which a run writes every
+ten steps.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -21,16 +24,24 @@ import jax.numpy as jnp
 import optax
 from timing import interleaved, median_ratio, report, timed
 
+import morph
 import regularizers as reg
 from experiments import networks
-from morph.budget.controller import Controller, Schedule
-from regularizers.objective.proximal import ProximalState
+from morph.budget.budget import TURN
+from morph.vocabulary import DECAY, THRESHOLD
 
-PENALTIES = ("gamma", "group_lasso")
+PULLS = {  # the penalty, and what a budget does with it
+    "decay": ("group_lasso", DECAY),
+    "gamma": ("gamma", THRESHOLD),
+    "group_lasso": ("group_lasso", THRESHOLD),
+}
 LOOK_EVERY = 10  # steps, as in `morph.Cycle`
+STEPS = 10**6  # of the shrink phase: none of those measured is its last
 
 
-def stepper(model: Any, variables: Any, tx: Any, x: jax.Array, labels: jax.Array) -> Callable:
+def stepper(
+    model: Any, variables: Any, tx: Any, x: jax.Array, labels: jax.Array, strength: float = 0.0
+) -> Callable:
     """Returns a function that takes one training step and keeps its state."""
 
     def step(variables: Any, state: Any) -> tuple[Any, Any]:
@@ -49,8 +60,8 @@ def stepper(model: Any, variables: Any, tx: Any, x: jax.Array, labels: jax.Array
     compiled = jax.jit(step, donate_argnums=(0, 1))
     variables = jax.tree.map(jnp.copy, variables)
     state = tx.init(variables["params"])
-    if isinstance(state, ProximalState):  # set by a budget controller, between two looks
-        state = state._replace(strength=jnp.float32(1e-3))
+    if strength:  # which a look of the budget sets
+        state = state._replace(strength=jnp.float32(strength))
     held = [variables, state]
 
     def run() -> Any:
@@ -60,24 +71,24 @@ def stepper(model: Any, variables: Any, tx: Any, x: jax.Array, labels: jax.Array
     return run
 
 
-def looker(regularizer: reg.NetworkRegularizer, variables: Any, state: Any, log: Path) -> Callable:
+def looker(budget: morph.Budget, variables: Any, state: Any, log: Path) -> Callable:
     """Returns a function that does what a run does every ten steps."""
-    controller = Controller(
-        regularizer=regularizer, schedule=Schedule(budget_ratio=0.5, start=0, end=100)
-    )
+    steps = itertools.count(STEPS // 4, LOOK_EVERY)
 
     def run() -> Any:
-        look = controller.look(50, regularizer.measured(variables["params"]))
+        step = next(steps)
+        looked = budget.look(step, variables["params"], state)
         with log.open("a") as file:
-            record = {"step": 50, "loss": 0.1, "cost": look.cost_ratio, "strength": look.strength}
+            seen = budget.seen
+            record = {"step": step, "loss": 0.1, "cost": seen.cost_ratio, "strength": seen.strength}
             file.write(json.dumps(record) + "\n")
-        return look.obeyed(state)
+        return looked
 
     return run
 
 
 def measure(name: str, batch: int, repeats: int, calls: int) -> list[dict[str, Any]]:
-    """Returns one row per penalty."""
+    """Returns one row per way of pulling."""
     model = networks.build(name, input_shape=(28, 28, 1), num_classes=10)
     x = jax.random.normal(jax.random.key(0), (batch, 28, 28, 1))
     labels = jnp.arange(batch) % 10
@@ -86,31 +97,33 @@ def measure(name: str, batch: int, repeats: int, calls: int) -> list[dict[str, A
     plain = optax.sgd(0.1, momentum=0.9)
     steps = {"plain": stepper(model, variables, plain, x, labels)}
     looks = {}
-    for penalty in PENALTIES:
+    for pulling, (penalty, pull) in PULLS.items():
         regularizer = reg.NetworkRegularizer(
             graph, reg.flops(graph), penalty, threshold=0.0, blocks=True
         )
-        tx = reg.proximal(plain, regularizer, strength=0.0)
-        steps[penalty] = stepper(model, variables, tx, x, labels)
+        budget = morph.Budget(regularizer, 0.5, steps=STEPS, every=LOOK_EVERY, pull=pull)
+        tx = budget.optimizer(plain)
+        strength = 1e-3 if pull == THRESHOLD else 0.0
+        steps[pulling] = stepper(model, variables, tx, x, labels, strength)
         log = Path(tempfile.mkstemp(suffix=".jsonl")[1])
-        look = looker(regularizer, variables, tx.init(variables["params"]), log)
+        look = looker(budget, variables, tx.init(variables["params"]), log)
         look()
-        looks[penalty] = statistics.median(timed(look).wall for _ in range(9))
+        looks[pulling] = statistics.median(timed(look).wall for _ in range(9))
         log.unlink()
     seconds = interleaved(steps, repeats, calls)
     base = statistics.median(seconds["plain"])
     rows = []
-    for penalty in PENALTIES:
-        ratio = median_ratio(seconds[penalty], seconds["plain"])
+    for pulling in PULLS:
+        ratio = median_ratio(seconds[pulling], seconds["plain"])
         rows.append(
             {
                 "network": name,
-                "penalty": penalty,
+                "pull": pulling,
                 "plain_ms": 1e3 * base,
-                "proximal_ms": 1e3 * statistics.median(seconds[penalty]),
-                "look_ms": 1e3 * looks[penalty],
+                "proximal_ms": 1e3 * statistics.median(seconds[pulling]),
+                "look_ms": 1e3 * looks[pulling],
                 "ratio": ratio,
-                "with_looks": ratio + looks[penalty] / LOOK_EVERY / base,
+                "with_looks": ratio + looks[pulling] / LOOK_EVERY / base,
             }
         )
     return rows
@@ -126,7 +139,7 @@ def main() -> None:
     flags = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for name in flags.networks:
-        calls = 20 if name == "mlp" else 1
+        calls = 20 if name == "mlp" else TURN
         rows += measure(name, flags.batch, flags.repeats, calls)
     report(rows, flags.out)
 

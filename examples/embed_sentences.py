@@ -1,6 +1,6 @@
 """A sentence embedder with real weights (all-MiniLM-L6-v2), shrunk by learning from itself.
 
-    python -m experiments.run --model=examples/embed_sentences.py:embedder \
+    morph run --model=examples/embed_sentences.py:embedder \
         --start=examples/embed_sentences.py:weights --data=examples/embed_sentences.py:data \
         --distill=1 --distill_by=embeddings --metrics=cosine_similarity --budget=0.85 ...
 

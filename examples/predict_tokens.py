@@ -1,6 +1,6 @@
 """A decoder that predicts the next token, and an encoder that fills masked ones in, both shrunk.
 
-    python -m experiments.run --model=examples/predict_tokens.py:decoder \
+    morph run --model=examples/predict_tokens.py:decoder \
         --data=examples/predict_tokens.py:data --loss=examples/predict_tokens.py:next_token \
         --metrics=examples/predict_tokens.py:told,examples/predict_tokens.py:perplexity ...
 

@@ -1,6 +1,6 @@
 """A small U-Net that segments images, shrunk to half of its FLOPs: outputs and labels are images.
 
-    python -m experiments.run --model=examples/segment_images.py:UNet \
+    morph run --model=examples/segment_images.py:UNet \
         --data=examples/segment_images.py:data --loss=examples/segment_images.py:task \
         --metrics=mean_iou,masked_accuracy --budget=0.5
 

@@ -3,7 +3,7 @@
 The model is a Linen module with batch norm, the data are made here; `morph.Cycle` trains it,
 shrinks it to half of its FLOPs, and goes on training. The same from a shell, with the same files:
 
-    python -m experiments.run --model=examples/train_my_model.py:Net \
+    morph run --model=examples/train_my_model.py:Net \
         --data=examples/train_my_model.py:data --budget=0.5
 """
 

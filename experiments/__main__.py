@@ -1,9 +1,9 @@
-"""All commands as one, which works in any directory, also in one with an `experiments` of its own.
+"""Learns the structure of JAX/Flax networks under a budget of FLOPs, parameters, time or memory.
 
     morph COMMAND --flag=value ...        e.g. morph run --seed_network=mlp --dataset=digits
 
-is `python -m experiments.COMMAND --flag=value ...`; `morph COMMAND --help` shows the flags that are
-needed most, with an example, and `morph COMMAND --helpfull` all of them.
+`morph COMMAND --help` shows an example and the flags that are needed most, `morph COMMAND
+--helpfull` shows all flags. `python -m experiments.COMMAND` is the same as `morph COMMAND`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def overview() -> list[str]:
     """What `morph --help` prints."""
-    lines = [f"  {name:10}{about}" for name, about in COMMANDS.items()]
+    lines = [f"  {name:11}{about}" for name, about in COMMANDS.items()]
     return [str(__doc__), *lines, "", *filled(STATUS, "")]
 
 

@@ -149,7 +149,7 @@ def costs_of(report: Report) -> list[dict[str, Any]]:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """The report as JSON; its keys are in the documentation of `experiments.inspect`."""
+    """The report as JSON; its keys are in `morph inspect --help`."""
     return {
         "version": 1,
         "model": report.model,

@@ -19,8 +19,10 @@ from rich.console import Console
 from experiments.commands.prune import COMMAND, SETTINGS
 from experiments.console.command import launch
 from experiments.console.display import Display, result_of, result_table
+from experiments.measured import measured
 from experiments.report import write_report
 from experiments.subject import Data, data_of, identity_of, seed_of
+from experiments.tested import tested
 from morph.architecture.architecture import Architecture
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
@@ -36,7 +38,8 @@ from morph.errors import DataError
 from morph.facts import facts_of, write_facts
 from morph.files import together
 from morph.network import Network, Variables
-from morph.pruning.prune import prune, recalibrate
+from morph.pruning.prune import REFIT, prune, recalibrate
+from morph.pruning.refit import refit
 from morph.training.data import Batch, first_of, on_device
 from morph.training.evaluate import Evaluator
 from morph.training.task import total
@@ -90,7 +93,7 @@ def pruned(
         recipe: what the loss is, the budget, the floors.
         traces: of the network.
         batches: to measure on.
-        options: of `morph.prune`: `by`, `steps`, `heard`.
+        options: of `morph.prune`: `by`, `steps`, `heard`; by refit, what is left is refit, too.
     """
     config, key = recipe.config, jax.random.key(recipe.config.seed)
     has_statistics = len(variables) > 1
@@ -119,7 +122,10 @@ def pruned(
         **judged,
         **options,
     )
-    small = architecture.take(variables)
+    if options["by"] == REFIT:
+        small = refit(traces.graph, architecture, variables, fn=outputs, batches=batches)
+    else:
+        small = architecture.take(variables)
     if has_statistics:
         again = itertools.islice(itertools.cycle(batches), max(PASSES, len(batches)))
         resized = network.resized(architecture)
@@ -173,6 +179,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             )
             for called, one, own in both
         ]
+        times = measured(network, {"seed": seed, PRUNED: architecture}, example.x)
+        answers = tested(network.resized(architecture), small, data.test)
         cost = target_cost(config, traces.graph)
         facts = facts_of(
             command,
@@ -193,9 +201,9 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         with together(workdir) as aside:
             kept.save(aside / "architecture.json")
             save_variables(aside / "variables", small)
-            write_facts(aside, facts)
+            write_facts(aside, facts | {"measured": times, "tested": answers})
         page = write_report(workdir)
-    console.print(result_table([result_of(one) for one in outcomes]))
+    console.print(result_table([result_of(one, times.get(one["name"])) for one in outcomes]))
     console.print(f"Read {page}", soft_wrap=True)
 
 

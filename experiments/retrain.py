@@ -19,8 +19,10 @@ from rich.console import Console
 from experiments.commands.retrain import COMMAND
 from experiments.console.command import launch
 from experiments.console.display import Display, result_of, result_table
+from experiments.measured import measured
 from experiments.report import write_report
 from experiments.subject import data_of, identity_of, seed_of
+from experiments.tested import tested
 from morph.architecture.architecture import Architecture
 from morph.cycle.config import CycleConfig
 from morph.cycle.stamp import stamped
@@ -168,6 +170,9 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             trained = sweep.train_one(architecture, config.seed, start)
         seeds = [o for o in report.get("outcomes", ()) if o["name"] == "seed"]
         outcome = sweep.outcome("retrained", trained, config.retrain_steps)
+        own = {"seed": Architecture.of_seed(sweep.traces.graph), outcome.name: architecture}
+        times = measured(network, own, x)
+        answers = tested(network.resized(architecture), trained.variables, data.test)
         before = report.get("config", {})
         facts = facts_of(
             command,
@@ -187,9 +192,11 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             stamped(kept, trained.variables).save(aside / "architecture.json")
             save_variables(aside / "variables", trained.variables)
             write_text(aside / "metrics.jsonl", lines_of(trained.records))
-            write_facts(aside, facts)
+            write_facts(aside, facts | {"measured": times, "tested": answers})
         page = write_report(workdir)
-    console.print(result_table([result_of(one) for one in facts["outcomes"]]))
+    console.print(
+        result_table([result_of(one, times.get(one["name"])) for one in facts["outcomes"]])
+    )
     console.print(f"Read {page}", soft_wrap=True)
 
 

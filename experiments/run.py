@@ -29,6 +29,7 @@ from experiments.measured import measured
 from experiments.report import write_report
 from experiments.report.page import agreement
 from experiments.subject import data_of, identity_of, seed_of, slug
+from experiments.tested import tested
 from morph.cycle.cycle import Cycle
 from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
@@ -82,13 +83,15 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         result = cycle.run()
     if not is_first():
         return
-    times = measured(network, result.network, result.variables, data.x)
-    seconds = time.monotonic() - started
+    times = measured(network, result.architectures, data.x)
     told = json_files.read_object(workdir / "results.json")
-    write_facts(workdir, {**told, "seconds": round(seconds, 1), "measured": times})
+    answers = tested(result.network, result.variables, data.test)
+    seconds = time.monotonic() - started
+    more = {"seconds": round(seconds, 1), "measured": times, "tested": answers}
+    write_facts(workdir, {**told, **more})
     page = write_report(workdir)
     missing = draw(workdir, result)
-    show(display, result, against_start=options.start is not None)
+    show(display, result, times, against_start=options.start is not None)
     if missing:
         display.print(f"no pictures: {missing}")
     if options.export or options.compress:
@@ -140,7 +143,13 @@ def draw(workdir: Path, result: CycleResult) -> MissingExtraError | None:
     return None
 
 
-def show(display: Display, result: CycleResult, *, against_start: bool) -> None:
+def show(
+    display: Display,
+    result: CycleResult,
+    times: Mapping[str, Mapping[str, Any]],
+    *,
+    against_start: bool,
+) -> None:
     """Prints the tables."""
     order = {"seed": 0, **dict.fromkeys(BASELINES, 2)}
     outcomes = sorted(result.outcomes, key=lambda outcome: order.get(outcome.name, 1))
@@ -151,7 +160,7 @@ def show(display: Display, result: CycleResult, *, against_start: bool) -> None:
     own = report["target"] not in ("flops", "model_size")  # those have columns anyway
     display.print(
         result_table(
-            [result_of(asdict(outcome)) for outcome in outcomes],
+            [result_of(asdict(one), times.get(one.name)) for one in outcomes],
             cost=report["target"] if own else "",
             unit=report["unit"] if report["unit"] != SEEDS else "",
         )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from morph.modules.native import native
     from morph.network import Network, linen_network, nnx_network
     from morph.pruning.prune import prune, recalibrate
+    from morph.pruning.refit import refit
     from morph.resize.compact import compact
     from morph.resize.emission import emits
     from morph.resize.initialize import init
@@ -76,6 +77,7 @@ __all__ = [
     "nnx_network",
     "prune",
     "recalibrate",
+    "refit",
     "shrink",
     "tensorize_plan",
     "tensorized",

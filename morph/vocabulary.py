@@ -6,6 +6,7 @@ What they stand for is in tables beside the functions; `tests/test_vocabulary.py
 from __future__ import annotations
 
 AUGMENTATIONS = ("flip", "crop", "cutout")
+BASELINES = ("whole", "uniform")  # what a run trains besides
 CLUSTERINGS = ("kmeans", "linear")
 COMPRESSIONS = ("deep", "fixed", "prune", "ternary")
 DISTRIBUTIONS = ("uniform", "erk", "global", "deviation")  # of sparsity

@@ -4,6 +4,8 @@ import ast
 import functools
 import json
 import re
+import runpy
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
@@ -24,7 +26,7 @@ PAGES = (
     "tensorize", "pruning", "quantization", "container", "export", "patterns", "own_loop",
     "other_libraries", "data", "trained", "from_morphnet", "from_torch_pruning",
 )  # fmt: skip
-IMPORT = re.compile(r"^(?:from|import) ((?:morph|regularizers)[\w.]*)", re.MULTILINE)
+IMPORT = re.compile(r"^[ \"]*(?:from|import) ((?:morph|regularizers)[\w.]*)", re.MULTILINE)
 DOORS = {
     "morph",
     "regularizers",
@@ -36,6 +38,7 @@ DOORS = {
 TOLD = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs/notebooks").glob("*.ipynb")),
     *(ROOT / "examples").glob("*.py"),
 ]
 # Pages of those who write a rule or a cost of their own: the engine's inside.
@@ -46,6 +49,7 @@ DEEPER = {
         "regularizers.costs.edge_tpu_table",
     },
 }
+NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
 PAGES_OF_ALL = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
@@ -110,6 +114,18 @@ def test_code_runs(page):
         exec(code, namespace)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run_and_have_what_they_print(path):
+    pytest.importorskip("sklearn")  # the extra `test` brings it
+    notebooks = runpy.run_path(str(ROOT / "docs/notebooks.py"))
+    told = json.loads(path.read_text(encoding="utf-8"))
+    cells = [cell for cell in notebooks["run"](path)["cells"] if cell["cell_type"] == "code"]
+    stored = [cell for cell in told["cells"] if cell["cell_type"] == "code"]
+    printed = [bool(cell["outputs"]) for cell in cells]
+    assert printed == [bool(cell["outputs"]) for cell in stored]
+    assert "% of the FLOPs" in notebooks["markdown"](told)
+
+
 class Net(nn.Module):
     """What a reader may have."""
 
@@ -149,12 +165,39 @@ def test_code_of_the_readme_runs():
 
 def test_the_demo_is_told_as_its_results_are():
     told = json.loads((ROOT / "results/digits-resnet8.json").read_text(encoding="utf-8"))
-    seed, *_, final = told["outcomes"]
-    accuracies = [f"{one['accuracy']:.1%}".replace("%", " %") for one in (final, seed)]
-    costs = [f"{final[key] / seed[key]:.1%}".replace("%", " %") for key in ("flops", "parameters")]
-    row = "{} at {} of the FLOPs and {} of the parameters; the seed {}"
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert row.format(accuracies[0], *costs, accuracies[1]) in text
+    found = {one["name"]: one for one in told["outcomes"]}
+    names = {"seed": "seed", "learned": "fine-tuned", "uniform width multiplier": "uniform"}
+    page, seed, rows = read("results"), found["seed"], {}
+    for name, outcome in names.items():
+        one, here = found[outcome], told["measured"]
+        shares = [one[key] / seed[key] for key in ("flops", "parameters")]
+        more = [here[outcome][key] / here["seed"][key] for key in ("seconds", "bytes")]
+        accuracy = f"{one['accuracy']:.1%}"
+        cells = [f"{one['steps']:,}", accuracy, *map("{:.1%}".format, shares)]
+        rows[name] = [cell.replace("%", " %") for cell in (*cells, *map("{:.0%}".format, more))]
+        assert f"| {name} | {' | '.join(rows[name])} |" in page
+    _, accuracy, flops, parameters, seconds, _ = rows["learned"]
+    row = (
+        f"{accuracy} at {flops} of the FLOPs, {parameters} of the parameters and {seconds} of the "
+        f"time; a uniform width multiplier {rows['uniform width multiplier'][1]}; the seed "
+        f"{rows['seed'][1]} "
+    )
+    assert row in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_begins_with_what_is_true():
+    """In place of badges, which a server elsewhere would have to draw."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = [line.rpartition(" :: ")[2] for line in project["classifiers"]]
+    pythons = sorted(
+        (line for line in found if line.startswith("3.")), key=lambda one: int(one[2:])
+    )
+    top = (ROOT / "README.md").read_text(encoding="utf-8")[:400]
+    assert f"Python {pythons[0]} to {pythons[-1]}" in top
+    assert "jax>=0.10,<0.13" in project["dependencies"]
+    assert "JAX 0.10 to 0.12" in top
+    assert f"[{project['license']}](LICENSE)" in top
+    assert f"version {morph.__version__}" in top
 
 
 def test_the_readme_is_short():
@@ -184,6 +227,13 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
             assert section in slugs, section
+
+
+def test_addresses_outside_are_listed():
+    """Whoever adds one looks at it: `python docs/addresses.py > docs/addresses.txt`."""
+    found = runpy.run_path(str(ROOT / "docs/addresses.py"))["addresses"]()
+    listed = (ROOT / "docs/addresses.txt").read_text(encoding="utf-8").split()
+    assert sorted({address for address, _ in found}) == listed
 
 
 @pytest.mark.parametrize("path", TOLD, ids=lambda path: path.name)

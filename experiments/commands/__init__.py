@@ -13,19 +13,20 @@ from experiments.console.command import command_of, ending
 from experiments.console.declared import Command
 
 COMMANDS: Mapping[str, str] = {
-    "run": "learns the structure of a seed network on data: the main job",
-    "inspect": "shows what Morph finds in a model",
-    "sweep": "accuracy against cost, at several budgets",
-    "targets": "one seed network, shrunk for several costs",
+    "run": "learns the structure of a seed network on data: the main command",
+    "inspect": "shows the channel groups, costs and fixed widths of a model",
+    "sweep": "draws accuracy against cost, at several budgets",
+    "targets": "shrinks one seed network for several costs, and times the results",
     "calibrate": "times this machine's operations, for --target=here",
-    "compare": "several runs side by side",
-    "report": "writes the page of a run again",
-    "prune": "shrinks a network with the weights that it has, without training",
-    "retrain": "rebuilds a network from its JSON, and trains it",
-    "compress": "makes a file of a learned network, smaller than its weights",
-    "export": "writes files for elsewhere: StableHLO, ONNX, TFLite",
+    "compare": "shows several runs side by side",
+    "report": "writes the report of a run again",
+    "prune": "shrinks a trained network, without training it further",
+    "retrain": "rebuilds a network from its JSON file, and trains it",
+    "compress": "prunes, quantizes and codes the weights of a learned network into a file",
+    "export": "writes a learned network as StableHLO, ONNX or TFLite",
+    "completion": "prints what makes a shell complete commands and flags",
 }
-UNLISTED = ("fit_edge_tpu",)  # of use to who measures devices
+UNLISTED = ("fit_edge_tpu",)  # only of use for measuring devices
 
 
 def declared(name: str) -> Command:

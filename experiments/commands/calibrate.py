@@ -3,8 +3,8 @@
     morph calibrate
 
 takes under two minutes on a quiet machine, and keeps the result in your cache folder, where
-`morph run --target=here` and `reg.calibrate()` find it. What was found on a busy machine is not
-kept, unless a file is named:
+`morph run --target=here` and `reg.calibrate()` find it. A result that was measured on a busy
+machine is not kept, unless you name a file:
 
     morph calibrate --fresh --output=this_machine.json
 """
@@ -21,9 +21,9 @@ from experiments.console.flags import check_output
 
 def define(own: flags.FlagValues) -> None:
     """Its flags."""
-    flags.DEFINE_bool("fresh", False, "Time again, also where a result is kept.", flag_values=own)
+    flags.DEFINE_bool("fresh", False, "Time again, even if a result is kept.", flag_values=own)
     flags.DEFINE_float(
-        "timing_seconds", 45.0, "How long to time; compiling comes on top.", 1.0, flag_values=own
+        "timing_seconds", 45.0, "How many seconds to time, besides compiling.", 1.0, flag_values=own
     )
     flags.DEFINE_string("output", None, "Also write the result to this file.", flag_values=own)
 

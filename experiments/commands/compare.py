@@ -1,12 +1,11 @@
-"""Runs side by side: what was asked, what came out, and every width.
+"""Runs side by side: their settings, their results, and every width.
 
     morph compare runs/a runs/b runs/c --output=compare.html --output=compare.png
 
-prints what differs in the configurations, the outcomes, and the widths of every group; runs of one
-configuration with different random seeds count as one, with mean and standard deviation. With
---output the same is written as a page that opens offline (.html), or as a plot of accuracy against
-cost (.png, .svg, .pdf). Sweeps take part with all their points. Runs that are not finished are
-shown as far as they came.
+prints the settings that differ, the results, and the widths of every group. Runs that differ only
+in their random seed are shown as one, with mean and standard deviation. --output writes a page that
+opens offline (.html), or a plot of accuracy against cost (.png, .svg, .pdf). Sweeps are included
+with all their points, and unfinished runs with what they have so far.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ PAGES, PICTURES = (".html",), (".png", ".svg", ".pdf")
 def define(own: flags.FlagValues) -> None:
     """Its flags."""
     endings = ", ".join((*PAGES, *PICTURES))
-    flags.DEFINE_multi_string("output", [], f"Write this file, too: {endings}.", flag_values=own)
+    flags.DEFINE_multi_string("output", [], f"Also write this file: {endings}.", flag_values=own)
 
 
 def check(options: flags.FlagValues, words: Sequence[str]) -> None:

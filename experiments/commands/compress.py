@@ -2,11 +2,11 @@
 
     morph compress --workdir=runs/digits-resnet8 --compress=deep
 
-The working directory is one of experiments.run or experiments.retrain: its architecture.json names
-the seed network and the data set. The file, WORKDIR/network.morph, holds all that the network
-needs; WORKDIR/compressed.json has what was measured after each stage. `--compress` is `deep`
-(prune, share weights, code: Deep Compression), `prune`, `fixed` (dynamic fixed point) or `ternary`
-(trained ternary quantization).
+The working directory is that of `morph run`, `morph prune` or `morph retrain`: its
+architecture.json names the seed network and the data set. The file, WORKDIR/network.morph, holds
+everything that the network needs; WORKDIR/compressed.json says what was measured after each stage.
+`--compress` is `deep` (prune, share weights, code: Deep Compression), `prune`, `fixed` (dynamic
+fixed point) or `ternary` (trained ternary quantization).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from experiments.console.flags import (
 
 def define(own: flags.FlagValues) -> None:
     """Its flags."""
-    flags.DEFINE_string("workdir", None, "Of the run.", flag_values=own)
+    flags.DEFINE_string("workdir", None, "The working directory of the run.", flag_values=own)
     define_compression(own, compress="deep")
     define_subject_flags(own)
     define_task_flags(own)

@@ -2,12 +2,13 @@
 
     morph export --workdir=runs/digits-resnet8 --export=stablehlo,onnx,tflite
 
-The working directory is one of experiments.run or experiments.retrain. If it holds a compressed
-network (network.morph, see experiments.compress) that one is exported, with its kernels made dense,
-unless --nocompressed. WORKDIR/export is then a bundle: the files, variables.safetensors,
-architecture.json, a model card with the figures, and a manifest of checksums. `tflite` is full
-int8, calibrated on training images; what of it an Edge TPU would run, and in what time, is
-predicted.
+The working directory is that of `morph run`, `morph prune` or `morph retrain`. If it holds a
+compressed network (network.morph, written by `morph compress`), that network is exported with dense
+kernels; --nocompressed exports the trained weights instead. WORKDIR/export is then a bundle: the
+files, variables.safetensors, architecture.json, a model card with the figures, and a manifest of
+checksums. `tflite` is full int8, calibrated on training images; the report predicts which of its
+operations an Edge TPU would run, and how long it would take. `onnx_int8` is
+calibrated likewise; its note names the layers that should stay float.
 """
 
 from __future__ import annotations
@@ -21,9 +22,16 @@ from experiments.vocabulary import EXPORTS
 
 def define(own: flags.FlagValues) -> None:
     """Its flags."""
-    flags.DEFINE_string("workdir", None, "Of the run.", flag_values=own)
-    flags.DEFINE_list("export", list(EXPORTS), "What to write.", flag_values=own)
-    flags.DEFINE_bool("compressed", True, "The compressed network, if any.", flag_values=own)
+    flags.DEFINE_string("workdir", None, "The working directory of the run.", flag_values=own)
+    flags.DEFINE_list(
+        "export",
+        ["stablehlo", "onnx", "tflite"],
+        f"The formats to write: some of {', '.join(EXPORTS)}.",
+        flag_values=own,
+    )
+    flags.DEFINE_bool(
+        "compressed", True, "Export the compressed network, if there is one.", flag_values=own
+    )
     define_subject_flags(own)
     define_task_flags(own)
 

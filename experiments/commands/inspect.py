@@ -1,28 +1,29 @@
-"""Shows the channel groups of a network, what they cost, and what is fixed and why.
+"""Shows the channel groups of a network, what they cost, and which widths are fixed and why.
 
     morph inspect --seed_network=resnet8
     morph inspect --model=package.module:attribute --input=1,224,224,3
 
-MODEL is looked for in the current directory first. Its attribute is one of
+The module is looked for in the current directory first. Its attribute is one of
 
     a Linen module, its class, or a function without arguments that returns one;
     an NNX module, its class, or a function of `rngs` (called with nnx.Rngs(0)) that returns one;
     a pair (fn, variables) with fn(variables, *inputs), or a function that returns one.
 
-Nothing is computed: weights are abstract, so a large model takes seconds and no memory (only a
-function without arguments is called as it is, and makes what it makes).
+Nothing is computed: weights are abstract, so that a large model takes seconds and no memory. (Only
+a function without arguments is called as it is, and may make arrays.)
 
     --input=1,224,224,3         float32; once for every input, in order
     --input=1,77:int32          another dtype
     --input=mask=1,77:bool      by keyword
     --kwargs=train=False        static keyword arguments, as in a Python call
-    --cost=edge_tpu,flops       what to count, instead of flops,size; again and again, too. One of
+    --cost=edge_tpu,flops       what to count, instead of flops,size; may be repeated. One of
                                 flops, size, activation_bytes, activation_peak, energy; latency on
                                 edge_tpu, here (this machine, timed once) or V100, ...; or a sum:
                                 --cost="0.5*flops + 0.5*edge_tpu"
     --plot=costs.png            draws what every layer costs, and a roofline for every latency;
                                 .png, .svg or .pdf
-    --picture=channels.svg      draws the graph; .html is the same with highlighting
+    --picture=channels.svg      draws the graph, with costs and reasons where you point;
+                                .html is the same with highlighting, .png a picture of pixels
     --json                      prints one JSON document instead of the tables
 
 The JSON has the keys
@@ -66,12 +67,16 @@ def define(own: flags.FlagValues) -> None:
     """Its flags."""
     flags.DEFINE_string("model", None, f"The model to inspect: {FORM}.", flag_values=own)
     flags.DEFINE_enum(
-        "seed_network", None, SEED_NETWORKS, "Or a network of the registry.", flag_values=own
+        "seed_network",
+        None,
+        SEED_NETWORKS,
+        "Or a network by its name in the registry.",
+        flag_values=own,
     )
     flags.DEFINE_multi_string(
         "input",
         [],
-        f"[NAME=]SIZES[:DTYPE], once per input; {SEED_INPUT} for a seed network if not given.",
+        f"[NAME=]SIZES[:DTYPE], once per input; the default for a seed network is {SEED_INPUT}.",
         flag_values=own,
     )
     flags.DEFINE_string(
@@ -83,8 +88,13 @@ def define(own: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "plot", None, "Draw the costs into this .png, .svg or .pdf file.", flag_values=own
     )
-    flags.DEFINE_string("picture", None, "Draw into this .svg or .html file.", flag_values=own)
-    flags.DEFINE_bool("json", False, "Print one JSON document, nothing else.", flag_values=own)
+    flags.DEFINE_string(
+        "picture",
+        None,
+        "Draw the channel groups into this .svg, .html or .png file.",
+        flag_values=own,
+    )
+    flags.DEFINE_bool("json", False, "Print one JSON document and nothing else.", flag_values=own)
     flags.DEFINE_integer("verbosity", 0, "1 shows the traceback of an error.", flag_values=own)
 
 

@@ -1,12 +1,13 @@
-"""Prunes a network with the weights that it has, in one go and without training.
+"""Prunes a trained network in one go, without training it further.
 
     morph prune --model=mine.py:Net --data=mine.py:data --start=mine.safetensors --budget=0.7
 
-measures on --examples of the training set how much the loss minds each channel, each layer and each
-block, lands on the budget of any cost, re-estimates the statistics of normalizations, and tests
-both networks. Without labels, or with --distill=1, the network's own outputs are what is kept. In
---workdir: architecture.json, the variables, results.json, report.html. What lost much is trained by
-`morph retrain`, from that file and --variables=WORKDIR/variables.
+measures on --examples of the training set how much the loss depends on each channel, each layer and
+each block, removes what is worth least until the network meets the budget, re-estimates the
+statistics of normalizations, and tests both networks. Without labels, or with --distill=1, the
+network's own outputs are preserved instead. --workdir then holds architecture.json, the variables,
+results.json and report.html. To train the pruned network further, use `morph retrain` with that
+architecture.json and --variables=WORKDIR/variables.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from experiments.console.declared import Command
 from experiments.console.flags import define_settings, define_start, define_subject_flags
 from morph.errors import ConfigError
 
-BY = ("curves", "scores")
+BY = ("curves", "scores", "refit")
 # What this command takes of a run's settings.
 SETTINGS = (
     "target", "budget", "loss", "metrics", "label_smoothing", "distill", "blocks", "min_width",
@@ -33,23 +34,25 @@ def define(own: flags.FlagValues) -> None:
     define_start(own)
     define_settings(own, only=SETTINGS, budget=0.7, batch_size=32)
     flags.DEFINE_integer(
-        "examples", 1024, "Of the training set, to measure on.", 1, flag_values=own
+        "examples", 1024, "How many training examples to measure on.", 1, flag_values=own
     )
     flags.DEFINE_enum(
         "by",
         BY[0],
         list(BY),
-        "How layers compete: curves, measured; or scores alone, faster, and no block goes.",
+        "How layers compete: by measured curves; by scores alone, which is faster and removes no "
+        "block; or by refit, likewise, by what the other channels cannot make up for, which then "
+        "do so, by least squares.",
         flag_values=own,
     )
     flags.DEFINE_integer(
-        "prune_steps", 1, "In how many steps the budget is reached.", 1, flag_values=own
+        "prune_steps", 1, "The number of steps in which the budget is reached.", 1, flag_values=own
     )
-    flags.DEFINE_string("workdir", "runs/prune", "Where everything goes.", flag_values=own)
+    flags.DEFINE_string("workdir", "runs/prune", "The working directory.", flag_values=own)
 
 
 def check(options: flags.FlagValues, words: Sequence[str]) -> None:
-    """Raises if there are no weights, or half a wish."""
+    """Raises if there are no weights, or settings that need others."""
     if options.start is None:
         raise ConfigError(
             "--start is missing: name the weights to prune, a directory of Orbax, a file of "

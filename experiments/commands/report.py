@@ -2,7 +2,7 @@
 
     morph report runs/digits-resnet8
 
-A run that is not finished is told as far as it came.
+The report of an unfinished run shows what it has so far.
 """
 
 from __future__ import annotations

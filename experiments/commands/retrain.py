@@ -2,17 +2,17 @@
 
     morph retrain --architecture=runs/digits-resnet8/architecture.json
 
-The file names the seed network, its width, the data set and the configuration that learned it;
-flags override them, and must be given where a file has none, or names code to run; a setting that
-only tells how to shrink is refused. For a seed network of your own:
+The file names the seed network, its width, the data set and the configuration that it was learned
+with. Flags override these; they are required where the file lacks a value, or names code to run. A
+setting that is only about shrinking is refused. For a seed network of your own:
 
     morph retrain --architecture=a.json --model=package.module:attribute
 
 where the attribute is a Linen module or its class, a morph.Network, or a function of `rngs` that
-makes an NNX module, as for experiments.run; likewise --data, --loss and --metrics. Several files,
-given in order, are chained: each is relative to the network that the one before it made.
+makes an NNX module, as for `morph run`; --data, --loss and --metrics are given in the same way.
+Several files, given in order, are chained: each is relative to the network before it.
 
-Weights are drawn from scratch, or read from --variables. --workdir then holds architecture.json
+Weights are initialized afresh, or read from --variables. --workdir then holds architecture.json
 (chained, with its report), the trained variables, metrics.jsonl, results.json and report.html.
 """
 
@@ -32,11 +32,11 @@ from morph.errors import ConfigError
 def define(own: flags.FlagValues) -> None:
     """Its flags."""
     flags.DEFINE_multi_string(
-        "architecture", [], "The JSON file; several are chained.", flag_values=own
+        "architecture", [], "The JSON file; several are chained, in order.", flag_values=own
     )
     define_subject_flags(own)
-    flags.DEFINE_string("variables", None, "Start from these, saved.", flag_values=own)
-    flags.DEFINE_string("workdir", "runs/retrain", "Where everything goes.", flag_values=own)
+    flags.DEFINE_string("variables", None, "Start from these saved variables.", flag_values=own)
+    flags.DEFINE_string("workdir", "runs/retrain", "The working directory.", flag_values=own)
     define_settings(own)
     for setting in fields(CycleConfig):
         own.set_default(setting.name, None)  # as the network was learned

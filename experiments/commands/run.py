@@ -1,15 +1,15 @@
-"""Learns the structure of a seed network on a data set: the main job.
+"""Learns the structure of a seed network on a data set: the main command.
 
     morph run --seed_network=resnet8 --dataset=digits --budget=0.5
 
-trains the seed network, shrinks it to half of its FLOPs while training, and trains what is left. A
-network, data and a loss of your own:
+trains the seed network, shrinks it to half of its FLOPs while training, and trains the small
+network. With a network, data and a loss of your own:
 
     morph run --model=mine.py:Net --data=mine.py:data --loss=mine.py:loss --budget=2ms --target=here
 
-A directory, --workdir, then holds report.html, architecture.json and shrunk.json, the variables of
+The directory --workdir then holds report.html, architecture.json and shrunk.json, the variables of
 both networks, metrics.jsonl, results.json, widths.png and training.png; with --tensorize also
-tensors.dot, a drawing for Graphviz. The same command goes on with a run that was stopped.
+tensors.dot, a drawing for Graphviz. The same command resumes a run that was stopped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def define(own: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "workdir",
         None,
-        "Where everything goes; runs/DATA-NETWORK if not given.",
+        "The working directory; by default runs/DATA-NETWORK.",
         flag_values=own,
     )
     define_settings(own)
@@ -47,14 +47,14 @@ def define(own: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "checkpoint_seconds",
         60.0,
-        "A checkpoint is left at least this often.",
+        "A checkpoint is written at least this often.",
         0.0,
         flag_values=own,
     )
     flags.DEFINE_integer(
         "checkpoint_steps",
         None,
-        "A checkpoint is also left after this many steps.",
+        "A checkpoint is also written after this many steps.",
         1,
         flag_values=own,
     )
@@ -67,7 +67,7 @@ def define(own: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "export",
         [],
-        f"Files for elsewhere at the end: some of {', '.join(EXPORTS)}.",
+        f"Also export the network: some of {', '.join(EXPORTS)}.",
         flag_values=own,
     )
     define_settings(own, Placement)
@@ -106,7 +106,7 @@ COMMAND = Command(
         "optimizer",
         "learning_rate",
         "batch_size",
-        "baseline",
+        "baselines",
         "tensorize",
         "compress",
         "export",

@@ -4,21 +4,22 @@
 
 trains the seed network once for every random seed in --seeds; shrinks it to every budget; trains
 the learned widths from scratch; and trains the seed with one uniform width multiplier at the same
-cost. All three have seen equally many steps, unless --retrain_steps says otherwise. --workdir then
-holds results.json, tradeoff.png, report.html, and below seed-S/budget-B the architecture and the
-variables of each network (`morph retrain` and `experiments.report` take them).
+cost. All three are trained for the same number of steps, unless --retrain_steps says otherwise.
+--workdir then holds results.json, tradeoff.png and report.html, and in seed-S/budget-B the
+architecture and the variables of each network, which `morph retrain` takes.
 
-    --how=vmap        all budgets and seeds side by side in one compiled program (the default);
-                      retraining, too: as the seed network with channels held at zero
-    --how=turn        one after the other; retraining at the learned widths
+    --how=vmap        all budgets and seeds at once in one compiled program (the default); networks
+                      are retrained as the seed network with channels held at zero
+    --how=turn        one after the other; networks are retrained at the learned widths
     --how=processes   one process for every budget, --jobs at a time
     --how=local       one job of submitit for every budget, --jobs at a time; a job that fails is
                       one row that says why, and the same command tries it again
     --how=slurm       likewise on a cluster, with what --slurm asks for; from a login node, whose
                       file system the nodes share
 
-What is in the working directory is not trained again: stop it, and the same command goes on; add
-budgets or seeds, and only those are trained. Several hosts may share a working directory:
+Networks that are in the working directory are not trained again: after a stop, the same command
+goes on; if you add budgets or seeds, only those are trained. Several hosts may share a working
+directory:
 
     host 1: morph sweep ... --workdir=/shared/sweep --only=0.5
     host 2: morph sweep ... --workdir=/shared/sweep --only=0.25
@@ -44,14 +45,21 @@ def define(own: flags.FlagValues) -> None:
     """Its flags."""
     define_subject_flags(own, seed_network="mlp", dataset="digits", width=1.0)
     define_start(own)
-    flags.DEFINE_string("workdir", None, "Where everything goes.", flag_values=own)
+    flags.DEFINE_string("workdir", None, "The working directory.", flag_values=own)
     flags.DEFINE_list(
-        "budgets", ["1", "0.75", "0.5", "0.25", "0.1"], "Ratios to the seed's.", flag_values=own
+        "budgets",
+        ["1", "0.75", "0.5", "0.25", "0.1"],
+        "Ratios to the seed's cost.",
+        flag_values=own,
     )
-    flags.DEFINE_list("seeds", ["0"], "Random seeds: mean and spread.", flag_values=own)
-    flags.DEFINE_list("only", None, "Of the budgets only these, for now.", flag_values=own)
-    flags.DEFINE_enum("how", "vmap", HOWS, "Side by side, or one by one.", flag_values=own)
-    flags.DEFINE_integer("jobs", 2, "Processes at a time.", 1, flag_values=own)
+    flags.DEFINE_list(
+        "seeds", ["0"], "Random seeds; results are their mean and spread.", flag_values=own
+    )
+    flags.DEFINE_list("only", None, "Train only these of the budgets now.", flag_values=own)
+    flags.DEFINE_enum(
+        "how", "vmap", HOWS, "Train at once, in turn, or in processes.", flag_values=own
+    )
+    flags.DEFINE_integer("jobs", 2, "How many processes run at a time.", 1, flag_values=own)
     flags.DEFINE_string(
         "slurm",
         "",

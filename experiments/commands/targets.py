@@ -1,11 +1,12 @@
-"""One seed network, shrunk for several costs: what each is worth in all of them.
+"""One seed network, shrunk for several costs: what each of the networks costs in all of them.
 
     morph targets --seed_network=towers --dataset=fashion_mnist
 
-Trains the seed once. From it, for every target, a network is learned that costs BUDGET of the
-seed's in that target. The table prices each of them in all targets, and times them on this machine,
-interleaved. With `--output` the same is written as JSON. What is in WORKDIR already is not learned
-again, so that more targets can be added, and the timing repeated.
+The seed network is trained once. For every target, a network is then learned from it that costs
+--budget of the seed in that target. The table gives the cost of each network in all targets, and
+its time on this machine (all are timed in turn, so that a busy moment affects them alike). --output
+writes the same as JSON. Networks that are in the working directory are not learned again, so that
+you can add targets, or repeat the timing.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ def define(own: flags.FlagValues) -> None:
         penalty="group_lasso",
         blocks=False,
     )
-    flags.DEFINE_float("timing_seconds", 60.0, "How long to time.", flag_values=own)
-    flags.DEFINE_integer("test_examples", 2000, "How many to test on.", 1, flag_values=own)
-    flags.DEFINE_string("workdir", "runs/targets", "For what was learned.", flag_values=own)
+    flags.DEFINE_float("timing_seconds", 60.0, "How many seconds to time.", flag_values=own)
+    flags.DEFINE_integer("test_examples", 2000, "How many examples to test on.", 1, flag_values=own)
+    flags.DEFINE_string("workdir", "runs/targets", "The working directory.", flag_values=own)
     flags.DEFINE_string("output", None, "Write the figures as JSON here.", flag_values=own)
 
 
 def check(options: flags.FlagValues, words: Sequence[str]) -> None:
-    """Raises for a cost that there is none of."""
+    """Raises for an unknown cost."""
     for target in options.targets:
         check_target(target)
 

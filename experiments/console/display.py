@@ -20,12 +20,13 @@ from rich.text import Text
 
 from experiments.console.lasting import lasting
 from experiments.console.terminal import Clean, terminal
-from experiments.console.waiting import Compiling
+from experiments.console.waiting import Waiting
 from regularizers.errors import InputError
 
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 _LEVELS = "▁▂▃▄▅▆▇█"
 _REMOVED = "·"
+_SHARE = "% of seed"
 
 
 def humanize(number: float, unit: str = "") -> str:
@@ -198,8 +199,9 @@ class Display:
         self._progress = _Progress(name=name, total_steps=total_steps, drawn_s=now_s)
         if self._live is not None:
             self._progress.drawn_s = -math.inf
-            waiting = Compiling(name=name, since_s=now_s, clock=self.clock)
-            self._live.update(waiting if total_steps else Text(name), refresh=True)
+            what = "compiling" if total_steps else "working"
+            line = Waiting(name=name, what=what, since_s=now_s, clock=self.clock)
+            self._live.update(line, refresh=True)
         if previous is not None:
             self._print_last_line(previous)  # above the live panel
 
@@ -284,12 +286,13 @@ def figure_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]])
 
     Where it is too narrow names are folded; figures stay whole.
     """
-    shown = Table(title=title, box=None)
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     shown.add_column(head[0], overflow="fold")
     for name in head[1:]:
-        shown.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+        folded = "% of\nseed" if name == _SHARE else name.replace(" ", "\n")
+        shown.add_column(folded, justify="right", no_wrap=True)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(Text, row))
     return shown
 
 
@@ -340,6 +343,7 @@ class Result:
     cost: float | None = None
     steps: int | None = None
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float | None = None
 
     @property
     def quality(self) -> tuple[str, str]:
@@ -350,16 +354,22 @@ class Result:
         return name.replace("_", " "), f"{self.metrics[name]:.4g}"
 
 
-def result_of(outcome: Mapping[str, Any]) -> Result:
-    """A row of an outcome, as `results.json` has it."""
+def result_of(outcome: Mapping[str, Any], measured: Mapping[str, Any] | None = None) -> Result:
+    """A row of an outcome, as `results.json` has it, and of what was measured here, if it was."""
     names = ("name", "flops", "parameters", "accuracy", "cost", "steps")
-    return Result(**{name: outcome[name] for name in names}, metrics=outcome.get("metrics") or {})
+    return Result(
+        **{name: outcome[name] for name in names},
+        metrics=outcome.get("metrics") or {},
+        seconds=measured["seconds"] if measured else None,
+    )
 
 
 def result_table(
     results: Sequence[Result], title: str = "Before and after", *, cost: str = "", unit: str = ""
 ) -> Table:
     """Returns a table that compares networks with the first, the seed.
+
+    It takes 80 columns as long as names are short; where there are more, they are folded.
 
     Args:
         results: the seed's result, then any others.
@@ -369,34 +379,29 @@ def result_table(
 
     Returns:
         A table of accuracy, FLOPs and parameters, each with its ratio to the seed; the cost, too,
-        if it has a name.
+        if it has a name, and the time of one example on this machine where it was measured.
 
     Raises:
         ValueError: if there are no results.
     """
     if not results:
         raise InputError("result_table needs at least the seed's Result; got none.")
-    seed = results[0]
-    table = Table(title=f"{title}; cost: {cost}" if cost else title, title_justify="left")
-    table.add_column("network")
-    for column in ("steps", seed.quality[0], "FLOPs", "of seed", "parameters", "of seed"):
-        table.add_column(column, justify="right")
-    if cost:
-        table.add_column("cost", justify="right")
-        table.add_column("of seed", justify="right")
-    for result in results:
-        cells = [
-            "–" if result.steps is None else f"{result.steps:,}",
-            result.quality[1],
-            humanize(result.flops, "FLOP"),
-            _ratio(result.flops, seed.flops),
-            humanize(result.parameters),
-            _ratio(result.parameters, seed.parameters),
-        ]
+    seed, timed = results[0], any(result.seconds is not None for result in results)
+    head = ["network", "steps", seed.quality[0]]
+    head += ["cost", _SHARE] if cost else []
+    head += ["FLOPs", _SHARE, "parameters", _SHARE]
+    head += ["time here", _SHARE] if timed else []
+    rows = []
+    for one in results:
+        row = [one.name, "–" if one.steps is None else f"{one.steps:,}", one.quality[1]]
         if cost:
-            cells += [_amount(result.cost, unit), _ratio(result.cost, seed.cost)]
-        table.add_row(Text(result.name), *cells)
-    return table
+            row += [_amount(one.cost, unit), _ratio(one.cost, seed.cost)]
+        row += [humanize(one.flops), _ratio(one.flops, seed.flops)]
+        row += [humanize(one.parameters), _ratio(one.parameters, seed.parameters)]
+        if timed:
+            row += [_amount(one.seconds, "s"), _ratio(one.seconds, seed.seconds)]
+        rows.append(row)
+    return figure_table(f"{title}; cost: {cost}" if cost else title, head, rows)
 
 
 def _amount(value: float | None, unit: str) -> str:
@@ -406,4 +411,4 @@ def _amount(value: float | None, unit: str) -> str:
 
 
 def _ratio(value: float | None, seed: float | None) -> str:
-    return _percent(value / seed) if value is not None and seed else "–"
+    return f"{100 * value / seed:.1f}" if value is not None and seed else "–"

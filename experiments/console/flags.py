@@ -24,6 +24,7 @@ _RETIRED = {
     "expand_budget": "--budget is what the network costs that a run ends with, and --shrink_to, "
     "if given, what it is shrunk to before it is widened back to that: for --budget=A "
     "--expand_budget=B say --budget=B --shrink_to=A, for --expand_budget=none nothing",
+    "baseline": "--baselines=whole,uniform names what is trained besides",
 }
 
 
@@ -149,11 +150,16 @@ def define_subject_flags(
         "seed_network",
         seed_network,
         SEED_NETWORKS,
-        "The seed network: one of the registry.",
+        "The seed network, by its name in the registry.",
         flag_values=own,
     )
-    flags.DEFINE_string("model", None, f"Or your own: {FORM}.", flag_values=own)
-    flags.DEFINE_string("train_kwarg", "train", "That of --model for the mode.", flag_values=own)
+    flags.DEFINE_string("model", None, f"A seed network of your own: {FORM}.", flag_values=own)
+    flags.DEFINE_string(
+        "train_kwarg",
+        "train",
+        "The argument of --model that says whether it trains.",
+        flag_values=own,
+    )
     define_width(own, width)
     flags.DEFINE_enum(
         "dataset",
@@ -165,11 +171,14 @@ def define_subject_flags(
     flags.DEFINE_string(
         "data",
         None,
-        f"Or your own: {FORM}, a function that returns (train, test).",
+        f"Data of your own: {FORM}, a function that returns (train, test).",
         flag_values=own,
     )
     flags.DEFINE_string(
-        "data_dir", None, "Where the data set's files are looked for first.", flag_values=own
+        "data_dir",
+        None,
+        "The directory in which the data set's files are looked for first.",
+        flag_values=own,
     )
 
 
@@ -178,8 +187,8 @@ def define_start(own: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "start",
         None,
-        "Weights that the seed has already: a directory of Orbax, a file of safetensors, or "
-        "package.module:function. It is measured, and not trained.",
+        "Trained weights of the seed: an Orbax directory, a safetensors file, or "
+        "package.module:function. The seed is then measured, and not trained.",
         flag_values=own,
     )
 
@@ -187,7 +196,9 @@ def define_start(own: flags.FlagValues) -> None:
 def define_task_flags(own: flags.FlagValues) -> None:
     """The flags of what a network is for, where a report names code to run."""
     for name, what in {"loss": "minimised", "metrics": "measured"}.items():
-        flags.DEFINE_string(name, None, f"What is {what}; as it was learned.", flag_values=own)
+        flags.DEFINE_string(
+            name, None, f"What is {what}; by default as the network was learned.", flag_values=own
+        )
 
 
 def define_compression(flag_values: flags.FlagValues, *, compress: str | None) -> None:

@@ -17,7 +17,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "What to learn": (
         "target", "targets", "budget", "budgets", "only", "shrink_to", "cycles",
-        "patience", "expand", "final", "baseline", "blocks", "min_width", "floors", "round_to",
+        "patience", "expand", "final", "baselines", "blocks", "min_width", "floors", "round_to",
     ),
     "How channels are chosen": ("penalty", "strengths", "gate_mode", "settle"),
     "Training": (
@@ -42,10 +42,10 @@ GROUPS: Mapping[str, Sequence[str]] = {
 }  # fmt: skip
 OTHERS = "Others"
 STATUS = (
-    "Exit status: 0 when all is done; 2 for what you can mend, which one line tells; 130 after "
-    "Ctrl-C; 1 for a bug, with its traceback."
+    "Exit status: 0 for success; 2 for an error that you can correct, explained in one line; 130 "
+    "after Ctrl-C; 1 for a bug, with its traceback."
 )
-FILES = "--flagfile=FILE reads flags from a file, one a line."
+FILES = "--flagfile=FILE reads flags from a file, one per line."
 _WIDEST = 100  # columns
 
 

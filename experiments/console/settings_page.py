@@ -21,16 +21,16 @@ _HEAD = """\
 # Settings
 
 Made by `python -m experiments.console.settings_page` from the declarations in
-`morph/cycle/config.py` and `morph/compress/config.py`; change those. Every setting is a field of
-the class and a flag of the same name. A file of settings that an older version wrote lacks the
-newer ones: they are as by default.
-What the words mean is told in [Training](training.md) and [Quantization](quantization.md).
+`morph/cycle/config.py` and `morph/compress/config.py`; change those, not this page. Every setting
+is a field of the class and a flag of the same name. Where a file that an older version wrote lacks
+a setting, its default is used. [Training](training.md) and [Quantization](quantization.md) explain
+the terms.
 """
 _CYCLE = """
 ## How to learn a structure: `morph.CycleConfig`
 
-`experiments.run` takes all of them; the last column names the commands that refuse one, for they
-have no use for it.
+`morph run` takes all of them; the last column names the commands that refuse a setting because
+they have no use for it.
 """
 _PLACEMENT = """
 ## Where a run runs: `morph.cycle.config.Placement`
@@ -41,7 +41,7 @@ Of `experiments.run`; arguments of `morph.Cycle`. A run may be resumed on anothe
 _COMPRESS = """
 ## How to compress: `morph.compress.CompressConfig`
 
-Of `experiments.compress`, and of `experiments.run` with `--compress`.
+`morph compress` takes these settings, and so does `morph run` with `--compress`.
 """
 
 

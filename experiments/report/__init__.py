@@ -1,4 +1,4 @@
-"""One page that tells a run: `write_report(workdir)`, or `python -m experiments.report WORKDIR`.
+"""One page that tells a run: `write_report(workdir)`, or `morph report WORKDIR`.
 
 `runs` reads what a run left, `charts` draws, `page` writes the page.
 """

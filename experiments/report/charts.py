@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from experiments.pictures.names import tail
 from experiments.pictures.plots import Point, pareto_front
 from experiments.report.tables import esc
 
@@ -68,7 +69,7 @@ def bar_chart(bars: Sequence[Bar], alt: str) -> str:
         middle = top + tall / 2
         mark = "removed" if bar.removed else "wider" if bar.now > bar.seed else "now"
         parts.append(f'<g class="{mark}"><title>{esc(bar.name)}: {esc(bar.label)}</title>')
-        parts.append(text(_NAME_WIDTH - 10, middle + 4, tail(bar.name), "name"))
+        parts.append(text(_NAME_WIDTH - 10, middle + 4, tail(bar.name, _NAME_LENGTH), "name"))
         if bar.removed:
             length = min(_NAME_WIDTH - 16, 6.4 * min(len(bar.name), _NAME_LENGTH))
             left = _NAME_WIDTH - 10 - length
@@ -210,11 +211,6 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     step = power * next(m for m in (1, 2, 5, 10) if m * power >= raw * 0.8)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, first + 12) if i * step <= high + step * 1e-9]
-
-
-def tail(name: str, most: int = _NAME_LENGTH) -> str:
-    """A name, or its end: the ends of paths tell layers apart."""
-    return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def _axis(

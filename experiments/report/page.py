@@ -8,10 +8,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from experiments.console.display import humanize
 from experiments.pictures.plots import timeline
+from experiments.report.answers import answers_section, metrics_table
 from experiments.report.charts import Bar, Curve, bar_chart, line_chart, tradeoff_chart
 from experiments.report.compression import compression_section, export_section
 from experiments.report.networks import networks_section
@@ -126,25 +128,24 @@ def _lead(run: Run) -> str:
             f"{humanize(seed['parameters'])}",
         ),
     ]
-    cards += _measured_cards(run.results.get("measured", {}))
+    cards += _measured_cards(run.measured.get(seed["name"]), run.measured.get(final["name"]))
     gone = run.architecture.removed if run.architecture else ()
     removed = f", {len(gone)} block{'s' * (len(gone) > 1)} removed" if gone else ""
     text = f"The network that was learned ({esc(final['name'])}){removed}, beside the seed."
     return f'{state}<p class="lead">{text}</p><div class="cards">{"".join(cards)}</div>'
 
 
-def _measured_cards(measured: Mapping[str, Any]) -> list[str]:
+def _measured_cards(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[str]:
     """Time and memory of one example on the machine of the run, if they were measured."""
-    if not measured:
+    if before is None or after is None:
         return []
-    before, after = measured["seed"], measured["final"]
     shown = (("seconds", "time here", "s"), ("bytes", "memory here", "B"))
     return [
         _card(
             what,
             humanize(after[key], unit),
             f"{percent(after[key] / before[key])} of the seed's {humanize(before[key], unit)}; "
-            f"one example, {measured['device']}",
+            f"one example, {after['device']}",
         )
         for key, what, unit in shown
         if before[key]
@@ -184,6 +185,8 @@ def _sections(run: Run) -> Iterator[tuple[str, str]]:
             yield "Tensor networks", networks_section(architecture.factorized, run.target)
         if architecture.removed:
             yield "Removed blocks", _removed(architecture)
+    if answers := answers_section(run.results.get("tested", {})):
+        yield "Answers on the test set", answers
     if run.compressed:
         yield "Compressed", compression_section(run.compressed)
     if run.exported:
@@ -195,10 +198,19 @@ def _sections(run: Run) -> Iterator[tuple[str, str]]:
     yield "How it was obtained", provenance_section(run)
 
 
-def outcome_rows(outcomes: Sequence[Mapping[str, Any]], unit: str) -> list[list[str]]:
+def outcome_rows(
+    outcomes: Sequence[Mapping[str, Any]],
+    unit: str,
+    measured: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[list[str]]:
     """Networks side by side: accuracy, cost, FLOPs, parameters, each beside the first's.
 
     Where FLOPs are the cost they are not said twice.
+
+    Args:
+        outcomes: of the networks.
+        unit: of the cost.
+        measured: time and memory by their names; empty where nobody measured.
     """
     first = outcomes[0]
 
@@ -214,10 +226,20 @@ def outcome_rows(outcomes: Sequence[Mapping[str, Any]], unit: str) -> list[list[
             *([] if unit == "FLOP" else [humanize(outcome["flops"], "FLOP")]),
             humanize(outcome["parameters"]),
             ratio(outcome, "parameters"),
+            *(_times(measured, first["name"], outcome["name"]) if measured else ()),
             f"{outcome['steps']:,}",
         ]
         for outcome in outcomes
     ]
+
+
+def _times(measured: Mapping[str, Mapping[str, Any]], first: str, name: str) -> list[str]:
+    """The time of a network, and its ratio to the first's."""
+    if name not in measured:
+        return ["–", "–"]
+    seconds = measured[name]["seconds"]
+    base = measured[first]["seconds"] if first in measured else None
+    return [humanize(seconds, "s"), percent(seconds / base if base else None)]
 
 
 def _outcomes(run: Run) -> str:
@@ -225,8 +247,10 @@ def _outcomes(run: Run) -> str:
     base = f"of {run.outcomes[0]['name']}"
     measured = quality(run.outcomes[0])[0]
     flops = [] if unit == "FLOP" else ["FLOPs"]
-    head = ["network", measured, name, base, *flops, "parameters", base, "steps"]
-    told = table("Every network of the run", head, outcome_rows(run.outcomes, unit))
+    times = ["time here", base] if run.measured else []
+    head = ["network", measured, name, base, *flops, "parameters", base, *times, "steps"]
+    rows = outcome_rows(run.outcomes, unit, run.measured)
+    told = table("Every network of the run", head, rows) + metrics_table(run.outcomes)
     for outcome in run.outcomes:
         if outcome.get("logit_difference") is not None:
             told += f'<p class="small">{esc(outcome["name"])}: {esc(agreement(outcome))}.</p>'
@@ -334,7 +358,7 @@ def _training(records: Sequence[Mapping[str, Any]]) -> str:
                 for step, record in zip(steps, records, strict=True)
                 if record.get(key) is not None
             ]
-            if points:
+            if any(value for _, value in points) or (points and key != "strength"):
                 every = -(-len(points) // _MOST_CURVES)
                 thin = [*points[:-1:every], points[-1]]
                 curves.append(Curve(label=label, points=thin, dashed=key == "target_ratio"))

@@ -68,17 +68,25 @@ class Run:
 
     @cached_property
     def outcomes(self) -> tuple[Mapping[str, Any], ...]:
-        """The networks that were measured so far; the seed first, where there is one."""
+        """The networks that were measured so far; the seed first, baselines last."""
         found: Any = self.results.get("outcomes")
         for architecture in (self.architecture, self.shrunk):
             if found is None and architecture is not None:
                 found = architecture.report.get("outcomes")
-        return tuple(sorted(found or (), key=lambda outcome: outcome["name"] != "seed"))
+        order = {NAMES["seed"]: 0, **dict.fromkeys(BASELINES, 2)}
+        return tuple(sorted(found or (), key=lambda outcome: order.get(outcome["name"], 1)))
 
     @property
     def points(self) -> tuple[Point, ...]:
         """Of a sweep: accuracy against cost."""
         return tuple(Point(**point) for point in self.results.get("points", ()))
+
+    @property
+    def measured(self) -> Mapping[str, Mapping[str, Any]]:
+        """Time and memory on the machine of the run, by outcome; of those that were measured."""
+        told = self.results.get("measured", {})
+        names = {outcome["name"] for outcome in self.outcomes}
+        return {name: facts for name, facts in told.items() if name in names and "device" in facts}
 
     @property
     def target(self) -> tuple[str, str]:

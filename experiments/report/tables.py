@@ -13,7 +13,13 @@ def esc(words: Any) -> str:
     return in_html(words)
 
 
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], marks: Any = ()) -> str:
+def table(
+    caption: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    marks: Any = (),
+    strong: Sequence[int] = (),
+) -> str:
     """A table whose first column names the rows; the other columns stand to the right.
 
     Args:
@@ -21,14 +27,19 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], mark
         head: of the columns.
         rows: plain text, one cell per column.
         marks: the class of every row, if rows differ.
+        strong: of every row the number of a cell that stands out, if any do.
     """
     marks = list(marks) or [""] * len(rows)
+    strong = list(strong) or [0] * len(rows)
     heads = "".join(f'<th scope="col">{esc(cell)}</th>' for cell in head)
     lines = "\n".join(
         f'<tr class="{mark}"><th scope="row">{esc(row[0])}</th>'
-        + "".join(f"<td>{esc(cell)}</td>" for cell in row[1:])
+        + "".join(
+            f"<td><strong>{esc(cell)}</strong></td>" if k == own else f"<td>{esc(cell)}</td>"
+            for k, cell in enumerate(row[1:], 1)
+        )
         + "</tr>"
-        for row, mark in zip(rows, marks, strict=True)
+        for row, mark, own in zip(rows, marks, strong, strict=True)
     )
     return (
         f'<div class="scroll" tabindex="0"><table><caption>{esc(caption)}</caption>\n'

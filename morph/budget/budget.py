@@ -38,6 +38,7 @@ from regularizers.objective.regularizer import NetworkRegularizer
 
 SETTLE = {DECAY: 0.5, THRESHOLD: 0.3}  # of all steps: what is left to recover at the budget
 DECAYED = 2.5  # the weakest channels of a group end at exp(-2.5) of what they would be
+TURN = 5  # steps from one pull to the next, of that many at once
 WARM = 20  # one part in so many of the steps passes before anything is to go
 
 State = TypeVar("State")
@@ -126,16 +127,20 @@ class Budget:
     def optimizer(
         self, optimizer: optax.GradientTransformation
     ) -> optax.GradientTransformationExtraArgs:
-        """An optimizer that pulls to zero what the looks decide; see `reg.proximal`."""
-        end = self.controller.schedule.end
+        """An optimizer that pulls to zero what the looks decide; see `reg.proximal`.
+
+        It measures and pulls in turns, at every step that TURN and the steps between two looks
+        divide.
+        """
+        end, every = self.controller.schedule.end, math.gcd(TURN, self.controller.every)
         if self.pull == THRESHOLD or end < 1:
-            return proximal(optimizer, self.regularizer, strength=0.0)
+            return proximal(optimizer, self.regularizer, strength=0.0, every=every)
         rate = 1.0 - math.exp(-DECAYED / end)
 
         def decay(step: Any) -> Any:
             return jnp.where(step < end, rate, 0.0)
 
-        return proximal(optimizer, self.regularizer, strength=0.0, decay=decay)
+        return proximal(optimizer, self.regularizer, strength=0.0, decay=decay, every=every)
 
     def cuts(self, step: int) -> bool:
         """Whether all that is to go is cut at a step, if it was not before."""
@@ -160,9 +165,10 @@ class Budget:
                 the schedule's end.
         """
         now = int(step)
-        is_due = self.seen is None or not 0 <= now - self._last < self.controller.every
-        if not is_due and now < self._steps:
-            return state
+        if self.seen is not None and now < self._steps:
+            idle = self.pull == DECAY and now < self.controller.schedule.start
+            if idle or 0 <= now - self._last < self.controller.every:
+                return state  # while channels decay the network is whole: nothing to decide
         found = self._found(state, "look")
         saliency = {name: _plain(value) for name, value in found.saliency.items()}
         self.seen = self.controller.look(

@@ -19,7 +19,8 @@ class CompressConfig:
 
     compress: str = setting(
         "deep",
-        help="deep: prune, share weights and code; prune; fixed: dynamic fixed point; ternary.",
+        help="The method. deep: prune, share weights and code (Deep Compression); prune: only "
+        "prune; fixed: dynamic fixed point; ternary: trained ternary quantization.",
         choices=COMPRESSIONS,
     )
     compress_steps: int = setting(
@@ -28,38 +29,38 @@ class CompressConfig:
     compress_learning_rate: float = setting(1e-3, help="Peak learning rate of each stage.")
     compress_optimizer: str = setting(
         "adam",
-        help="With warm-up and cosine decay of the learning rate, without decay.",
+        help="The optimizer; its learning rate has warm-up and cosine decay, weights do not decay.",
         choices=OPTIMIZERS,
     )
     compress_batch_size: int = setting(64, help="Examples per step.", range="[1, inf)")
-    compress_seed: int = setting(0, help="Of the order of examples.")
+    compress_seed: int = setting(0, help="The random seed of the order of examples.")
     sparsity: float = setting(
         0.8,
-        help="The share of weights that --compress=deep and prune take away.",
+        help="The share of weights that --compress=deep and prune remove.",
         range="[0, 1)",
     )
     distribution: str = setting(
-        "global", help="Of the sparsity among layers.", choices=DISTRIBUTIONS
+        "global", help="How the sparsity is distributed over layers.", choices=DISTRIBUTIONS
     )
     clusters: str = setting(
         "16",
-        help="Values that the weights of a kernel share; or per pattern of parameters, of which "
-        "the first that matches wins: Conv_*/kernel=64,*/kernel=16,*/bias=16.",
+        help="How many values the weights of a kernel share; or per pattern of parameters, of "
+        "which the first that matches is used: Conv_*/kernel=64,*/kernel=16,*/bias=16.",
     )
     clustering: str = setting(
         "kmeans",
-        help="kmeans: the best there is; linear: Lloyd's from equal distances.",
+        help="kmeans: optimal clusters; linear: Lloyd's algorithm from equally spaced values.",
         choices=CLUSTERINGS,
     )
-    word_length: int = setting(8, help="Bits of the numbers of --compress=fixed.")
+    word_length: int = setting(8, help="Bits per number of --compress=fixed.")
     threshold: float = setting(
         0.05,
-        help="Of --compress=ternary: the share of a kernel's largest weight below which weights "
-        "are zero.",
+        help="With --compress=ternary, weights below this share of their kernel's largest weight "
+        "become zero.",
     )
     keep: str = setting(
         "first,last",
-        help="Kernels that --compress=ternary leaves float: first, last, and patterns.",
+        help="Kernels that --compress=ternary keeps as floats: first, last, and patterns.",
     )
 
     def __post_init__(self) -> None:

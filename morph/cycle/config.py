@@ -8,6 +8,7 @@ from morph.errors import ConfigError
 from morph.settings import documented, setting
 from morph.vocabulary import (
     AUGMENTATIONS,
+    BASELINES,
     DECAY,
     GATE_MODES,
     KINDS,
@@ -31,37 +32,37 @@ class CycleConfig:
 
     target: str = setting(
         "flops",
-        help=f"The cost that is paid for: one of {', '.join(COSTS)} (here: the latency on this "
-        "machine; names of devices: theirs at most), or a weighted sum, e.g. "
-        "0.5*flops+0.5*edge_tpu.",
+        help=f"The cost that the budget limits: one of {', '.join(COSTS)} (here: the latency on "
+        "this machine; the name of a device: a lower bound of the latency on it), or a weighted "
+        "sum, e.g. 0.5*flops+0.5*edge_tpu.",
     )
     budget: float | str = setting(
         0.5,
-        help="What the network costs that a run ends with: a ratio to the seed's (0.5, 50%), or "
-        "an amount (120MFLOP, 2ms, 300KB).",
+        help="The most that the final network may cost: a ratio to the seed's cost (0.5, 50%), "
+        "or an amount (120MFLOP, 2ms, 300KB).",
     )
     shrink_to: float | str | None = setting(
         None,
-        help="The cost to shrink to before the network is widened back to --budget, as that; none "
-        "to shrink to the budget itself. MorphNet's cycles at the seed's cost: --budget=1.0 "
-        "--shrink_to=0.5 --cycles=2.",
+        help="The cost to shrink to before the network is widened back to --budget, given like "
+        "the budget; none to shrink to the budget itself. MorphNet's cycles at the seed's cost: "
+        "--budget=1.0 --shrink_to=0.5 --cycles=2.",
     )
     expand: str = setting(
         "warm",
-        help="How a widened network starts, if another cycle follows: warm, from the shrunk one's "
-        "weights, whose function widening preserves, or from scratch.",
+        help="How a widened network starts if another cycle follows: warm, from the weights of "
+        "the shrunk network, whose function is preserved; or from scratch.",
         choices=("warm", "scratch"),
     )
     final: str = setting(
         "finetune",
-        help="How the last network is trained: finetune, from the shrunk one's weights, with the "
-        "function that it has; or from scratch.",
+        help="How the last network is trained: finetune, from the weights of the shrunk network; "
+        "or from scratch.",
         choices=("finetune", "scratch"),
     )
     patience: int = setting(
         0,
-        help="Stop after this many cycles in a row that did not improve the first metric, and "
-        "give the best cycle's network; 0 for never. It looks at the test set.",
+        help="Stop after this many cycles in a row without improvement of the first metric, and "
+        "return the network of the best cycle; 0 to never stop early. It uses the test set.",
         range="[0, inf)",
     )
     cycles: int = setting(1, help="How often to shrink and expand.", range="[1, inf)")
@@ -72,20 +73,21 @@ class CycleConfig:
     )
     settle: float | None = setting(
         None,
-        help="The share of a shrink phase that is left to recover at the budget; if not given 0.3, "
-        "and with --penalty=decay none in a run, where a retrain phase follows, else 0.5.",
+        help="The share of a shrink phase that is reserved for recovery at the budget. The default "
+        "is 0.3; with --penalty=decay it is 0 if a retrain phase follows, else 0.5.",
         range="[0, 1)",
     )
     penalty: str = setting(
         DECAY,
-        help="How channels are brought to go. decay: the network stays whole while channels decay, "
-        "the faster the weaker they are in their group, and what is least worth its cost is cut at "
-        f"once. Or what is pulled to zero on the way: {', '.join(PENALTIES)}; or one of these per "
-        "pattern, of which the first that matches wins: Conv_*=gamma,*=group_lasso.",
+        help="How channels are removed. decay: all channels decay, the weaker ones of each group "
+        "faster, and at the end of the phase those that are worth least for their cost are cut at "
+        f"once. {', '.join(PENALTIES)}: the strengths of channels are pulled to zero gradually; "
+        "one of these, or one per pattern, of which the first that matches is used: "
+        "Conv_*=gamma,*=group_lasso.",
     )
     strengths: str = setting(
         "",
-        help="Multipliers of the strength per pattern: Dense_*=0.1; 0 leaves groups alone.",
+        help="Multipliers of the penalty's strength per pattern: Dense_*=0.1; 0 for no penalty.",
     )
     gate_mode: str = setting(
         "annealed", help="How the gates of --penalty=gates are sampled.", choices=GATE_MODES
@@ -94,8 +96,8 @@ class CycleConfig:
     learning_rate: float = setting(0.1, help="Peak learning rate.", range="[0, inf)")
     shrink_learning_rate: float = setting(
         0.05,
-        help="Peak learning rate of schedules that start from trained weights: those that --start "
-        "gives; with --schedule=phase also in shrinking and fine-tuning.",
+        help="Peak learning rate of schedules that start from trained weights: with --start, and "
+        "with --schedule=phase in shrinking and fine-tuning.",
         range="[0, inf)",
     )
     weight_decay: float = setting(
@@ -115,43 +117,44 @@ class CycleConfig:
     metrics: str = setting(
         "accuracy",
         help=f"Measured on the test set: some of {', '.join(METRICS)}, separated by commas, "
-        "or a function (outputs, batch) or morph.Metric of your own. --patience goes by the first.",
+        "or a function (outputs, batch) or morph.Metric of your own. --patience uses the first.",
         each=METRICS,
         imported=True,
     )
     optimizer: str = setting(
         "momentum",
-        help="With linear warm-up and cosine decay of the learning rate.",
+        help="The optimizer; its learning rate has linear warm-up and cosine decay.",
         choices=OPTIMIZERS,
     )
     schedule: str = setting(
         "run",
-        help="The learning rate warms up and decays once in a run, over all phases that go on "
-        "from each other's weights; or in every phase.",
+        help="run: the learning rate warms up and decays once, over all phases that continue from "
+        "each other's weights; phase: in every phase.",
         choices=("run", "phase"),
     )
     warmup_steps: int | None = setting(
         None,
-        help="Warm-up of the learning rate; a tenth of its steps, at most 500, if not given.",
+        help="Steps of warm-up of the learning rate. The default is a tenth of its steps, at most "
+        "500.",
         range="[0, inf)",
     )
     clip_norm: float = setting(
-        0.0, help="The largest global norm of a gradient; 0 for any.", range="[0, inf)"
+        0.0, help="Gradients are clipped to this global norm; 0 for no clipping.", range="[0, inf)"
     )
     ema_decay: float = setting(
         0.0,
-        help="Of an exponential moving average of the weights, which is then what is tested and "
-        "saved; 0 for none.",
+        help="Decay of an exponential moving average of the weights, which is then tested and "
+        "saved in their place; 0 for none.",
         range="[0, 1)",
     )
     precision: str = setting(
         "float32",
-        help="What networks compute in; weights stay in float32.",
+        help="The dtype that networks compute in; weights stay in float32.",
         choices=PRECISIONS,
     )
     augment: str = setting(
         "",
-        help=f"Changes to training images: some of {', '.join(AUGMENTATIONS)}, separated by "
+        help=f"Augmentation of training images: some of {', '.join(AUGMENTATIONS)}, separated by "
         "commas.",
         each=AUGMENTATIONS,
     )
@@ -163,48 +166,51 @@ class CycleConfig:
     distill: float = setting(
         0.0,
         help="The weight of the trained seed's outputs in the loss of shrinking and retraining; "
-        "the baseline has no teacher.",
+        "baselines have no teacher.",
         range="[0, 1]",
     )
     distill_by: str = setting(
         "logits",
-        help="What of the seed's outputs --distill learns from: logits, softened; responses, by "
-        "their squares; or embeddings, by their angles.",
+        help="How --distill compares outputs with the seed's: softened logits; squared differences "
+        "of responses; or angles between embeddings.",
         choices=TAUGHT,
     )
     distill_temperature: float = setting(
-        2.0, help="That softens the logits of --distill.", range="(0, inf)"
+        2.0, help="The temperature that softens the logits of --distill.", range="(0, inf)"
     )
     blocks: bool = setting(
-        True, help="Residual blocks and towers may go as a whole (not with --penalty=gates)."
+        True,
+        help="Residual blocks and towers may be removed as a whole (not with --penalty=gates).",
     )
-    min_width: int = setting(1, help="No group of channels gets narrower.", range="[1, inf)")
+    min_width: int = setting(1, help="The least width of any channel group.", range="[1, inf)")
     floors: str = setting(
-        "", help="Least widths per pattern, beside --min_width: Conv_0=8,Block_*=4."
+        "", help="Least widths per pattern, in addition to --min_width: Conv_0=8,Block_*=4."
     )
     round_to: int = setting(
-        1, help="Shrunk and expanded widths become multiples of it.", range="[1, inf)"
+        1, help="Shrunk and expanded widths are multiples of this.", range="[1, inf)"
     )
     tensorize: str = setting(
         "",
-        help=f"The tensor networks that kernels become at the end: {', '.join(KINDS)}; or one per "
-        "pattern, of which the first that matches wins: Dense_*=tt,*=tucker2; empty for none.",
+        help=f"The tensor networks that replace kernels at the end: {', '.join(KINDS)}; or one per "
+        "pattern, of which the first that matches is used: Dense_*=tt,*=tucker2; empty for none.",
     )
     tensorize_budget: float | str = setting(
-        0.25, help="The cost that --tensorize leaves, as --budget."
+        0.25, help="The most that the network may cost after --tensorize, given like --budget."
     )
     tensorize_steps: int = setting(
         200,
         help="Training steps after --tensorize, from the decomposed weights.",
         range="[0, inf)",
     )
-    baseline: bool = setting(
-        False,
-        help="Also train the seed network whole, and with one uniform width multiplier at the "
-        "final cost, for as many steps as the learned network.",
+    baselines: str = setting(
+        "",
+        help="Networks to train for comparison, for as many steps as the learned one: whole, the "
+        "seed network; uniform, the seed network with one width multiplier, at the budget; or "
+        "both, separated by a comma.",
+        each=BASELINES,
     )
     # JAX keeps 32 bits of it: larger seeds would be the same as smaller ones.
-    seed: int = setting(0, help="Seed of everything random.", range="[0, 4294967296)")
+    seed: int = setting(0, help="The random seed.", range="[0, 4294967296)")
 
 
 @documented

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -39,7 +40,7 @@ from morph.cycle.context import Context, key_of
 from morph.cycle.expand import Expand
 from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Progress, Silence
-from morph.cycle.measure import NAMES, Measure
+from morph.cycle.measure import NAMES, Measure, architectures_of
 from morph.cycle.patience import best_of
 from morph.cycle.phase import Phase, arrays_of
 from morph.cycle.progress import Carried, Outcome, progress_json, read_progress
@@ -106,7 +107,8 @@ class Result:
         shrunk: the architecture before the last expansion.
         variables: the final network's, trained.
         network: the final network.
-        outcomes: seed, shrunk, expanded and retrained, of each cycle, and the baseline.
+        outcomes: seed, shrunk, expanded and retrained, of each cycle, and the baselines.
+        architectures: of the outcomes, by name; those of the cycles before the last are not kept.
     """
 
     architecture: Architecture
@@ -114,13 +116,14 @@ class Result:
     variables: Variables
     network: Network
     outcomes: tuple[Outcome, ...]
+    architectures: Mapping[str, Architecture]
 
     @property
     def against_seed(self) -> dict[str, float]:
         """What the network of `architecture` is, and costs, against the seed, trained or given.
 
         `cost`, `flops` and `parameters` are ratios to the seed's; metrics are differences, to the
-        seed network that was trained as long where `baseline` asked for one.
+        seed network that was trained as long where `baselines` asked for one.
         """
         names = [one.name for one in self.outcomes]
         seed = self.outcomes[names.index(NAMES["whole" if NAMES["whole"] in names else "seed"])]
@@ -304,7 +307,10 @@ class Cycle:
         """Who listens."""
         if self.listener is not None:
             return self.listener
-        return held.enter_context(Progress()) if self.progress else Silence()
+        if not self.progress:
+            return Silence()
+        last = f"report.html of this run: morph report {shlex.quote(str(self.workdir))}"
+        return held.enter_context(Progress(last=last))
 
     def _write_results(self, result: Result, seconds: float) -> None:
         """Writes results.json: every network of the run, the command, and what it ran on."""
@@ -402,10 +408,12 @@ def _result(run: Context, carried: Carried, variables: Variables) -> Result:
         carried = replace(carried, architecture=run.store.architecture("architecture.json"))
         variables = run.store.variables("variables")
     architecture = save_final(run, carried, variables).architecture
+    shrunk = run.store.architecture("shrunk.json")
     return Result(
         architecture=architecture,
-        shrunk=run.store.architecture("shrunk.json"),
+        shrunk=shrunk,
         variables=variables,
         network=run.network(architecture),
         outcomes=carried.outcomes,
+        architectures=architectures_of(run.seed, shrunk, architecture, carried.outcomes),
     )

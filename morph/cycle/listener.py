@@ -47,10 +47,12 @@ class Progress:
     Attributes:
         interval_s: seconds between two drawings on a terminal.
         clock: returns the time in seconds.
+        last: what is said once all is done.
     """
 
     interval_s: float = 0.1
     clock: Callable[[], float] = time.monotonic
+    last: str = ""
     _name: str = field(default="", init=False)
     _steps: tuple[int, int] = field(default=(0, 0), init=False)  # done, and in all
     _numbers: dict[str, Any] = field(default_factory=dict, init=False)
@@ -69,6 +71,9 @@ class Progress:
     ) -> None:
         """The last line, with its end."""
         self._end()
+        with contextlib.suppress(OSError, ValueError):
+            if self.last and error is None:
+                print(self.last, file=sys.stderr, flush=True)
 
     def seed(self, widths: Mapping[str, int]) -> None:
         """Nothing: widths come with the result."""
@@ -91,7 +96,8 @@ class Progress:
     def _line(self) -> str:
         done, total = self._steps
         numbers = [f"{name} {float(value):.4g}" for name, value in self._numbers.items()]
-        parts = [f"{self._name} {done}/{total}", *numbers, f"{self.clock() - self._began_s:.0f} s"]
+        steps = f"{self._name} {done}/{total}" if total else self._name
+        parts = [steps, *numbers, f"{self.clock() - self._began_s:.0f} s"]
         return ", ".join(parts)
 
     def _draw(self) -> None:

@@ -79,6 +79,7 @@ def _said_once(verb: str, path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:  # any of them
         line = f"{type(error).__name__}: {error}".splitlines()[0]
+        line, *_ = line.split(" [tensorstore_spec=")  # TensorStore may say at length what it wrote
         line = line if len(line) < 200 else f"...{line[-200:]}"  # the cause comes last
         raise WorkdirError(f"cannot {verb} the arrays in {path}: {line}") from error
     else:

@@ -126,7 +126,7 @@ class Recipe:
         c = self.config
         if self.whole.loss is not None:
             return self.whole.loss
-        if c.distill == 1.0 and not c.seed_steps and not c.baseline:
+        if c.distill == 1.0 and not c.seed_steps and not c.baselines:
             return None  # every phase has a teacher
         return labels_loss(loss_named(c.loss, c.label_smoothing))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import optax
 
 from morph.cycle.config import CycleConfig
+from morph.settings import names_of
 from morph.training.optimizers import rate_schedule
 
 
@@ -70,10 +71,10 @@ def stretches_of(config: CycleConfig) -> tuple[Stretch, ...]:
         learned.append(Stretch("shrink", 2 * i + 1, i, c.shrink_steps, warm=True))
         learned.append(Stretch("retrain", 2 * i + 2, i, c.retrain_steps, warm))
     found = list(learned)
-    if c.baseline:
+    if c.baselines:
         chain = learned[_first_of_chain(learned, len(learned) - 1) :]
         steps = sum(stretch.steps for stretch in chain)
-        found[:0] = [Stretch(kind, 0, 0, steps) for kind in ("whole", "uniform")]
+        found[:0] = [Stretch(kind, 0, 0, steps) for kind in dict.fromkeys(names_of(c.baselines))]
     if c.tensorize:
         found.append(Stretch("tensorize", 0, 0, c.tensorize_steps, warm=True))
     return tuple(replace(stretch, number=number) for number, stretch in enumerate(found))

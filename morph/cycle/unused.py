@@ -12,7 +12,7 @@ _NO_TEACHER = "no trained seed is at hand to teach; give 0 to train without"
 _NOT_TENSORIZED = "kernels stay as they are; morph.tensorize_plan takes a trained network"
 _NO_GATES = "channels are held at zero, and have no gates"
 _NOT_SHRUNK = "the architecture says what the network is; it is not shrunk any more"
-_NO_BASELINE = "only a whole run trains a baseline besides"
+_NO_BASELINE = "only a whole run trains baselines besides"
 
 UNUSED_BY_SWEEP: Mapping[str, str] = {
     "budget": "every run of a sweep has its own; name them all",
@@ -28,7 +28,7 @@ UNUSED_BY_SWEEP: Mapping[str, str] = {
     "tensorize": _NOT_TENSORIZED,
     "tensorize_budget": _NOT_TENSORIZED,
     "tensorize_steps": _NOT_TENSORIZED,
-    "baseline": "uniform width multipliers are trained at every budget anyway",
+    "baselines": "uniform width multipliers are trained at every budget anyway",
 }
 
 # Beside those; but a budget is one for all targets.
@@ -37,7 +37,7 @@ UNUSED_BY_TARGETS: Mapping[str, str] = {
     "target": "a network is learned for each of the targets; name them all",
     "retrain_steps": "networks are not trained again from scratch",
     "final": "networks are not trained again from scratch",
-    "baseline": _NO_BASELINE,
+    "baselines": _NO_BASELINE,
 }
 
 UNUSED_BY_RETRAIN: Mapping[str, str] = {
@@ -57,7 +57,7 @@ UNUSED_BY_RETRAIN: Mapping[str, str] = {
     "tensorize": _NOT_TENSORIZED,
     "tensorize_budget": _NOT_TENSORIZED,
     "tensorize_steps": _NOT_TENSORIZED,
-    "baseline": _NO_BASELINE,
+    "baselines": _NO_BASELINE,
 }  # fmt: skip
 
 

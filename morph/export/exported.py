@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax import export as jax_export
 from jaxtyping import Float, Int
 
 from morph.errors import ExportError
@@ -18,6 +19,7 @@ from regularizers.checks import ARRAY, NONE, all_of, checked, whole
 # are trees, e.g. {"tokens": ..., "mask": ...}.
 Runner: TypeAlias = Callable[[Any], Any]
 
+BATCH = "batch"
 INDEPENDENT, MIXED, UNKNOWN = "independent", "mixed", "unknown"
 
 
@@ -185,20 +187,18 @@ def example_struct(example: Any) -> Any:
     """The shapes of example inputs, [N, ...] each, or [].
 
     Raises:
-        ExportError: if they are no arrays, have no batch axis, or batches of different sizes.
+        ExportError: if they are no arrays, or none has an axis, or one of size 0.
     """
     leaves = jax.tree.leaves(example)
-    shapes = [getattr(leaf, "shape", None) for leaf in leaves]
-    sizes = {shape[0] for shape in shapes if shape}
-    if not leaves or None in shapes or len(sizes) != 1 or not min(sizes):
+    shapes: list[Any] = [getattr(leaf, "shape", None) for leaf in leaves]
+    if not leaves or None in shapes or not any(shapes) or any(0 in shape for shape in shapes):
         found = [
             type(leaf).__name__ if s is None else tuple(s)
             for leaf, s in zip(leaves, shapes, strict=True)
         ]
         raise ExportError(
             "an export needs an example input [N, ...], an array or a jax.ShapeDtypeStruct, or a "
-            "tree of them, with one batch of at least 1; found "
-            f"{found[0] if len(found) == 1 else found}"
+            f"tree of them, with at least 1 example; found {found[0] if len(found) == 1 else found}"
         )
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
@@ -211,6 +211,60 @@ def example_struct(example: Any) -> Any:
 def batch_of(structs: Any) -> int:
     """How many examples there are."""
     return int(next(leaf.shape[0] for leaf in jax.tree.leaves(structs) if leaf.shape))
+
+
+def has_batch(structs: Any) -> bool:
+    """Whether all inputs with axes have as many rows: examples."""
+    return len({leaf.shape[0] for leaf in jax.tree.leaves(structs) if leaf.shape}) == 1
+
+
+def opened(structs: Any, shapes: Any) -> Any:
+    """Inputs some of whose sizes may vary.
+
+    Args:
+        structs: the inputs' shapes.
+        shapes: in the notation of `jax.export.symbolic_args_specs`: `"batch, length"`, or a tree
+            of such texts, of numbers and names; `...` stands for the sizes that there are.
+
+    Raises:
+        ExportError: if that does not fit the inputs.
+    """
+    try:
+        given = jax_export.symbolic_args_specs(structs, shapes)
+        why = "" if all(jax.tree.leaves(jax.tree.map(_fits, structs, given))) else "other sizes"
+    except (ValueError, TypeError, AttributeError) as error:
+        why = str(error)
+    if why:
+        raise ExportError(
+            f"shapes={shapes!r} does not fit the inputs {jax.tree.map(_shape, structs)}: {why}. "
+            "It takes a text for each, or one for all, of numbers and names of sizes that may vary"
+        )
+    return given
+
+
+def _shape(struct: Any) -> list[int]:
+    return list(struct.shape)
+
+
+def _fits(struct: Any, given: Any) -> bool:
+    pairs = zip(struct.shape, given.shape, strict=True)
+    return all(n == own if isinstance(own, int) else str(own).isidentifier() for n, own in pairs)
+
+
+def batch_opened(structs: Any) -> Any:
+    """Inputs whose batch, in front of each but those without axes, may vary."""
+    return opened(structs, jax.tree.map(lambda x: f"{BATCH}, ..." if x.shape else "", structs))
+
+
+def open_sizes(structs: Any, given: Any) -> dict[str, int]:
+    """The sizes of an example that may vary, by name."""
+    pairs = zip(jax.tree.leaves(structs), jax.tree.leaves(given), strict=True)
+    return {
+        str(name): n
+        for one, other in pairs
+        for n, name in zip(one.shape, other.shape, strict=True)
+        if not isinstance(name, int) and str(name).isidentifier()
+    }
 
 
 def written(

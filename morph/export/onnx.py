@@ -6,6 +6,7 @@ reads the result, and ONNX Runtime runs it beside JAX.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import export as jax_export
 
 from morph.errors import ExportError, need
-from morph.export.exported import (
-    INDEPENDENT,
-    UNKNOWN,
-    Exported,
-    Runner,
-    batched,
-    example_struct,
-    written,
-)
-from morph.export.frozen import Step, culprit, freeze, one_by_one, steps
-from morph.export.onnx_graph import BATCH, OnnxGraph
-from morph.export.trial import COARSE_ROOM, ROOM, Trial, difference
+from morph.export.attempts import attempt, first_line
+from morph.export.exported import UNKNOWN, Exported, Runner, batched
+from morph.export.frozen import Step, culprit, freeze, steps
+from morph.export.onnx_graph import OnnxGraph
+from morph.export.trial import COARSE_ROOM, ROOM, difference
 from regularizers.channels.calls import joined_path
 from regularizers.checks import FUNCTION, PATH, checked
 
@@ -48,7 +41,14 @@ def check_installed() -> None:
 
 
 @checked(fn=FUNCTION, path=PATH)
-def to_onnx(fn: Callable[..., Any], variables: Any, example: Any, path: str | Path) -> Exported:
+def to_onnx(
+    fn: Callable[..., Any],
+    variables: Any,
+    example: Any,
+    path: str | Path,
+    *,
+    shapes: Any = None,
+) -> Exported:
     """Writes a function and its weights as one ONNX file, and runs it beside JAX.
 
     The file takes a batch of any size where the function allows it; where it does not, the
@@ -63,6 +63,9 @@ def to_onnx(fn: Callable[..., Any], variables: Any, example: Any, path: str | Pa
         example: an input [N, ...], an array or its shape, or a tree of them. The batch stands in
             front of each but those without axes.
         path: of the file.
+        shapes: which sizes may vary, in the notation of `jax.export.symbolic_args_specs`: e.g.
+            `"batch, length"`, or a tree of such texts like the example, `{"x": "nodes, ..."}`;
+            `...` stands for sizes that may not. None for the batch alone, where it can.
 
     Raises:
         ExportError: if an operation has no counterpart, or ONNX Runtime makes something else of
@@ -71,37 +74,20 @@ def to_onnx(fn: Callable[..., Any], variables: Any, example: Any, path: str | Pa
     Example:
         >>> to_onnx(network.predict, variables, x, "net.onnx")       # doctest: +SKIP
         >>> load("net.onnx")(images)                                 # doctest: +SKIP
+        >>> to_onnx(fn, variables, tokens, "lm.onnx", shapes="batch, length")  # doctest: +SKIP
     """
     check_installed()
-    structs = example_struct(example)
-    trial = Trial(fn, variables, example, structs)
-    (any_batch,) = jax_export.symbolic_shape(BATCH)
-    open_structs = jax.tree.map(
-        lambda x: x.update(shape=(any_batch, *x.shape[1:])) if x.shape else x, structs
+
+    def make(form: Callable[..., Any], given: Any, examples: str) -> bytes:
+        return _checked(_converted(freeze(form, variables), given, examples))
+
+    def explained(error: Exception, structs: Any) -> Exception:
+        found = steps(fn, variables, structs)  # raises what the user's code does
+        return _explained(error, found)
+
+    return attempt(
+        "onnx", fn, variables, example, path, shapes, make=make, load=load, explained=explained
     )
-    sizes = (trial.batch, trial.batch + 1)
-    note, examples = "", ""
-    for form in (fn, one_by_one(fn)):
-        try:
-            if form is not fn:
-                examples = trial.mixing()
-                if examples != INDEPENDENT:
-                    break
-            data = _checked(_converted(freeze(form, variables), open_structs, UNKNOWN))
-            return written(
-                "onnx", path, data, None, check=lambda draft: trial.check(load(draft), sizes)
-            )
-        except Exception as error:  # whatever the user's code makes of a size without a value
-            cause = (str(error).strip() or type(error).__name__).split("\n")[0]
-            note = note or f"the batch is fixed: {type(error).__name__}: {cause}"
-    data = _checked(_converted(freeze(fn, variables), structs, examples))
-    try:
-        return written(
-            "onnx", path, data, trial.batch, examples=examples, note=note,
-            check=lambda draft: trial.check(load(draft), sizes[: 1 + (examples == INDEPENDENT)]),
-        )  # fmt: skip
-    except ExportError as error:
-        raise _explained(error, steps(fn, variables, structs)) from error
 
 
 def load(path: str | Path) -> Runner:
@@ -130,10 +116,15 @@ def load(path: str | Path) -> Runner:
 
     def run(inputs: Any) -> Any:
         results = session.run(names, _feeds(inputs, list(given)))
-        return results[0] if len(names) == 1 else dict(zip(names, results, strict=True))
+        return results[0] if len(names) == 1 else OrderedDict(zip(names, results, strict=True))
 
     batch = first if isinstance(first, int) else None
     return batched(run, batch, facts.get(EXAMPLES, UNKNOWN))
+
+
+def names_of(inputs: Any) -> list[str]:
+    """What a file calls its inputs."""
+    return list(_named(inputs, INPUT))
 
 
 def _feeds(inputs: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -183,8 +174,10 @@ def _readable(struct: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return struct.update(dtype=np.float32) if struct.dtype == jnp.bfloat16 else struct
 
 
-def _explained(problem: ExportError, found: Sequence[Step]) -> ExportError:
+def _explained(problem: Exception, found: Sequence[Step]) -> ExportError:
     """The error that names the operation and its layer."""
+    if isinstance(problem, ExportError) and str(problem).startswith("cannot write"):
+        return problem  # by a rule
     guilty = culprit(found, _refusal)
     if guilty is None:
         return ExportError(f"ONNX Runtime cannot run this network: {problem}")
@@ -211,7 +204,7 @@ def _refusal(step: Step) -> str:
         pairs = zip(run(*values), found, strict=True)
         return next(filter(None, (difference(np.asarray(a), b, room) for a, b in pairs)), "")
     except Exception as error:  # of ONNX, or of ONNX Runtime
-        return (str(error).strip() or type(error).__name__).split("\n")[0][:300]
+        return first_line(error)
 
 
 def _sample(rng: np.random.Generator, struct: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from morph.errors import ExportError
+from morph.export.onnx_fold import fold, used_names
 from morph.export.onnx_rules.graph import Graph, Typed, Unsupported, computed
 from morph.export.onnx_rules.table import AS_IT_IS, MOVED, MOVES, RULES, TOLD
 from regularizers.primitives import jaxprs
@@ -21,21 +22,27 @@ with contextlib.suppress(ModuleNotFoundError):  # `morph.export.onnx` says so
     from onnx import helper, numpy_helper
 
 OPSET, IR_VERSION = 21, 10  # of 2024; IR 10 is the one of opset 21
-BATCH = "batch"
 SMALL = 16  # numbers of an array that is kept once
-MULTIPLES = 1024  # of the batch, in a size
+_OPERATIONS = {
+    "add": "Add",
+    "floordiv": "Div",
+    "max": "Max",
+    "min": "Min",
+    "mod": "Mod",
+    "mul": "Mul",
+}
 
 
 @dataclass(kw_only=True)
 class _File:
     """What all graphs of a file share."""
 
-    batch: Any
-    batch_of: str
+    places: Mapping[str, tuple[str, int]]  # of a size: the input and its axis
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     known: dict[Any, str] = field(default_factory=dict)
     number: Any = field(default_factory=itertools.count)
-    batch_name: str = ""
+    layer: str = ""  # whose equation is written
+    sizes: dict[str, str] = field(default_factory=dict)
     top: Any = None
 
 
@@ -52,11 +59,15 @@ class OnnxGraph:
         """An empty graph of a file.
 
         Args:
-            inputs: by name; the first with a size that is not known has the batch first.
+            inputs: by name; sizes that may vary have names.
         """
-        open_ = [(n, x) for n, x in inputs.items() if x.shape and not isinstance(x.shape[0], int)]
-        name, first = open_[0] if open_ else ("", None)
-        file = _File(batch=None if first is None else first.shape[0], batch_of=name)
+        places = {
+            str(n): (name, axis)
+            for name, x in inputs.items()
+            for axis, n in enumerate(x.shape)
+            if str(n).isidentifier()
+        }
+        file = _File(places=places)
         file.top = cls(file)
         return file.top
 
@@ -70,7 +81,7 @@ class OnnxGraph:
     ) -> list[str]:
         """One node of several results."""
         made = [name or f"{op}_{next(self._file.number)}" for _ in range(outputs)]
-        label = made[0] if made else op
+        label = "/".join(filter(None, (self._file.layer, made[0] if made else op)))
         self._nodes.append(helper.make_node(op, list(inputs), made, name=label, **attributes))
         return made
 
@@ -91,7 +102,7 @@ class OnnxGraph:
         return self._file.arrays.get(name)
 
     def shape(self, shape: Sequence[Any]) -> str:
-        """Sizes, int64 [n]; the batch is read off the input."""
+        """Sizes, int64 [n]; those that may vary are read off the inputs."""
         if all(isinstance(n, int) for n in shape):
             return self.constant(np.asarray(shape, np.int64))
         parts = []
@@ -103,20 +114,29 @@ class OnnxGraph:
         return self.node("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
 
     def _size(self, n: Any) -> str:
-        """A size that is so many times the batch, and so many more."""
+        """A size that may vary, by arithmetic of those of the inputs."""
         file = self._file
-        rests = ((k, n - k * file.batch) for k in range(1, MULTIPLES + 1))
-        times, more = next(((k, rest) for k, rest in rests if isinstance(rest, int)), (0, 0))
-        if not times:
-            raise Unsupported(f"a size {n} that depends on the batch")
-        if not file.batch_name:
-            file.batch_name = file.top.node("Shape", file.batch_of, start=0, end=1)
-        name = file.batch_name
-        if times != 1:
-            name = self.node("Mul", name, self.constant(np.asarray([times], np.int64)))
-        if more:
-            name = self.node("Add", name, self.constant(np.asarray([more], np.int64)))
-        return name
+        if str(n) in file.sizes:
+            return file.sizes[str(n)]
+
+        def named(part: Any) -> str:
+            return (
+                part if isinstance(part, str) else file.top.constant(np.asarray([part], np.int64))
+            )
+
+        read = {name: place for name, place in file.places.items() if name in str(n)}
+        for name, (source, axis) in read.items():
+            if name not in file.sizes:
+                file.sizes[name] = file.top.node("Shape", source, start=axis, end=axis + 1)
+        known = {name: file.sizes[name] for name in read}
+        try:
+            found = jaxprs.measured(
+                n, known, lambda op, a, b: file.top.node(_OPERATIONS[op], named(a), named(b))
+            )
+        except KeyError as error:
+            raise Unsupported(f"a size {n}, which no input has") from error
+        file.sizes[str(n)] = found
+        return str(found)
 
     def cast(self, name: str, dtype: Any) -> str:
         """Another type; of a constant at once."""
@@ -152,6 +172,8 @@ class OnnxGraph:
             if not jax.dtypes.issubdtype(jaxprs.dtype_of(v), jax.dtypes.extended):
                 env[v] = self.constant(np.asarray(value))
         for eqn in jaxprs.live_equations(closed.jaxpr):
+            scope, outside = jaxprs.scope(eqn), self._file.layer
+            self._file.layer = scope.partition("[")[0].strip() or outside
             try:
                 if any(not isinstance(v, jaxprs.Literal) and v not in env for v in eqn.invars):
                     raise Unsupported("it takes random keys, which ONNX has not")
@@ -160,10 +182,12 @@ class OnnxGraph:
                 )
             except Unsupported as error:
                 raise ExportError(
-                    f"cannot write {eqn.primitive} in {jaxprs.scope(eqn) or 'fn'} as ONNX: "
+                    f"cannot write {eqn.primitive} in {scope or 'fn'} as ONNX: "
                     f"{error}. Write that layer with other operations, or export to StableHLO, "
                     "which has all of JAX."
                 ) from None
+            finally:
+                self._file.layer = outside
         return [read(v) for v in closed.jaxpr.outvars]
 
     def _results(self, eqn: JaxprEqn, names: list[str]) -> list[str]:
@@ -212,10 +236,11 @@ class OnnxGraph:
 
     def model(self, inputs: Mapping[str, Typed], outputs: Mapping[str, Typed], **facts: str) -> Any:
         """The finished model; arrays that nothing uses are left out."""
-        used = set(_used(self._nodes))
+        nodes = fold(self._nodes, self._file.arrays, list(outputs), helper.make_node)
+        used = set(used_names(nodes))
         arrays = [numpy_helper.from_array(a, n) for n, a in self._file.arrays.items() if n in used]
         graph = helper.make_graph(
-            self._nodes,
+            nodes,
             "network",
             [_described(name, x) for name, x in inputs.items()],
             [_described(name, x) for name, x in outputs.items()],
@@ -229,20 +254,13 @@ class OnnxGraph:
         return model
 
 
-def _used(nodes: Sequence[Any]) -> Any:
-    for node in nodes:
-        yield from node.input
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _used(attribute.g.node)
-
-
 def _code(dtype: Any) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
 def _described(name: str, array: Typed) -> Any:
-    shape = [n if isinstance(n, int) else BATCH if str(n) == BATCH else None for n in array.shape]
+    names = [str(n) if str(n).isidentifier() else None for n in array.shape]
+    shape = [n if isinstance(n, int) else name for n, name in zip(array.shape, names, strict=True)]
     return helper.make_tensor_value_info(name, _code(array.dtype), shape)
 
 

@@ -15,18 +15,9 @@ import numpy as np
 from jax import export as jax_export
 
 from morph.errors import ExportError, need
-from morph.export.exported import (
-    INDEPENDENT,
-    MIXED,
-    UNKNOWN,
-    Exported,
-    Runner,
-    batched,
-    example_struct,
-    written,
-)
-from morph.export.frozen import freeze, one_by_one
-from morph.export.trial import Trial
+from morph.export.attempts import attempt, first_line
+from morph.export.exported import INDEPENDENT, MIXED, UNKNOWN, Exported, Runner, batched
+from morph.export.frozen import freeze
 from regularizers.checks import FUNCTION, PATH, Rule, all_of, checked
 
 _missing: ModuleNotFoundError | None = None
@@ -53,6 +44,7 @@ def to_stablehlo(
     example: Any,
     path: str | Path,
     *,
+    shapes: Any = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> Exported:
     """Writes a function and its weights as one StableHLO file, and runs it beside JAX.
@@ -67,6 +59,9 @@ def to_stablehlo(
         example: an input [N, ...], an array or its shape, or a tree of them. The batch stands in
             front of each but those without axes.
         path: of the file.
+        shapes: which sizes may vary, in the notation of `jax.export.symbolic_args_specs`: e.g.
+            `"batch, length"`, or a tree of such texts like the example, `{"x": "nodes, ..."}`;
+            `...` stands for sizes that may not. None for the batch alone, where it can.
         platforms: that may run it; of `cpu`, `cuda`, `rocm`, `tpu`.
 
     Raises:
@@ -78,51 +73,26 @@ def to_stablehlo(
         >>> load("net.stablehlo")(x)                                       # doctest: +SKIP
     """
     check_installed()
-    structs = example_struct(example)
-    trial = Trial(fn, variables, example, structs)
-    (any_batch,) = jax_export.symbolic_shape("batch")
-    open_structs = jax.tree.map(
-        lambda x: x.update(shape=(any_batch, *x.shape[1:])) if x.shape else x, structs
-    )
-    sizes = (trial.batch, trial.batch + 1)
     here = jax.default_backend() in {_BACKENDS.get(own, own) for own in platforms}
 
-    def file_of(form: Callable[..., Any], given: Any, examples: str) -> bytes:
+    def make(form: Callable[..., Any], given: Any, examples: str) -> bytes:
         network = freeze(form, variables)
         network.__name__ = f"{_NAME}{examples}"  # the file keeps it
         exported = jax_export.export(jax.jit(network), platforms=platforms)(given)
         return bytes(exported.serialize())
 
-    def check(draft: Path, sizes: Sequence[int]) -> None:
-        if here:
-            trial.check(load(draft), sizes)
-
-    note, examples = "", UNKNOWN
-    try:
-        for form in (fn, one_by_one(fn)):
-            try:
-                if form is not fn:
-                    examples = trial.mixing()
-                    if examples != INDEPENDENT:
-                        break
-                data = file_of(form, open_structs, UNKNOWN)
-                return written("stablehlo", path, data, None, check=lambda own: check(own, sizes))
-            except Exception as error:  # whatever the user's code makes of a size without a value
-                note = note or f"the batch is fixed: {type(error).__name__}: {_first_line(error)}"
-        own = sizes[: 1 + (examples == INDEPENDENT)]
-        return written(
-            "stablehlo", path, file_of(fn, structs, examples), trial.batch, examples=examples,
-            note=note, check=lambda draft: check(draft, own),
-        )  # fmt: skip
-    except (NotImplementedError, TypeError) as error:
-        raise ExportError(
-            f"jax.export cannot write this function: {_first_line(error)}. Name fewer platforms, "
+    def explained(error: Exception, _: Any) -> Exception:
+        if not isinstance(error, NotImplementedError | TypeError):
+            return error
+        return ExportError(
+            f"jax.export cannot write this function: {first_line(error)}. Name fewer platforms, "
             "or leave out what only one of them has."
-        ) from error
+        )
 
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    return attempt(
+        "stablehlo", fn, variables, example, path, shapes, make=make,
+        load=load if here else None, explained=explained,
+    )  # fmt: skip
 
 
 def load(path: str | Path) -> Runner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from morph.errors import ExportError
-from morph.export.exported import INDEPENDENT, MIXED, UNKNOWN, Runner, batch_of
+from morph.export.exported import INDEPENDENT, MIXED, UNKNOWN, Runner, batch_of, open_sizes
 from regularizers.channels.calls import joined_path
+from regularizers.primitives import jaxprs
 
 ROOM = 1e-3  # of the largest number: what a file may be off
 COARSE_ROOM = 5e-2  # where there are numbers of 16 bits
@@ -34,38 +36,67 @@ class Trial:
         self.structs, self.batch = structs, batch_of(structs)
         self._example, self._variables = example, variables
         self._fn = jax.jit(fn)
-        self._known: dict[int, tuple[Any, Any]] = {}
+        self._known: dict[Any, tuple[Any, Any]] = {}
         halves = (leaf for leaf in jax.tree.leaves((variables, example)) if hasattr(leaf, "dtype"))
         self._room = COARSE_ROOM if any(_is_coarse(leaf) for leaf in halves) else ROOM
 
     def examples(self, count: int, seed: int = 0) -> Any:
+        """So many of those that were given, or like them."""
+        return self.inputs(
+            jax.tree.map(
+                lambda x: x.update(shape=(count, *x.shape[1:])) if x.shape else x, self.structs
+            ),
+            seed,
+        )
+
+    def inputs(self, structs: Any, seed: int = 0) -> Any:
         """Those that were given, or like them; random ones where there are only shapes."""
         leaves = jax.tree.leaves(self._example)
         if not seed and all(isinstance(x, np.ndarray | jax.Array) for x in leaves):
-            return jax.tree.map(lambda leaf: _like(np.asarray(leaf), count), self._example)
+            return jax.tree.map(
+                lambda leaf, x: _like(np.asarray(leaf), x.shape), self._example, structs
+            )
         rng = np.random.default_rng(seed)
-        return jax.tree.map(lambda struct: _random(rng, struct, count), self.structs)
+        return jax.tree.map(lambda struct: _random(rng, struct), structs)
 
-    def expected(self, count: int) -> tuple[Any, Any]:
-        """Examples, and what JAX makes of them."""
-        if count not in self._known:
-            x = self.examples(count)
-            self._known[count] = x, self.run(x)
-        return self._known[count]
+    def expected(self, structs: Any) -> tuple[Any, Any]:
+        """Inputs of some sizes, and what JAX makes of them."""
+        key = tuple(x.shape for x in jax.tree.leaves(structs))
+        if key not in self._known:
+            x = self.inputs(structs)
+            self._known[key] = x, self.run(x)
+        return self._known[key]
+
+    def sizes(self, given: Any) -> list[Any]:
+        """The example's shapes, and others: with 1 more in every size that may vary.
+
+        Args:
+            given: the inputs' shapes, with names of sizes that may vary.
+        """
+        known = open_sizes(self.structs, given)
+        more = {name: n + 1 for name, n in known.items()}
+        other = jax.tree.map(
+            lambda x: x.update(shape=tuple(jaxprs.measured(n, more, _joined) for n in x.shape)),
+            given,
+        )
+        return [self.structs, other] if known else [self.structs]
 
     def run(self, x: Any) -> Any:
         """What JAX makes of examples, in full precision."""
         with jax.default_matmul_precision("highest"):
             return jax.tree.map(np.asarray, self._fn(self._variables, x))
 
-    def check(self, run: Runner, sizes: Sequence[int]) -> None:
-        """Whether a file gives what JAX does.
+    def check(self, run: Runner, sizes: Sequence[Any]) -> None:
+        """Whether a file gives what JAX does, on inputs of some shapes, see `sizes`.
 
         Raises:
             ExportError: if it does not run, or gives something else.
         """
-        for count in sizes:
-            x, expected = self.expected(count)
+        for structs in sizes:
+            if structs is not self.structs and not self._runs(structs):
+                continue  # code that takes its own sizes only
+            x, expected = self.expected(structs)
+            count = batch_of(structs)
             try:
                 found = run(x)
             except Exception as error:  # whatever a runtime raises
@@ -79,6 +110,13 @@ class Trial:
                     raise ExportError(
                         f"with {count} examples the file gives something else: {off}{of}"
                     )
+
+    def _runs(self, structs: Any) -> bool:
+        try:
+            self.expected(structs)
+        except Exception:  # whatever the user's code raises
+            return False
+        return True
 
     def mixing(self) -> str:
         """Whether examples are `independent`: not read by each other, nor by place or number.
@@ -161,30 +199,52 @@ def difference(expected: np.ndarray, found: np.ndarray, room: float) -> str:
     return told if np.count_nonzero(wrong) > FEW * wrong.size else ""
 
 
+def norm_difference(expected: Any, found: Any) -> float:
+    """How far outputs are off: the norm of the difference by that of what is expected, the most."""
+
+    def one(a: Any, b: Any) -> float:
+        wide, other = (np.asarray(own).astype(np.float64) for own in (a, b))
+        return float(np.linalg.norm(wide - other) / (np.linalg.norm(wide) or 1.0))
+
+    pairs = zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True)
+    return max((one(a, b) for a, b in pairs), default=0.0)
+
+
 def _all(same: Callable[[Any, Any], bool], one: Any, other: Any) -> bool:
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     return all(same(np.asarray(a), np.asarray(b)) for a, b in pairs)
 
 
-def _like(leaf: np.ndarray, count: int) -> np.ndarray:
-    """Its rows, again and a little smaller where there are too few; a number stays."""
-    if not leaf.ndim:
-        return leaf
-    rounds, rows = np.divmod(np.arange(count), len(leaf))
-    found = leaf[rows]
-    if jnp.issubdtype(leaf.dtype, jnp.floating):
-        shrink = (1.0 - 0.1 * rounds / (rounds[-1] + 1.0)).reshape(-1, *[1] * (leaf.ndim - 1))
-        found = (found * shrink).astype(leaf.dtype)
-    return found
+def _like(leaf: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Its parts, again and a little smaller where there are too few; a number stays."""
+    for axis, n in enumerate(shape):
+        rounds, parts = np.divmod(np.arange(n), leaf.shape[axis])
+        leaf = np.take(leaf, parts, axis)
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            shrink = 1.0 - 0.1 * rounds / (rounds[-1] + 1.0)
+            leaf = (
+                leaf * np.expand_dims(shrink, [k for k in range(leaf.ndim) if k != axis])
+            ).astype(leaf.dtype)
+    return leaf
 
 
-def _random(rng: np.random.Generator, struct: jax.ShapeDtypeStruct, count: int) -> np.ndarray:
-    shape = (count, *struct.shape[1:]) if struct.shape else ()
+def _random(rng: np.random.Generator, struct: jax.ShapeDtypeStruct) -> np.ndarray:
+    shape = struct.shape
     if jnp.issubdtype(struct.dtype, jnp.inexact):
         return rng.normal(size=shape).astype(struct.dtype)
     if struct.dtype == np.bool_:
         return rng.integers(2, size=shape).astype(np.bool_)
     return np.asarray(rng.integers(4, size=shape)).astype(struct.dtype)
+
+
+_JOINED: dict[str, Callable[[int, int], int]] = {
+    "add": operator.add, "floordiv": operator.floordiv, "max": max, "min": min,
+    "mod": operator.mod, "mul": operator.mul,
+}  # fmt: skip
+
+
+def _joined(operation: str, a: int, b: int) -> int:
+    return int(_JOINED[operation](a, b))
 
 
 def _is_coarse(leaf: Any) -> bool:

@@ -17,6 +17,8 @@ from morph.budget.controller import check_feasible
 from morph.budget.trim import strongest_within
 from morph.pruning.curves import Walk
 from morph.pruning.judge import Judge, Loss, gone_with, matching
+from morph.pruning.products import products
+from morph.pruning.refit import strengths
 from regularizers.channels.graph import GRAPH, ChannelGraph
 from regularizers.checks import FLAG, FUNCTION, NAME, a, by_name, checked, shown, whole
 from regularizers.costs.cost import COST, Cost
@@ -24,7 +26,8 @@ from regularizers.errors import InputError
 from regularizers.messages import near
 from regularizers.objective.regularizer import LEAST, NetworkRegularizer
 
-CURVES, SCORES = "curves", "scores"
+CURVES, SCORES, REFIT = "curves", "scores", "refit"
+WAYS = (CURVES, SCORES, REFIT)
 POWERS = (0.0, 0.5)  # of a group's mean score: what is best differs from network to network
 BATCHES = a(Iterable, "batches for calibration, one after another")
 
@@ -80,7 +83,9 @@ def prune(
             do; they are kept in memory.
         by: `"curves"`: of networks found by measured curves, with and without blocks going, and by
             scores alone the one that the loss minds least; about 400 passes over the batches. Or
-            `"scores"`: by scores alone; a handful of passes, and no block goes.
+            `"scores"`: by scores alone; a handful of passes, and no block goes. Or `"refit"`: by
+            what the channels that stay cannot make up for, once `morph.refit` has been called; also
+            a handful of passes, and no block goes.
         steps: in how many steps the budget is reached; scores are taken again in each.
         blocks: residual blocks and towers may go as a whole.
         round_to: widths become multiples of it, in groups that are wider.
@@ -104,8 +109,8 @@ def prune(
         >>> small, predict = arch.take(variables), morph.compact(model.apply, arch)
         ...     # doctest: +SKIP
     """
-    if by not in (CURVES, SCORES):
-        raise InputError(f"prune: by must be 'curves' or 'scores'{near(by, (CURVES, SCORES))}")
+    if by not in WAYS:
+        raise InputError(f"prune: by must be one of {', '.join(WAYS)}{near(by, WAYS)}")
     if (loss is None) == (fn is None):
         raise InputError(
             "prune needs either loss=, (variables, batch) -> scalar, or fn=, (variables, batch) -> "
@@ -132,7 +137,7 @@ def prune(
     ways = _Ways(
         judge=judge,
         cost=cost,
-        curves=by == CURVES,
+        by=by,
         blocks=tuple(graph.blocks) if blocks else (),
         round_to=round_to,
         least=least,
@@ -168,7 +173,7 @@ class _Ways:
 
     judge: Judge
     cost: Cost
-    curves: bool
+    by: str
     blocks: tuple[str, ...]
     round_to: int
     least: Mapping[str, int]
@@ -182,8 +187,15 @@ class _Ways:
             heard: told the share of the way that is done.
         """
         scores = self.judge.scores(left.alive, left.removed)
+        if self.by == REFIT:
+            heard(0.5)
+            judge = self.judge
+            layers = products(judge.graph, judge.loss, judge.variables, judge.batches)
+            made = strengths(judge.graph, judge.variables, layers, scores)
+            heard(1.0)
+            return self._by_scores(left, made, limit, 0.0)
         ways = [self._by_scores(left, scores, limit, power) for power in POWERS]
-        if self.curves:
+        if self.by == CURVES:
             walks = [(), self.blocks] if self.blocks else [()]
             for i, blocks in enumerate(walks):
                 told = _part(heard, i, len(walks))

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from regularizers.channels.calls import flat_paths
-from regularizers.checks import FUNCTION, OPTIMIZER, a, checked, number
+from regularizers.checks import FUNCTION, OPTIMIZER, a, checked, number, whole
 from regularizers.errors import InputError
 from regularizers.objective.deaths import watch_of
 from regularizers.objective.frozen import frozen_paths
@@ -54,12 +54,14 @@ class ProximalState(NamedTuple):
     regularizer=a(NetworkRegularizer, "a reg.NetworkRegularizer"),
     strength=number(least=0.0) | FUNCTION,
     decay=number(least=0.0, below=1.0) | FUNCTION,
+    every=whole(least=1),
 )
 def proximal(
     optimizer: optax.GradientTransformation,
     regularizer: NetworkRegularizer,
     strength: float | Float[Array, ""] | Callable[[Any], Any] = 1e-2,
     decay: float | Callable[[Any], Any] | None = None,
+    every: int = 1,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that each update ends with a group soft-threshold.
 
@@ -79,6 +81,8 @@ def proximal(
         strength: per step, dimensionless; a number or a schedule of the step.
         decay: also let channels decay, the faster the weaker they are (see `decay`): the share that
             the weakest of a group loses per step; a number, a schedule of the step, or None.
+        every: pull, decay and measure saliency only at every so many steps, as much as in all of
+            them: that is cheaper. Channels that are held at zero stay there at every step.
 
     Returns:
         An optax transformation; `update` needs `params`. A strength that is given by hand warns
@@ -133,25 +137,53 @@ def proximal(
         active = seen.without(known[key]) if known[key] else seen
         updates = jax.tree.map(_stay_dead, updates, gradients, params, regularizer.resting(params))
         now = strength(state.steps) if callable(strength) else state.strength
-        due = _due(state.inner, inner)
+        due = jnp.asarray(_due(state.inner, inner))
         moved = optax.apply_updates(params, updates)
-        if decay is not None:
+        turn = due & ((state.steps + 1) % every == 0)
+        count = jnp.where(turn, float(every), 0.0)  # steps that this one pulls for
+        held = jnp.stack([flags.any() for flags in state.held.values()]).any()
+
+        def measure(moved: Any, gradients: Any) -> tuple[Any, Any, Any]:
+            slopes = active.slopes(params, gradients)
+            if decay is None:
+                return None, pull(moved), slopes
             rate = decay(state.steps) if callable(decay) else decay
-            rate = jnp.where(due, rate, 0.0)
-            moved = active.decayed(moved, rate, known[key])
-        wide, left = active.wide_step(
-            moved,
-            now if due is True else jnp.where(due, now, 0.0),
-            state.protected,
-            state.held,
-            params,
-            owed=state.owed,
-        )
+            rate = 1.0 - (1.0 - rate) ** count
+            decaying = active.find_decay(moved, rate, params, gradients, known[key])
+            factors = jax.lax.cond(
+                (now > 0.0) | held,
+                lambda: pull(active.decayed(moved, decaying, known[key])),
+                lambda: jax.eval_shape(pull, moved).idle(active.measures, moved),
+            )
+            return decaying, factors, slopes
+
+        def pull(moved: Any) -> Any:
+            factors, left = active.factors(
+                moved, now * count, state.protected, state.held, params, owed=state.owed
+            )
+            if watch is not None:
+                watch(left, now, state.steps)
+            return factors
+
+        def leave(moved: Any, gradients: Any) -> tuple[Any, Any, Any]:
+            decaying, factors, slopes = jax.eval_shape(measure, moved, gradients)
+            ones = jax.tree.map(jnp.ones_like, decaying)
+            return ones, factors.idle(active.measures, moved), jax.tree.map(jnp.zeros_like, slopes)
+
+        # What is small is measured in turns, and applied at all steps, in one pass with the update.
+        works = jnp.asarray(True)
+        if every == 1:
+            decaying, factors, slopes = measure(moved, gradients)
+        else:
+            works = turn | held
+            decaying, factors, slopes = jax.lax.cond(works, measure, leave, moved, gradients)
+        if decaying is not None:
+            moved = active.decayed(moved, decaying, known[key])
+        wide = active.applied(moved, factors)
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
         updates = jax.tree.map(lambda q, p: q.astype(jnp.result_type(p)) - p, wide, params)
-        if watch is not None:
-            watch(left, now, state.steps)
-        slopes = active.slopes(params, gradients)
+        after = now_owed(seen.measures, optax.apply_updates(params, updates), wide)
+        memory = MEMORY**every
         return updates, ProximalState(
             inner,
             state.steps + jnp.asarray(due, jnp.int32),
@@ -159,12 +191,14 @@ def proximal(
             state.protected,
             state.held,
             {
-                name: MEMORY * old + (1.0 - MEMORY) * jnp.square(slopes[name])
+                name: jnp.where(
+                    works, memory * old + (1.0 - memory) * jnp.square(slopes[name]), old
+                )
                 if name in slopes
                 else old
                 for name, old in state.saliency.items()
             },
-            now_owed(seen.measures, optax.apply_updates(params, updates), wide),
+            jax.tree.map(lambda new, old: jnp.where(works, new, old), after, state.owed),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)

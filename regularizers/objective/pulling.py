@@ -32,9 +32,35 @@ class Owed(NamedTuple):
     blocks: dict[str, Float[Array, ""]]
 
 
-def pulled(
+class Factors(NamedTuple):
+    """What one step does to the variables; small, whatever their size.
+
+    Attributes:
+        channels: what slices are multiplied by, by group.
+        late: likewise, of leaves in half precision, which still are what they were.
+        switches: what all that silences a block is multiplied by, by path.
+        written: what takes the place of variables, by path.
+    """
+
+    channels: dict[str, Float[Array, " width"]]
+    late: dict[str, Float[Array, " width"]]
+    switches: dict[str, Float[Array, ""]]
+    written: dict[str, Any]
+
+    def idle(self, measures: Measures, variables: Any) -> Factors:
+        """The same of a step that leaves the variables as they are.
+
+        Args:
+            measures: of the network.
+            variables: the traced variables, or only their `params`.
+        """
+        leaves = measures.by_path(variables)
+        ones: Factors = jax.tree.map(jnp.ones_like, self)
+        return ones._replace(written={path: widened(leaves[path]) for path in self.written})
+
+
+def find_factors(
     measures: Measures,
-    slices: Slices,
     variables: Any,
     strengths: Mapping[str, Any],
     pulls: Mapping[str, Any],
@@ -44,12 +70,11 @@ def pulled(
     held: Mapping[str, Any] | None,
     before: Any,
     owed: Owed | None,
-) -> tuple[Any, dict[str, Any]]:
-    """The variables after one step, in float32 where in half precision; and all strengths then.
+) -> tuple[Factors, dict[str, Any]]:
+    """What one step does, and all strengths after it.
 
     Args:
         measures: of the network.
-        slices: what is scaled, and by which groups.
         variables: the traced variables, or only their `params`.
         strengths: of every channel.
         pulls: what a channel loses, by group.
@@ -62,9 +87,7 @@ def pulled(
     by_path = measures.by_path(variables)
     wide = {path: widened(leaf) for path, leaf in by_path.items()}
     debt = owed.channels if owed else {}
-    factors: dict[str, Any] = {}
-    late: dict[str, Any] = {}  # of leaves in half precision, which still are what they were
-    written: dict[str, Any] = {}
+    found = Factors({}, {}, {}, {})
     after: dict[str, Any] = {}
     for g in measures.groups:
         name, s, unit = g.group, strengths[g.group], measures.unit(g)
@@ -76,21 +99,33 @@ def pulled(
             None if protected is None else protected[name],
             None if held is None else held[name],
         )
-        factors[name] = share(left, true)
-        late[name] = share(left, s) if name in debt else factors[name]
-        written |= g.pull.rewritten(wide, s, left, unit)
-    switched = _switched(measures, by_path, block_pulls, protected, held, before, owed)
+        found.channels[name] = share(left, true)
+        found.late[name] = share(left, s) if name in debt else found.channels[name]
+        found.written.update(g.pull.rewritten(wide, s, left, unit))
+    switches = _switched(measures, by_path, block_pulls, protected, held, before, owed)
+    return found._replace(switches=switches), after
+
+
+def applied(measures: Measures, slices: Slices, variables: Any, factors: Factors) -> Any:
+    """The variables after one step, in float32 where in half precision.
+
+    Args:
+        measures: of the network.
+        slices: what is scaled, and by which groups.
+        variables: the traced variables, or only their `params`.
+        factors: of `find_factors`.
+    """
     paths, leaves, treedef = flat_paths(variables)
     moved = []
     for path, leaf in zip(map(measures.full, paths), leaves, strict=True):
-        own = late if is_half(leaf) else factors
-        leaf = written.get(path, wide[path])
-        if path in switched:
-            leaf = leaf * switched[path].astype(leaf.dtype)
+        own = factors.late if is_half(leaf) else factors.channels
+        leaf = factors.written.get(path, widened(leaf))
+        if path in factors.switches:
+            leaf = leaf * factors.switches[path].astype(leaf.dtype)
         if path in slices:
             leaf = scaled(measures.graph, path, leaf, slices, own)
         moved.append(leaf)
-    return jax.tree.unflatten(treedef, moved), after
+    return jax.tree.unflatten(treedef, moved)
 
 
 def _switched(

@@ -30,10 +30,10 @@ from regularizers.costs.form import SMOOTH
 from regularizers.errors import InputError
 from regularizers.host import on_host
 from regularizers.objective.blocks import block_costs, spared
-from regularizers.objective.decay import decayed, decaying
+from regularizers.objective.decay import Decay, decayed, decaying, find_decay
 from regularizers.objective.norms import widened
 from regularizers.objective.plan import make_plan
-from regularizers.objective.pulling import Owed, pulled
+from regularizers.objective.pulling import Factors, Owed, applied, find_factors
 from regularizers.objective.slices import Slices, scaled, slices_of
 
 LEAST = 1e-30  # what a channel that is alive is worth at least
@@ -214,25 +214,29 @@ class NetworkRegularizer:
         alive = {name: np.asarray(flags) for name, flags in self.alive(variables).items()}
         return self.graph.mask(averages, alive, self.silent_blocks(variables))
 
-    def decayed(self, variables: Any, rate: Any, still: Collection[str] = ()) -> Any:
-        """The variables after one step of relative decay, see `decay`; no channel gets zero by it.
+    def find_decay(
+        self, variables: Any, rate: Any, params: Any, gradients: Any, still: Collection[str] = ()
+    ) -> Decay:
+        """What one step of relative decay multiplies variables by; see `decay`.
 
         Args:
             variables: the traced variables, or only their `params`.
             rate: the share that the weakest channel of a group of multiplier 1 loses.
+            params: where the gradients were taken, likewise.
+            gradients: of the loss, likewise.
             still: the paths, as traced, of what stays as it is.
-
-        Returns:
-            The variables, in float32 where they are in half precision.
         """
-        rates = {
-            g.group: jnp.minimum(rate * self.multipliers.get(g.group, 1.0), 1.0)
-            for g in self.groups
-        }
-        paths, leaves, treedef = flat_paths(variables)
-        by_path = dict(zip(map(self.measures.full, paths), leaves, strict=True))
-        after = decayed(self.graph, self.decaying, by_path, rates, still)
-        return jax.tree.unflatten(treedef, list(after.values()))
+        by_path, factor = self.measures.by_path, self.multipliers
+        rates = {g.group: jnp.minimum(rate * factor.get(g.group, 1.0), 1.0) for g in self.groups}
+        at = by_path(params)
+        both = zip(at.values(), jax.tree.leaves(gradients), strict=True)
+        slopes = dict(zip(at, both, strict=True))
+        return find_decay(self.graph, self.decaying, by_path(variables), rates, slopes, still)
+
+    def decayed(self, variables: Any, decay: Decay, still: Collection[str] = ()) -> Any:
+        """The variables after one step of relative decay, in float32 where in half precision."""
+        after = decayed(self.graph, self.decaying, self.measures.by_path(variables), decay, still)
+        return jax.tree.unflatten(jax.tree.structure(variables), list(after.values()))
 
     def without(self, paths: Collection[str]) -> NetworkRegularizer:
         """The same, blind to the groups and blocks that need one of these variables.
@@ -327,10 +331,11 @@ class NetworkRegularizer:
         Returns:
             The variables, pulled.
         """
-        wide, _ = self.wide_step(variables, step, protected, held, before)
+        factors, _ = self.factors(variables, step, protected, held, before)
+        wide = self.applied(variables, factors)
         return jax.tree.map(lambda own, leaf: own.astype(jnp.result_type(leaf)), wide, variables)
 
-    def wide_step(
+    def factors(
         self,
         variables: Any,
         step: Any,
@@ -339,19 +344,19 @@ class NetworkRegularizer:
         before: Any = None,
         *,
         owed: Owed | None = None,
-    ) -> tuple[Any, dict[str, Any]]:
-        """`shrink_step` whose half-precision leaves come out in float32.
+    ) -> tuple[Factors, dict[str, Any]]:
+        """What `shrink_step` multiplies variables by.
 
         Args:
-            variables: as `shrink_step` takes them, as are the next four.
-            step: how much a channel of marginal cost 1 and multiplier 1 loses; scalar.
-            protected: as of `shrink_step`.
-            held: as of `shrink_step`.
-            before: as of `shrink_step`.
+            variables: as of `shrink_step`, as are the next four.
+            step: likewise.
+            protected: likewise.
+            held: likewise.
+            before: likewise.
             owed: how much weaker channels and blocks are than their numbers say.
 
         Returns:
-            The variables, pulled; and by group the strengths that are left, blocks not counted.
+            The factors, and by group the strengths that are left, blocks not counted.
         """
         strengths = self.strengths(variables)
         marginal = self.marginal_costs(strengths)
@@ -359,9 +364,8 @@ class NetworkRegularizer:
             g.group: step * self.multipliers.get(g.group, 1.0) * jnp.maximum(marginal[g.group], 0.0)
             for g in self.groups
         }
-        return pulled(
+        return find_factors(
             self.measures,
-            self._slices,
             variables,
             strengths,
             pulls,
@@ -371,6 +375,10 @@ class NetworkRegularizer:
             before=before,
             owed=owed,
         )
+
+    def applied(self, variables: Any, factors: Factors) -> Any:
+        """The variables after `factors`, in float32 where in half precision."""
+        return applied(self.measures, self._slices, variables, factors)
 
     def _block_pulls(
         self, variables: Any, step: Any, strengths: Mapping[str, Any]

@@ -250,11 +250,15 @@ def arrangement(
             found = segments([size(part, widths) for part in parts], order)
             if found is not None:
                 lengths = [len(parent_positions(part, parents, widths)) for part in parts]
-                starts = np.cumsum([0, *lengths])
+                each = np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])
                 return np.concatenate(
                     [
-                        starts[k] + arrangement(parts[k], inside, parents, widths)
-                        for k, inside in found
+                        np.concatenate([each[k] for k in mixed])[
+                            arrangement(
+                                make_sum([parts[k] for k in mixed]), inside, parents, widths
+                            )
+                        ]
+                        for mixed, inside in found
                     ]
                 )
         case Product(factors):

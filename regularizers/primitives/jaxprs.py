@@ -6,6 +6,7 @@ Everything else sees `Jaxpr`, `Primitive` objects and the functions below.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -47,6 +48,7 @@ __all__ = [
     "live_equations",
     "log2_p",
     "lu_pivots_to_permutation_p",
+    "measured",
     "mulhi_p",
     "one_minus_square_p",
     "optimization_barrier_p",
@@ -333,6 +335,35 @@ def _cotangents(eqn: JaxprEqn, results: Any) -> list[Any]:
 def shape_of(v: Var | Literal) -> tuple[int, ...]:
     """The shape of a value; () for what has none, e.g. a token."""
     return tuple(getattr(v.aval, "shape", ()))
+
+
+def measured(size: Any, known: Mapping[str, Any], join: Callable[[str, Any, Any], Any]) -> Any:
+    """A size that depends on others, such as `2*batch + length`, by whatever these are.
+
+    Args:
+        size: a size of an array, perhaps symbolic.
+        known: the sizes that it may depend on, by name.
+        join: `(operation, a, b)`, of what is known or of numbers; operations are `add`, `mul`,
+            `floordiv`, `mod`, `max`, `min`.
+
+    Raises:
+        KeyError: if it depends on one that is not known.
+    """
+    if isinstance(size, int):
+        return size
+
+    def factor(own: Any) -> Any:
+        if own.var is not None:
+            return known[own.var]
+        return join(own.operation, *(measured(x, known, join) for x in own.operands))
+
+    def term(own: Any, times: int) -> Any:
+        factors = [factor(x) for x, power in own._factors for _ in range(power)]
+        return functools.reduce(functools.partial(join, "mul"), [times] * (times != 1) + factors)
+
+    terms = [term(own, times) for own, times in size._sorted_terms if own._factors]
+    constant = [times for own, times in size._sorted_terms if not own._factors]
+    return functools.reduce(functools.partial(join, "add"), [*terms, *constant])
 
 
 def dtype_of(v: Var | Literal) -> Any:

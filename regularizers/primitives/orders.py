@@ -37,22 +37,28 @@ def inverse(order: Sequence[int]) -> Order:
     return tuple(np.argsort(order).tolist())
 
 
-def segments(sizes: Sequence[int], order: Sequence[int]) -> list[tuple[int, Order]] | None:
-    """How an order acts on a concatenation, if it keeps its parts together.
+def segments(
+    sizes: Sequence[int], order: Sequence[int]
+) -> list[tuple[tuple[int, ...], Order]] | None:
+    """How an order acts on a concatenation: the shortest stretches of it that hold whole parts.
 
     Returns:
-        For each part of the result which part it is, and the order inside of it.
+        For each stretch of the result which parts it holds, and the order inside of them; None if
+        all parts are mixed with each other.
     """
     starts = np.cumsum([0, *sizes])
+    part_of = np.searchsorted(starts, order, side="right") - 1
     found, at = [], 0
     while at < len(order):
-        part = int(np.searchsorted(starts, order[at], side="right")) - 1
-        inside = [k - int(starts[part]) for k in order[at : at + sizes[part]]]
-        if not is_order(np.asarray(inside), sizes[part]):
-            return None
-        found.append((part, tuple(inside)))
-        at += sizes[part]
-    return found
+        parts, end = {int(part_of[at])}, at
+        while end < at + sum(sizes[k] for k in parts):
+            parts.add(int(part_of[end]))
+            end += 1
+        positions = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in sorted(parts)])
+        inside = np.searchsorted(positions, order[at:end])
+        found.append((tuple(sorted(parts)), tuple(inside.tolist())))
+        at = end
+    return found if len(found) > 1 or len(sizes) == 1 else None
 
 
 def transposed(

@@ -144,7 +144,10 @@ def permuted(term: Term, order: Order) -> Term:
     if isinstance(term, Sum):
         parts = segments([part.size for part in term.parts], order)
         if parts is not None:
-            return concatenation(permuted(term.parts[k], inside) for k, inside in parts)
+            return concatenation(
+                permuted(concatenation(term.parts[k] for k in mixed), inside)
+                for mixed, inside in parts
+            )
     if isinstance(term, Product):
         factors = transposed([factor.size for factor in term.factors], order)
         if factors is not None:

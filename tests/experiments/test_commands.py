@@ -20,7 +20,8 @@ HEAVY = ("jax", "flax", "numpy", "optax", "scipy")
 EXTRAS = (
     "PIL", "ai_edge_litert", "ai_edge_quantizer", "bitarray", "ckwrap", "constriction", "equinox",
     "flatbuffers", "grain", "haiku", "litert_converter", "matplotlib", "onnx", "onnxruntime",
-    "safetensors", "sklearn", "submitit", "tensorboardX", "tokenizers", "zstandard",
+    "resvg_py",
+    "safetensors", "shtab", "sklearn", "submitit", "tensorboardX", "tokenizers", "zstandard",
 )  # fmt: skip
 WITHOUT = "import sys\nfor name in {names!r}:\n    sys.modules[name] = None\n"
 HELP = """
@@ -108,7 +109,7 @@ def test_defaults_are_as_typed():
 
 def test_commands_are_one_command(capsys):
     all_commands.main(["morph"])
-    assert "  sweep     accuracy against cost" in capsys.readouterr().out
+    assert "  sweep      draws accuracy against cost" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         all_commands.main(["morph", "sweeep"])
     assert stop.value.code == 2

@@ -24,11 +24,14 @@ def test_a_narrower_network_takes_less_memory(monkeypatch):
     graph = reg.trace_channels(Net().apply, variables, x)
     arch = morph.shrink(graph, {"Dense_1": np.arange(256) < 16})
     network = morph.linen_network(Net(), train_kwarg=None)
-    found = measured.measured(network, network.resized(arch), arch.take(variables), x)
-    assert found["device"] == jax.devices()[0].device_kind
+    seed = morph.Architecture.of_seed(graph)
+    networks = {"seed": seed, "shrunk": arch, "fine-tuned": arch}
+    found = measured.measured(network, networks, x)
+    assert {one["device"] for one in found.values()} == {jax.devices()[0].device_kind}
     weights = [4 * (37 * width + width + 3 * width + 3) for width in (256, 16)]
     assert found["seed"]["bytes"] >= weights[0]
-    assert weights[1] <= found["final"]["bytes"] < weights[0]
-    assert min(one["seconds"] for one in (found["seed"], found["final"])) > 0
+    assert weights[1] <= found["shrunk"]["bytes"] < weights[0]
+    assert found["fine-tuned"] is found["shrunk"]  # they are of the same shapes
+    assert min(one["seconds"] for one in found.values()) > 0
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert measured.measured(network, network, variables, x) == {}
+    assert measured.measured(network, networks, x) == {}

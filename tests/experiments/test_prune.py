@@ -85,13 +85,17 @@ def test_it_lands_tells_and_is_trained_on(own, capsys):
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"data": "unlabelled", "metrics": "size"}, {"distill": "1"}, {"loss": "spread"}],
+    ("by", "changes"),
+    [
+        ("scores", {"data": "unlabelled", "metrics": "size"}),
+        ("refit", {"distill": "1"}),
+        ("scores", {"loss": "spread"}),
+    ],
     ids=str,
 )
-def test_what_is_kept_is_asked_for(own, changes):
+def test_what_is_kept_is_asked_for(own, by, changes):
     paths = {name: f"{own}:{one}" if one.isalpha() else one for name, one in changes.items()}
-    workdir = launch(own, "--budget=60%", "--by=scores", **paths)
+    workdir = launch(own, "--budget=60%", f"--by={by}", **paths)
     assert read_run(workdir).final["cost"] <= 0.6 * read_run(workdir).outcomes[0]["cost"]
 
 

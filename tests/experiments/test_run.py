@@ -56,7 +56,7 @@ def failure(capsys, *arguments):
 
 def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "out"
-    launch(*TINY, "--tensorboard", f"--workdir={workdir}")
+    launch(*TINY, "--tensorboard", "--baselines=uniform", f"--workdir={workdir}")
     printed = capsys.readouterr().out
     for word in ("seed", "shrunk", "expanded", "Dense_0", "FLOP", "same predictions"):
         assert word.lower() in " ".join(printed.split()).lower()
@@ -65,6 +65,8 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
     assert 0.96 * 0.5 <= outcomes["shrunk"]["flops"] / outcomes["seed"]["flops"] <= 0.5
     assert outcomes["shrunk"]["logit_difference"] < 1e-5
     assert "--shrink_to=0.5" in results["command"]
+    assert results["measured"].keys() == outcomes.keys() >= {"seed", "uniform"}
+    assert "time" in printed.split("Before and after")[1].splitlines()[1]
     architecture = Architecture.load(workdir / "architecture.json")
     assert architecture.widths == outcomes["expanded and retrained"]["widths"]
     for name in ("widths.png", "training.png"):
@@ -82,7 +84,7 @@ def test_a_run_leaves_everything_and_repeats_its_tables(tmp_path, monkeypatch, c
 
     shown = run.show
     monkeypatch.setattr(run, "show", show)
-    launch(*TINY, f"--workdir={workdir}")  # finished: shows, trains nothing
+    launch(*TINY, "--baselines=uniform", f"--workdir={workdir}")  # finished: shows, trains nothing
     assert "Dense_0" in capsys.readouterr().out
 
 
@@ -133,6 +135,7 @@ def test_an_unknown_flag_and_a_stray_word_are_refused(capsys):
     assert "Did you mean: budget" in failure(capsys, "--budgett=0.5")
     retired = failure(capsys, "--expand_budget=none")
     assert "no --expand_budget any more: --budget is what" in retired
+    assert "--baselines=whole,uniform names" in failure(capsys, "--baseline")
     assert "unexpected arguments: resnet8" in failure(capsys, "resnet8")
 
 

@@ -88,7 +88,7 @@ ROWS = {
     "tensorize": Row("svd"),
     "tensorize_budget": Row(0.4, TENSORIZED),
     "tensorize_steps": Row(3, TENSORIZED),
-    "baseline": Row(True),
+    "baselines": Row("uniform"),
     "seed": Row(1),
 }
 LOOK_EVERY = 2  # steps

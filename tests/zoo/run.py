@@ -38,6 +38,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,35 +65,42 @@ COLUMNS = "{:34} {:>6} {:>6} {:>9} {:>11} {:>8} {:>8}  {}"
 
 
 def main() -> int:
-    arguments = parse()
+    arguments = parse(__doc__)
     if arguments.worker:
-        work(arguments)
+        work(arguments, measure)
         return 0
-    packages = sorted(p.stem.removeprefix("zoo_") for p in (HERE / "packages").glob("zoo_*.py"))
-    if arguments.package:
-        chosen = arguments.package.split(",")
-        if missing := set(chosen) - set(packages):
-            raise SystemExit(f"no package {sorted(missing)}; there are {packages}")
-        packages = chosen
     started = time.perf_counter()
     print(
         COLUMNS.format("model", "eqs", "trace", "groups", "left", "values", "grads", "unknown"),
         flush=True,
     )
     rows: list[dict[str, Any]] = []
-    for package in packages:
-        rows += rows_of(package, arguments)
+    for package in packages(arguments):
+        for row in rows_of(package, arguments, __file__):
+            rows.append(sure(row, arguments))
+            show(rows[-1])
         totals = summary(rows) | {"minutes": round((time.perf_counter() - started) / 60, 1)}
         if arguments.out:
-            write(arguments.out, rows, totals)  # after every package: a run may be cut short
+            write(
+                arguments.out, rows, totals, "tests/zoo/run.py"
+            )  # after every package: a run may be cut short
     if not rows:
         raise SystemExit(f"no model matches {arguments.only!r}")
     print(json.dumps(totals, indent=1))
     return int(totals["passed"] < totals["models"])
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+def packages(arguments: argparse.Namespace) -> list[str]:
+    """Those that are asked for."""
+    known = sorted(p.stem.removeprefix("zoo_") for p in (HERE / "packages").glob("zoo_*.py"))
+    chosen = arguments.package.split(",") if arguments.package else known
+    if missing := set(chosen) - set(known):
+        raise SystemExit(f"no package {sorted(missing)}; there are {known}")
+    return chosen
+
+
+def parse(doc: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n", 1)[0])
     parser.add_argument("--package", default="", help="only these packages, with commas between")
     parser.add_argument("--only", default="*", help="only models whose name matches this pattern")
     parser.add_argument("--quick", action="store_true", help="only infer, compare nothing")
@@ -103,29 +111,30 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def rows_of(package: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def rows_of(package: str, arguments: argparse.Namespace, script: str) -> Iterator[dict[str, Any]]:
     """All rows of a package. A worker that crashes or hangs is followed by another."""
-    rows: list[dict[str, Any]] = []
-    current = "?"
+    count, current = 0, "?"
     while current != "end":
         current = "?"
-        for line in lines_of([*command_of(package, arguments), f"--skip={len(rows)}"], {}):
+        command = [*command_of(package, arguments, script), f"--skip={count}"]
+        for line in lines_of(command, {}):
             current = line.get("start", current)
             if "row" in line:
-                rows.append(sure(line["row"], arguments))
-                show(rows[-1])
+                count += 1
+                yield line["row"]
         if current != "end":
-            rows.append({"package": package, "model": current, "error": "crashed or timed out"})
-            show(rows[-1])
+            count += 1
+            yield {"package": package, "model": current, "error": "crashed or timed out"}
         if current == "?":  # not even an import succeeded
             break
-    return rows
 
 
-def command_of(package: str, arguments: argparse.Namespace, only: str = "") -> list[str]:
+def command_of(
+    package: str, arguments: argparse.Namespace, script: str = __file__, only: str = ""
+) -> list[str]:
     """What measures a package's models, or only one."""
     chosen = glob.escape(only) or arguments.only
-    command = [sys.executable, __file__, f"--worker={package}", f"--only={chosen}"]
+    command = [sys.executable, script, f"--worker={package}", f"--only={chosen}"]
     return command + ["--quick"] * arguments.quick + ["--values"] * arguments.values
 
 
@@ -176,7 +185,7 @@ def lines_of(command: list[str], environment: dict[str, str]) -> Any:
             print("".join(errors[-5:]), file=sys.stderr)
 
 
-def work(arguments: argparse.Namespace) -> None:
+def work(arguments: argparse.Namespace, measure: Callable[..., dict[str, Any]]) -> None:
     """Measures the models of a package and says so line by line."""
     package = arguments.worker
     compat.prepare(package)
@@ -344,11 +353,11 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def write(path: Path, rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
+def write(path: Path, rows: list[dict[str, Any]], totals: dict[str, Any], script: str) -> None:
     """The result, with what it was obtained with."""
     names = sorted(requirements())
     result = {
-        "command": " ".join(["python tests/zoo/run.py", *sys.argv[1:]]),
+        "command": " ".join([f"python {script}", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, cpu",
         "python": platform.python_version(),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from morph.export.onnx_rules.graph import Graph, Rule, Unsupported, computed, plain, same, scalar
@@ -90,6 +91,21 @@ def _round(graph: Graph, eqn: JaxprEqn, x: str) -> str:
 def _is_finite(graph: Graph, eqn: JaxprEqn, x: str) -> str:
     bad = graph.node("Or", graph.node("IsNaN", x), graph.node("IsInf", x))
     return graph.node("Not", bad)
+
+
+def _is_before(graph: Graph, eqn: JaxprEqn, lhs: str, rhs: str) -> str:
+    """In the order of all floats: -0 before 0, nan behind everything."""
+    less = graph.node("Less", lhs, rhs)
+    if _whole(eqn):
+        return less
+    none, other = graph.node("IsNaN", rhs), graph.node("Not", graph.node("IsNaN", lhs))
+    over = graph.node("Less", graph.node("Reciprocal", lhs), graph.node("Reciprocal", rhs))
+    zeros = graph.node("And", graph.node("Equal", lhs, rhs), over)
+    return graph.node("Or", graph.node("Or", less, zeros), graph.node("And", none, other))
+
+
+def _is_not_behind(graph: Graph, eqn: JaxprEqn, lhs: str, rhs: str) -> str:
+    return graph.node("Not", _is_before(graph, eqn, rhs, lhs))
 
 
 def _not_equal(graph: Graph, eqn: JaxprEqn, lhs: str, rhs: str) -> str:
@@ -200,11 +216,14 @@ def _select(graph: Graph, eqn: JaxprEqn, which: str, *cases: str) -> str:
     return found
 
 
+_HALVES: Mapping[tuple[int, int], Any] = {(5, 10): np.float16, (8, 7): jnp.bfloat16}
+
+
 def _reduced_precision(graph: Graph, eqn: JaxprEqn, x: str) -> str:
     bits = eqn.params["exponent_bits"], eqn.params["mantissa_bits"]
     known: Mapping[tuple[int, int], int] = {(8, 23): 1, (11, 52): 11}  # float32, float64
-    if bits == (5, 10):
-        return graph.cast(graph.cast(x, np.float16), np.float32)
+    if bits in _HALVES:
+        return graph.cast(graph.cast(x, _HALVES[bits]), computed(eqn.invars[0]))
     if bits not in known:
         raise Unsupported(f"rounding to {bits[0]} bits of exponent and {bits[1]} of mantissa")
     return x
@@ -221,7 +240,9 @@ COMPARED: Mapping[Primitive, Rule] = {
     p.gt_p: plain("Greater"),
     p.is_finite_p: _is_finite,
     p.le_p: plain("LessOrEqual"),
+    p.le_to_p: _is_not_behind,
     p.lt_p: plain("Less"),
+    p.lt_to_p: _is_before,
     p.ne_p: _not_equal,
 }
 """Their results are truth values, whatever the type of their operands."""

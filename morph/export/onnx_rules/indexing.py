@@ -60,8 +60,6 @@ class _Places:
         flat, self.valid = "", ""
         for k in self.first:
             stride = math.prod(operand[j] for j in self.first if j > k)
-            if not isinstance(stride, int):
-                raise Unsupported("indices in front of a batch of any size")
             terms = []
             if k in index_map:
                 at = list(index_map).index(k)
@@ -86,8 +84,8 @@ class _Places:
             if k in self.partial:
                 terms.append(_along(graph, sizes[k], len(batch) + self.partial.index(k), wide))
             for term in terms:
-                if stride != 1:
-                    term = graph.node("Mul", term, integers(graph, stride))
+                if not isinstance(stride, int) or stride != 1:
+                    term = graph.node("Mul", term, graph.shape([stride]))
                 flat = graph.node("Add", flat, term) if flat else term
         self.shape = [*batch, *(sizes[k] for k in self.partial)]
         flat = flat or reshaped(graph, integers(graph, 0), [1] * wide)
@@ -189,6 +187,9 @@ def _scatter(reduction: str) -> Rule:
     """ScatterND on rows; what lies outside is dropped into a row that is cut off again."""
 
     def rule(graph: Graph, eqn: JaxprEqn, operand: str, indices: str, updates: str) -> str:
+        body = eqn.params["update_jaxpr"]
+        if not reduction and body is not None and body.eqns:
+            raise Unsupported("a function of the numbers in their place (`.at[..].apply`)")
         numbers, mode = eqn.params["dimension_numbers"], eqn.params["mode"]
         shape, wide = jaxprs.shape_of(eqn.invars[0]), jaxprs.shape_of(eqn.invars[2])
         batch = jaxprs.shape_of(eqn.invars[1])[:-1]
@@ -247,12 +248,18 @@ def _sort(graph: Graph, eqn: JaxprEqn, *operands: str) -> list[str]:
 
 
 def _top_k(graph: Graph, eqn: JaxprEqn, x: str) -> list[str]:
-    axis = int(eqn.params.get("axis", len(jaxprs.shape_of(eqn.invars[0])) - 1))
-    values, order = graph.nodes("TopK", 2, x, integers(graph, eqn.params["k"]), axis=axis)
+    """The largest, or of an approximation the smallest; this one is exact."""
+    params, last = eqn.params, len(jaxprs.shape_of(eqn.invars[0])) - 1
+    axis = int(params.get("axis", params.get("reduction_dimension", last)))
+    count, largest = integers(graph, params["k"]), int(params.get("is_max_k", True))
+    if not params.get("aggregate_to_topk", True):
+        raise Unsupported("an approximation that is not finished")
+    values, order = graph.nodes("TopK", 2, x, count, axis=axis, largest=largest)
     return [values, graph.cast(order, computed(eqn.outvars[1]))]
 
 
 RULES: Mapping[Primitive, Rule] = {
+    p.approx_top_k_p: _top_k,
     p.gather_p: _gather,
     p.scatter_add_p: _scatter("add"),
     p.scatter_max_p: _scatter("max"),

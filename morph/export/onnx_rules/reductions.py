@@ -13,6 +13,7 @@ from morph.export.onnx_rules.graph import (
     Rule,
     Unsupported,
     computed,
+    dilated,
     integers,
     moved,
     padded,
@@ -99,12 +100,7 @@ def _log_sum(graph: Graph, eqn: JaxprEqn, x: str, y: str) -> str:
 
 
 def _pool(op: str) -> Rule:
-    def rule(graph: Graph, eqn: JaxprEqn, x: str) -> str:
-        if op == "MinPool":  # ONNX has none
-            return graph.node("Neg", _pooled(graph, eqn, graph.node("Neg", x), "MaxPool"))
-        return _pooled(graph, eqn, x, op)
-
-    return rule
+    return lambda graph, eqn, x: _pooled(graph, eqn, x, op)
 
 
 def _pooled(graph: Graph, eqn: JaxprEqn, x: str, op: str) -> str:
@@ -112,11 +108,14 @@ def _pooled(graph: Graph, eqn: JaxprEqn, x: str, op: str) -> str:
     window, strides, pads = (
         params[name] for name in ("window_dimensions", "window_strides", "padding")
     )
+    shape = list(jaxprs.shape_of(eqn.invars[0]))
+    floats = computed(eqn.invars[0]).kind == "f"  # the types that pools take
+    for axis, by in enumerate(params["base_dilation"]):
+        if by != 1:
+            x = dilated(graph, x, shape, axis, by, _around(graph, eqn, op))
+            shape[axis] = max(0, (shape[axis] - 1) * by + 1)
     still = [k for k in range(rank) if (window[k], strides[k], *pads[k]) == (1, 1, 0, 0)]
-    space = [k for k in range(rank) if k not in still]
-    if len(still) < 2 or set(params["base_dilation"]) > {1}:
-        if rank > 6 or set(params["base_dilation"]) > {1}:
-            raise Unsupported("a window over dilated numbers")
+    if len(still) < 2 or op == "MinPool" or not floats:
         return _by_shifts(graph, eqn, x, op)
     first = 0 if 0 in still else still[0]
     channels = next((k for k in (rank - 1, 1) if k in still and k != first), still[-1])
@@ -139,11 +138,16 @@ def _pooled(graph: Graph, eqn: JaxprEqn, x: str, op: str) -> str:
     return moved(graph, result, np.argsort(order))
 
 
+def _around(graph: Graph, eqn: JaxprEqn, op: str) -> str:
+    """What stands in the padding."""
+    kind = {"MaxPool": "least", "MinPool": "most"}.get(op)
+    return scalar(graph, eqn, _start(kind, computed(eqn.invars[0])) if kind else 0)
+
+
 def _by_shifts(graph: Graph, eqn: JaxprEqn, x: str, op: str) -> str:
     """Axis by axis: the window's elements are slices, which are joined."""
     params, shape = eqn.params, jaxprs.shape_of(eqn.outvars[0])
-    join = "Max" if op == "MaxPool" else "Add"
-    start = _start("least", computed(eqn.invars[0])) if op == "MaxPool" else 0
+    join = {"MaxPool": "Max", "MinPool": "Min", "AveragePool": "Add"}[op]
     for axis, (low, high) in enumerate(params["padding"]):
         length, stride = params["window_dimensions"][axis], params["window_strides"][axis]
         dilation = params["window_dilation"][axis]
@@ -152,7 +156,7 @@ def _by_shifts(graph: Graph, eqn: JaxprEqn, x: str, op: str) -> str:
         if not isinstance(shape[axis], int):
             raise Unsupported("a window over a batch of any size")
         pads = [(low, high) if k == axis else (0, 0) for k in range(len(shape))]
-        wide = padded(graph, x, pads, scalar(graph, eqn, start))
+        wide = padded(graph, x, pads, _around(graph, eqn, op))
         span = (shape[axis] - 1) * stride + 1
         parts = [
             sliced(graph, wide, axis, k * dilation, min(k * dilation + span, MOST), stride)

@@ -81,8 +81,7 @@ def _slice(graph: Graph, eqn: JaxprEqn, x: str) -> str:
     strides = eqn.params["strides"] or (1,) * len(starts)
     for k, n in enumerate(jaxprs.shape_of(eqn.invars[0])):
         if not (starts[k] == 0 and ends[k] == n and strides[k] == 1):
-            end = ends[k] if isinstance(ends[k], int) else graph.shape([ends[k]])
-            x = sliced(graph, x, k, starts[k], end, strides[k])
+            x = sliced(graph, x, k, graph.shape([starts[k]]), graph.shape([ends[k]]), strides[k])
     return x
 
 

@@ -10,7 +10,7 @@ from morph.cycle.progress import Carried
     ("kind", "name", "width"), [("whole", "seed, trained as long", 6), ("uniform", "uniform", 3)]
 )
 def test_whole_or_uniformly_narrower(run_of, stretch_of, same, kind, name, width):
-    run = run_of(budget=0.55, target="size", baseline=True)
+    run = run_of(budget=0.55, target="size", baselines="uniform,whole")
     phase = Baseline(stretch_of(run, kind))
     before = Carried(architecture=run.seed)
     work = phase.prepare(run, before, None)

@@ -57,7 +57,7 @@ CONFIG = CycleConfig(
     retrain_steps=20,
     batch_size=32,
     learning_rate=0.05,
-    baseline=True,
+    baselines="whole,uniform",
 )
 
 
@@ -212,7 +212,7 @@ def test_a_diverging_loss_ends_the_run_and_says_where(tmp_path, data):
         return optax.sgd(lambda step: rate(step) * 1e30)
 
     with pytest.raises(TrainingDivergedError, match=r"at step 10 of phase 'seed'"):
-        make(tmp_path, data, replace(CONFIG, baseline=False), optimizer=explode).run()
+        make(tmp_path, data, replace(CONFIG, baselines=""), optimizer=explode).run()
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_two_cycles_chain_trace_each_network_once_and_lasso_works(tmp_path, data
         cycles=2,
         penalty="group_lasso",
         target="size",
-        baseline=False,
+        baselines="",
         seed_steps=10,
         shrink_steps=40,
         retrain_steps=10,
@@ -264,7 +264,7 @@ RICH = replace(
     seed_steps=20,
     shrink_steps=40,
     retrain_steps=10,
-    baseline=False,
+    baselines="",
     optimizer="adamw",
     learning_rate=0.01,
     shrink_learning_rate=0.01,
@@ -361,7 +361,7 @@ def test_cycles_that_bring_nothing_are_not_repeated(tmp_path, data):
         cycles=4,
         patience=1,
         expand="warm",
-        baseline=False,
+        baselines="",
         seed_steps=5,
         shrink_steps=40,
         retrain_steps=3,
@@ -413,7 +413,9 @@ def test_a_run_from_python_leaves_what_the_command_leaves(finished):
 
 def test_progress_is_told_unless_somebody_listens(tmp_path, data):
     with ExitStack() as held:
-        assert isinstance(make(tmp_path, data)._heard(held), Progress)
+        heard = make(tmp_path, data)._heard(held)
+        assert isinstance(heard, Progress)
+        assert heard.last.endswith(f"morph report {tmp_path}")
         assert isinstance(make(tmp_path, data, progress=False)._heard(held), Silence)
         listener = Silence()
         assert make(tmp_path, data, listener=listener)._heard(held) is listener

@@ -21,7 +21,7 @@ def told(capsys, terminal, monkeypatch):
     """What a run of two phases says."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     seconds = iter(range(100))
-    with Progress(clock=lambda: float(next(seconds))) as progress:
+    with Progress(clock=lambda: float(next(seconds)), last="all done") as progress:
         progress.seed({"a": 5})
         progress.phase("seed", 20)
         progress.update(10, loss=np.float32(0.51234), widths={"a": 3})
@@ -32,7 +32,8 @@ def told(capsys, terminal, monkeypatch):
 
 
 def test_elsewhere_there_is_one_line_for_each_phase(capsys, monkeypatch):
-    lines = told(capsys, False, monkeypatch).splitlines()
+    *lines, last = told(capsys, False, monkeypatch).splitlines()
+    assert last == "all done"
     assert [line.rsplit(", ", 1)[0] for line in lines] == [
         "seed 20/20, loss 0.25",
         "shrink 7/7, cost_ratio 0.5",
@@ -42,7 +43,7 @@ def test_elsewhere_there_is_one_line_for_each_phase(capsys, monkeypatch):
 
 def test_on_a_terminal_a_line_moves(capsys, monkeypatch):
     text = told(capsys, True, monkeypatch)
-    assert text.count("\n") == 2
+    assert text.count("\n") == 3
     assert [part.split(",")[0] for part in text.split("\r\x1b[2K")[1:4]] == [
         "seed 0/20",
         "seed 10/20",
@@ -54,6 +55,6 @@ def test_a_stream_that_is_closed_ends_nothing(monkeypatch):
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
-    with Progress() as progress:
+    with Progress(last="all done") as progress:
         progress.phase("seed", 3)
         progress.update(3, loss=1.0)

@@ -14,7 +14,7 @@ def test_a_schedule_of_the_run_goes_on_over_the_phases_that_share_weights():
         expand="warm",
         final="finetune",
         cycles=2,
-        baseline=True,
+        baselines="whole,uniform",
         seed_steps=7,
         shrink_steps=5,
         retrain_steps=4,
@@ -34,6 +34,6 @@ def test_a_schedule_of_the_run_goes_on_over_the_phases_that_share_weights():
     assert retrain == one(warm.learning_rate, 4)
     assert shrink[-1] == one(warm.learning_rate, 7 + 5 + 4 + 5)[-1]
     assert len(rates(replace(warm, final="scratch"))[0]) == 4
-    given = rates(replace(warm, seed_steps=0, baseline=False))
+    given = rates(replace(warm, seed_steps=0, baselines=""))
     assert list(itertools.chain(*given)) == one(warm.shrink_learning_rate, 2 * (5 + 4))
     assert rates(replace(warm, schedule="phase"))[3] == one(warm.shrink_learning_rate, 5)

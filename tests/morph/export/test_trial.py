@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from morph.export import ExportError
-from morph.export.exported import example_struct
+from morph.export.exported import batch_opened, example_struct, opened
 from morph.export.trial import Trial, difference
 
 X = np.random.default_rng(0).uniform(0.1, 1.0, (4, 3)).astype(np.float32)
@@ -63,11 +63,23 @@ def test_examples_are_like_those_that_were_given():
 
 def test_a_file_is_right_or_refused():
     trial = of(lambda x: {"out": jnp.log(x)})
-    trial.check(lambda x: {"out": np.log(x)}, (4, 5))
+    sizes = trial.sizes(batch_opened(trial.structs))
+    assert [x.shape for x in sizes] == [(4, 3), (5, 3)]
+    trial.check(lambda x: {"out": np.log(x)}, sizes)
     with pytest.raises(ExportError, match=r"with 5 examples .* something else: off by .* \(out\)"):
-        trial.check(lambda x: {"out": np.log(x) * (len(x) < 5)}, (4, 5))
+        trial.check(lambda x: {"out": np.log(x) * (len(x) < 5)}, sizes)
     with pytest.raises(ExportError, match="with 4 examples the file does not run: 'no such"):
-        trial.check(lambda x: {}["no such"], (4,))
+        trial.check(lambda x: {}["no such"], sizes)
+
+
+def test_every_size_with_a_name_is_tried_with_one_more():
+    trial = of(lambda x: x @ x.T)
+    assert [x.shape for x in trial.sizes(opened(trial.structs, "n, m"))] == [(4, 3), (5, 4)]
+    (fixed,) = trial.sizes(opened(trial.structs, "..."))
+    assert fixed is trial.structs
+    x, y = trial.expected(opened(jax.ShapeDtypeStruct((6, 7), jnp.float32), "..."))
+    assert (x.shape, y.shape) == ((6, 7), (6, 6))
+    np.testing.assert_allclose(x[4:, :3], X[:2] * (1 - 0.1 / 2))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Constant orders of channels: shuffles, reversals, `h[:, perm]`, followed to where they lead."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,13 @@ from regularizers.primitives.orders import segments, transposed
 
 M, N, K = 5, 8, 3
 PERM = np.asarray([3, 0, 7, 1, 6, 2, 5, 4])
+MIXED = np.random.default_rng(0).permutation(2 * N)  # two parts, one through the other
+
+
+def mixed(v, h, *, order, cut):
+    """Two groups and a fixed channel in an order that takes only the latter apart, then cut."""
+    joined = jnp.concatenate([h, jnp.tanh(h @ v["w"]), h[:, :1] * 0 + 1], 1)
+    return joined[:, order][:, cut] @ v["y"]
 
 
 @pytest.fixture
@@ -63,6 +72,12 @@ FREE = {  # what is computed, the variables, how many groups, what the last axis
     "shuffled and cut": (
         lambda v, h: jax.nn.silu(h[:, PERM][:, :3]) @ v["z"][5:] + h[:, PERM][:, 3:] @ v["z"][:5],
         "az", 2, "(a[1.1] + a[1.0])",
+    ),
+    "mixed, after what is cut": (
+        partial(mixed, order=np.append(2 * N, MIXED), cut=slice(1, None)), "awy", 2, None,
+    ),
+    "mixed, before what is cut": (
+        partial(mixed, order=np.append(MIXED, 2 * N), cut=slice(-1)), "awy", 2, None,
     ),
     "all joined": (
         lambda v, h: jnp.concatenate([h, h[:, PERM]], 1) @ v["y"], "ay", 1, "(a + a shuffled)",
@@ -170,9 +185,11 @@ def test_an_architecture_with_orders_is_saved_widened_and_composed(v, x, tmp_pat
 
 
 def test_how_an_order_acts_on_parts_and_factors():
-    assert segments((2, 3), (2, 3, 4, 0, 1)) == [(1, (0, 1, 2)), (0, (0, 1))]
-    assert segments((2, 3), (4, 3, 2, 1, 0)) == [(1, (2, 1, 0)), (0, (1, 0))]
+    assert segments((2, 3), (2, 3, 4, 0, 1)) == [((1,), (0, 1, 2)), ((0,), (0, 1))]
+    assert segments((2, 3), (4, 3, 2, 1, 0)) == [((1,), (2, 1, 0)), ((0,), (1, 0))]
     assert segments((2, 3), (0, 2, 1, 3, 4)) is None
+    both = ((0, 2), (0, 2, 1))  # the first part and the last, mixed; what is between comes first
+    assert segments((2, 3, 1), (4, 2, 3, 0, 5, 1)) == [((1,), (2, 0, 1)), both]
     assert transposed((2, 3), (0, 3, 1, 4, 2, 5)) == ((1, 0), [(0, 1), (0, 1, 2)])
     assert transposed((2, 3), (5, 4, 3, 2, 1, 0)) == ((0, 1), [(1, 0), (2, 1, 0)])
     assert transposed((2, 3), (1, 0, 2, 3, 4, 5)) is None

@@ -32,6 +32,13 @@ INDEPENDENT = {
         lambda one: lax.while_loop(lambda c: c.sum() < 20, lambda c: c * 1.5, one)
     )(x),
     "mapped": lambda x: lax.map(lambda r: jnp.sin(r) * 2, x.reshape(-1, 5, 3)),
+    "two carried": lambda x: lax.scan(
+        lambda c, a: ((c[0] + a, c[1] * a), None), (x[:, 0], x[:, 1]), over(x)
+    )[0][1],
+    "one of two each": lambda x: jax.vmap(lambda r: lax.cond(r.sum() > 7, jnp.sin, jnp.cos, r))(x),
+    "one of three each": lambda x: jax.vmap(
+        lambda r: lax.switch((r[0, 0] * 3).astype(jnp.int32), [jnp.sin, jnp.cos, jnp.tanh], r)
+    )(x),
     "doubling": lambda x: lax.associative_scan(jnp.add, x, axis=1),
 }
 MIXED = {

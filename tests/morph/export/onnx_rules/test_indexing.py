@@ -40,6 +40,20 @@ GATHERS = {
             row, places(1, 2)[:, None], lax.GatherDimensionNumbers((1, 2), (), (0,)), (2, 3)
         )
     )(x),
+    "promised": lambda x: x.at[:, places(0, 2)].get(mode="promise_in_bounds"),
+    "the last": lambda x: x[:, -1] + x[..., -2:, :][:, 0],
+    "each its own": lambda x: x[jnp.arange(x.shape[0]), jnp.abs(at(x)[:, 0]) % 5],
+    "bf16": lambda x: x.astype(jnp.bfloat16)[:, places(0, 2)],
+    "bilinear": lambda x: jax.image.resize(x, (x.shape[0], 8, 7), "bilinear"),
+    "cubic, smaller": lambda x: jax.image.resize(x, (x.shape[0], 3, 2), "cubic"),
+    "between": lambda x: jax.vmap(
+        lambda one: jax.scipy.ndimage.map_coordinates(
+            one, [jnp.arange(3.0) + 0.3, jnp.arange(3.0) / 2], 1
+        )
+    )(x),
+    "in a table": lambda x: jnp.searchsorted(jnp.linspace(0, 1, 7), x),
+    "bins": lambda x: jnp.digitize(x, jnp.linspace(0, 1, 5)),
+    "interpolated": lambda x: jnp.interp(x, jnp.linspace(0, 1, 5), jnp.arange(5.0) ** 2),
     "nearest": lambda x: jax.image.resize(x, (x.shape[0], 10, 3), "nearest"),
 }
 SCATTERS = {
@@ -48,6 +62,12 @@ SCATTERS = {
     "add clipped": lambda x: x.at[:, places(1, 99)].add(7.0, mode="clip"),
     "max": lambda x: x.at[:, places(0, 0, 3)].max(0.5) + x.at[:, places(0, 9)].min(0.3),
     "mul": lambda x: x.at[..., 1].mul(3.0),
+    "sub": lambda x: x.at[:, 1].subtract(2.0) + x.at[:, 1].divide(2.0),
+    "truths": lambda x: (x > 0.5).at[:, 0].set(True),
+    "bf16": lambda x: x.astype(jnp.bfloat16).at[:, 0].add(1),
+    "products": lambda x: jax.vmap(lambda row: jax.ops.segment_prod(row, places(0, 0, 1, 1, 2), 3))(
+        x
+    ),
     "per example": lambda x: jax.vmap(lambda row, i: row.at[i].add(row))(x, at(x)),
     "segments": lambda x: jax.vmap(lambda row: jax.ops.segment_max(row, places(0, 1, 0, 3, 9), 3))(
         x
@@ -61,6 +81,13 @@ SORTED = {
     "integers": lambda x: jnp.sort(at(x), 1),
     "truths": lambda x: jnp.sort(x > 0.5, 1),
     "top_k": lambda x: lax.top_k(x, 2),
+    "top_k of integers": lambda x: lax.top_k(at(x), 2),
+    "top_k with ties": lambda x: lax.top_k(jnp.floor(x * 3), 3)[1],
+    "about the largest": lambda x: lax.approx_max_k(x, 2),
+    "about the smallest": lambda x: lax.approx_min_k(x, 2)[0],
+    "two": lambda x: lax.sort((x[..., 0], x[..., 1]), dimension=1),
+    "nan": lambda x: jnp.sort(jnp.log(x - 0.5), 1),
+    "quantile": lambda x: jnp.quantile(x, 0.3, axis=1),
     "median": lambda x: jnp.median(x, 1),
 }
 

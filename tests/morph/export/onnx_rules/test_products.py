@@ -42,6 +42,32 @@ FUNCTIONS = {
         (x * 100).astype(jnp.int8), jnp.ones((3, 4), jnp.int8), preferred_element_type=jnp.int32
     ),
     "f16": lambda x: x.astype(jnp.float16) @ jnp.ones((3, 4), jnp.float16),
+    "outer": lambda x: jax.vmap(jnp.outer)(x[:, 0], x[:, 1]),
+    "cross": lambda x: jnp.cross(x, x[:, ::-1]),
+    "trace": lambda x: jnp.einsum("nii->n", x[:, :3]),
+    "int32": lambda x: (x * 9).astype(jnp.int32) @ jnp.ones((3, 2), jnp.int32),
+    "truths": lambda x: (x > 0.5) @ jnp.ones((3, 2), bool),
+    "3d": lambda x: lax.conv_general_dilated(
+        x[:, None, ..., None],
+        jnp.ones((1, 3, 3, 1, 2)),
+        (1, 1, 1),
+        "SAME",
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+    ),
+    "2d dilated": lambda x: lax.conv_general_dilated(
+        x[..., None],
+        jnp.ones((3, 2, 1, 2)),
+        (1, 2),
+        "SAME",
+        rhs_dilation=(2, 1),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    ),
+    "patches": lambda x: lax.conv_general_dilated_patches(
+        x[..., None], (2, 2), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ),
+    "masked": lambda x: jax.nn.dot_product_attention(
+        *[x[:, :, None]] * 3, mask=x[:, None, :, :1] > 0.3
+    ),
     "causal": lambda x: jax.nn.dot_product_attention(*[x[:, :, None]] * 3, is_causal=True),
 }
 

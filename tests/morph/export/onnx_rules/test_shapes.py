@@ -34,6 +34,13 @@ FUNCTIONS = {
     ),
     "bits": lambda x: lax.bitcast_convert_type(x, jnp.float32),
     "bf16": lambda x: jnp.pad(x.astype(jnp.bfloat16), ((0, 0), (1, 0), (0, 0))),
+    "edge": lambda x: jnp.pad(x, ((0, 0), (2, 1), (0, 0)), mode="edge"),
+    "reflect": lambda x: jnp.pad(x, ((0, 0), (2, 1), (0, 0)), mode="reflect"),
+    "wrap": lambda x: jnp.pad(x, ((0, 0), (2, 1), (0, 0)), mode="wrap"),
+    "quarter turn": lambda x: jnp.rot90(x, axes=(1, 2)),
+    "diagonal": lambda x: jnp.diagonal(x, axis1=1, axis2=2),
+    "differences": lambda x: jnp.diff(x, axis=1),
+    "repeats": lambda x: jnp.repeat(x, jnp.array([1, 0, 2, 1, 3]), 1, total_repeat_length=7),
     "truths": lambda x: jnp.concatenate([x > 0.5, jnp.flip(x < 0.2, 1)], 1)[:, ::2],
 }
 OF_ALL = {  # they are at one place for all examples

@@ -1,0 +1,109 @@
+"""Writing a file with sizes that may vary where the function allows it, and trying it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from morph.errors import ExportError
+from morph.export.exported import (
+    INDEPENDENT,
+    MIXED,
+    UNKNOWN,
+    Exported,
+    Runner,
+    batch_opened,
+    example_struct,
+    has_batch,
+    opened,
+    written,
+)
+from morph.export.frozen import one_by_one
+from morph.export.trial import Trial
+
+NO_BATCH = "the sizes are fixed: the inputs have no batch in common; `shapes=` says which may vary"
+
+
+def attempt(
+    target: str,
+    fn: Callable[..., Any],
+    variables: Any,
+    example: Any,
+    path: str | Path,
+    shapes: Any,
+    *,
+    make: Callable[[Callable[..., Any], Any, str], bytes],
+    load: Callable[[Path], Runner] | None,
+    explained: Callable[[Exception, Any], Exception],
+) -> Exported:
+    """Writes a function; its batch may vary, if it can be, or the sizes that are named.
+
+    Args:
+        target: see `Exported`.
+        fn: `fn(variables, x)`.
+        variables: its weights.
+        example: inputs.
+        path: of the file.
+        shapes: see `exported.opened`; None for the batch.
+        make: `(fn, shapes, what is known of examples)`, the file.
+        load: opens it; None if it does not run here.
+        explained: the error of what cannot be written, or is not right, at those shapes.
+
+    Raises:
+        ExportError: if it cannot be written, or gives something else.
+    """
+    structs = example_struct(example)
+    trial = Trial(fn, variables, example, structs)
+
+    def check(draft: Path, sizes: Any) -> None:
+        if load is not None:
+            trial.check(load(draft), sizes)
+
+    def wrote(
+        form: Callable[..., Any], given: Any, examples: str, sizes: Any, note: str
+    ) -> Exported:
+        data = make(form, given, examples)
+        batch = next(x.shape[0] for x in jax.tree.leaves(given) if x.shape)
+        return written(
+            target, path, data, batch if isinstance(batch, int) else None, examples=examples,
+            note=note, check=lambda draft: check(draft, sizes),
+        )  # fmt: skip
+
+    if shapes is not None:
+        given = opened(structs, shapes)
+        try:
+            return wrote(fn, given, UNKNOWN, trial.sizes(given), "")
+        except Exception as error:  # whatever the user's code makes of a size without a value
+            raise ExportError(
+                f"cannot write this function with shapes={shapes!r}: {first_line(error)}. Name "
+                "fewer sizes, or none: then only the batch varies, where it can"
+            ) from error
+    note, examples, sizes = NO_BATCH, MIXED, [structs]
+    if has_batch(structs):
+        note, examples, given = "", UNKNOWN, batch_opened(structs)
+        sizes = trial.sizes(given)
+        for form in (fn, one_by_one(fn)):
+            try:
+                if form is not fn:
+                    examples = trial.mixing()
+                    if examples != INDEPENDENT:
+                        break
+                return wrote(form, given, UNKNOWN, sizes, "")
+            except Exception as error:  # whatever the user's code makes of it
+                cause = f"{type(error).__name__}: {first_line(error)}"
+                note = note or f"the batch is fixed: {cause}"
+    try:
+        return wrote(fn, structs, examples, sizes[: 1 + (examples == INDEPENDENT)], note)
+    except OSError:
+        raise
+    except Exception as error:
+        told = explained(error, structs)
+        raise told from (None if told is error else error)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:300]

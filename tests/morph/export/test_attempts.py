@@ -1,0 +1,71 @@
+"""Which sizes a file leaves open: the batch where it can be, or those that are named."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from morph.export import ExportError, onnx, stablehlo
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("flatbuffers")
+
+RNG = np.random.default_rng(0)
+TABLE = RNG.normal(size=(11, 6)).astype(np.float32)
+EDGES = RNG.integers(0, 5, (2, 7)).astype(np.int32)
+NODES = RNG.normal(size=(5, 6)).astype(np.float32)
+TARGETS = [(onnx.to_onnx, onnx.load), (stablehlo.to_stablehlo, stablehlo.load)]
+
+
+def attention(table, tokens):
+    """Causal, over a sequence of any length."""
+    x = table[tokens]
+    later = jnp.arange(x.shape[1])[None, :] > jnp.arange(x.shape[1])[:, None]
+    weights = jnp.where(later, -jnp.inf, jnp.einsum("nld,nmd->nlm", x, x))
+    return jnp.einsum("nlm,nmd->nld", jax.nn.softmax(weights), x).reshape(-1, 6)
+
+
+def messages(kernel, graph):
+    """What the neighbours of every node say."""
+    source, target = graph["edges"]
+    return jnp.zeros_like(graph["nodes"]).at[target].add(jnp.tanh(graph["nodes"] @ kernel)[source])
+
+
+@pytest.mark.promotes
+@pytest.mark.parametrize(("write", "load"), TARGETS, ids=["onnx", "stablehlo"])
+def test_sequences_and_graphs_of_any_size(tmp_path, write, load):
+    tokens = RNG.integers(0, 11, (2, 5)).astype(np.int32)
+    written = write(attention, TABLE, tokens, tmp_path / "a", shapes="batch, length")
+    assert written.batch is None
+    longer = RNG.integers(0, 11, (3, 9)).astype(np.int32)
+    np.testing.assert_allclose(
+        load(written.path)(longer), attention(TABLE, longer), rtol=2e-5, atol=1e-5
+    )
+    shapes = {"edges": "2, edges", "nodes": "nodes, 6"}
+    kernel, graph = RNG.normal(size=(6, 6)).astype(np.float32), {"edges": EDGES, "nodes": NODES}
+    written = write(messages, kernel, graph, tmp_path / "b", shapes=shapes)
+    larger = {"edges": RNG.integers(0, 8, (2, 13)), "nodes": RNG.normal(size=(8, 6))}
+    larger = {"edges": larger["edges"].astype(np.int32), "nodes": np.float32(larger["nodes"])}
+    np.testing.assert_allclose(
+        load(written.path)(larger), messages(kernel, larger), rtol=2e-5, atol=1e-5
+    )
+
+
+@pytest.mark.promotes
+def test_inputs_without_a_batch_in_common_are_fixed(tmp_path):
+    kernel, graph = np.eye(6, dtype=np.float32), {"edges": EDGES, "nodes": NODES}
+    written = onnx.to_onnx(messages, kernel, graph, tmp_path / "a.onnx")
+    assert (written.batch, written.examples) == (2, "mixed")
+    assert "no batch in common; `shapes=` says" in written.note
+    found = onnx.load(written.path)(graph)
+    np.testing.assert_allclose(found, messages(kernel, graph), rtol=2e-5, atol=1e-5)
+
+
+def test_sizes_that_cannot_vary_are_refused(tmp_path):
+    x = np.ones((2, 4), np.float32)
+    with pytest.raises(ExportError, match=r"with shapes='n, m': .* Name fewer sizes"):
+        onnx.to_onnx(lambda w, x: x @ w, np.ones((4, 3)), x, tmp_path / "a", shapes="n, m")
+    for shapes in ("n, m, k", "n, 5", "n, 2*m", 3, ("n, m", "n"), {"x": "n, m"}, "n m"):
+        with pytest.raises(ExportError, match=r"does not fit the inputs \[2, 4\]: "):
+            onnx.to_onnx(lambda w, x: x, {}, x, tmp_path / "a", shapes=shapes)
+    assert not list(tmp_path.iterdir())
