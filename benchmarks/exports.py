@@ -8,8 +8,9 @@
   mirror images and crops of them: there are no others. Its int8 figures are those of the pictures
   that it was calibrated with.
 
-Must hold: StableHLO and ONNX within 1e-4 of JAX (by the largest logit); int8 TFLite at most 1 point
-from the floats, 1 picture of 20 for the pictures (top-1 and top-5).
+Must hold: StableHLO and ONNX within 1e-4 of JAX (by the largest logit); int8 TFLite and ONNX at
+most 1 point from the floats, 1 picture of 20 for the pictures (top-1 and top-5), and ONNX int8 in
+at most 0.3 of the bytes of the floats.
 """
 
 import argparse
@@ -32,7 +33,17 @@ from experiments.networks import build
 from experiments.pretrained import imagenet_pictures, mobilenet_v2
 from morph.architecture.architecture import Architecture
 from morph.architecture.shrink import shrink
-from morph.export import Exported, bundle, compare, edge_tpu, flatbuffer, onnx, stablehlo, tflite
+from morph.export import (
+    Exported,
+    bundle,
+    compare,
+    edge_tpu,
+    flatbuffer,
+    onnx,
+    onnx_int8,
+    stablehlo,
+    tflite,
+)
 from morph.network import Network, linen_network
 from regularizers.channels.trace import trace_channels
 from regularizers.costs.flops import flops
@@ -145,11 +156,19 @@ def exports(case: Case, folder: Path) -> list[Exported]:
     return [
         stablehlo.to_stablehlo(*given, folder / "network.stablehlo"),
         onnx.to_onnx(*given, folder / "network.onnx"),
+        onnx_int8.to_onnx_int8(
+            *given, folder / "network.int8.onnx", calibration=case.calibration[:CALIBRATION]
+        ),
         tflite.to_tflite(*given, folder / "network.tflite", calibration=case.calibration),
     ]
 
 
-LOAD = {"stablehlo": stablehlo.load, "onnx": onnx.load, "tflite": tflite.load}
+LOAD = {
+    "stablehlo": stablehlo.load, "onnx": onnx.load, "onnx_int8": onnx_int8.load,
+    "tflite": tflite.load,
+}  # fmt: skip
+INT8 = ("onnx_int8", "tflite")
+SHARE = 0.3  # of the bytes of the floats
 
 
 def measure(case: Case, folder: Path, command: str) -> list[dict[str, Any]]:
@@ -191,8 +210,10 @@ def measure(case: Case, folder: Path, command: str) -> list[dict[str, Any]]:
     rows = []
     for one in written:
         agreement = found[one.target]
-        limit = POINTS[case.name] if one.target == "tflite" else 0.0
-        close = one.target == "tflite" or agreement.logit_difference <= FLOAT_LIMIT
+        limit = POINTS[case.name] if one.target in INT8 else 0.0
+        close = one.target in INT8 or agreement.logit_difference <= FLOAT_LIMIT
+        share = one.size_bytes / (folder / "network.onnx").stat().st_size
+        small = one.target != "onnx_int8" or share <= SHARE
         rows.append(
             {
                 "network": case.name,
@@ -202,13 +223,17 @@ def measure(case: Case, folder: Path, command: str) -> list[dict[str, Any]]:
                 "logit_difference": agreement.logit_difference,
                 "same_class": agreement.same_class,
                 "points_lost": agreement.points,
-                "holds": close and agreement.points <= limit + 1e-9,
+                "holds": close and small and agreement.points <= limit + 1e-9,
+                "bytes_of_onnx": round(share, 4),
                 "agreement": asdict(agreement),
                 "details": {
                     "notes": case.notes,
                     "note": one.note,
                     "figures": figures,
                     "bundle_bytes": sizes,
+                    "layers": [asdict(own) for own in onnx_int8.errors(one.path)]
+                    if one.target == "onnx_int8"
+                    else [],
                     "tflite_operations": dict(Counter(op.name for op in graph_of.operations)),
                 },
             }

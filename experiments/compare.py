@@ -248,7 +248,8 @@ def write_page(entries: Sequence[Entry], path: Path) -> None:
     """The comparison as a page that opens offline."""
     points = [point for entry in entries for point in entry.points()]
     sections = [
-        (sheet.title, table(sheet.title, sheet.head, sheet.rows)) for sheet in sheets_of(entries)
+        (sheet.title, table(f"{sheet.title}, run by run", sheet.head, sheet.rows))
+        for sheet in sheets_of(entries)
     ]
     if points:
         front = comparable(entries)
@@ -257,7 +258,8 @@ def write_page(entries: Sequence[Entry], path: Path) -> None:
         chart = note + tradeoff_chart(points, alt, front=front)
         sections.insert(0, ("Accuracy against cost", chart))
     count = sum(len(entry.runs) for entry in entries)
-    lead = f'<p class="lead">{count} runs of {len(entries)} configurations.</p>'
+    kinds = f"{len(entries)} configuration{'s' * (len(entries) > 1)}"
+    lead = f'<p class="lead">{count} run{"s" * (count > 1)} of {kinds}.</p>'
     path.write_text(page_of("Runs side by side", lead, sections), encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ from experiments.commands.compress import COMMAND
 from experiments.console.command import launch
 from experiments.console.display import figure_table
 from experiments.console.flags import settings_from
+from experiments.console.waiting import waiting
 from experiments.report import write_report
 from experiments.report.compression import stage_cells, stage_head
 from experiments.retrain import check_code, check_seed, start_of
@@ -198,11 +199,17 @@ def compress(
     stage = Stage(name="learned", variables=learned.variables, predict=learned.network.predict)
     row, packed = measured(stage)
     rows.append(row)
-    task = learned.task.whole
+    before, task = len(rows) - 1, learned.task.whole
     if learned.task.loss is not None:
         task = dataclasses.replace(task, loss=learned.task.loss)
-    for stage in compressed(learned.network, learned.variables, learned.data.train, config, task):
-        row, packed = measured(stage)
+    stages = compressed(learned.network, learned.variables, learned.data.train, config, task)
+    while True:
+        with waiting(console, "compress", f"stage {len(rows) - before}"):
+            following = next(stages, None)
+            if following is None:
+                break
+            stage = following
+            row, packed = measured(stage)
         rows.append(row)
         console.print(f"{stage.name}: {stage_head([row])[1]} {stage_cells(row)[1]}", soft_wrap=True)
     file = workdir / FILE

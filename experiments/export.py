@@ -19,6 +19,7 @@ from experiments import compress
 from experiments.commands.export import COMMAND
 from experiments.console.command import launch
 from experiments.console.display import figure_table
+from experiments.console.waiting import waiting
 from experiments.report import write_report
 from experiments.report.compression import EXPORT_HEAD, export_cells
 from morph import export as exports
@@ -59,6 +60,12 @@ TARGETS: Mapping[str, Target] = {
     "onnx": Target(
         ".onnx",
         lambda fn, variables, x, path, inputs: exports.to_onnx(fn, variables, x, path),
+    ),
+    "onnx_int8": Target(
+        ".int8.onnx",
+        lambda fn, variables, x, path, inputs: exports.to_onnx_int8(
+            fn, variables, x, path, calibration=inputs[:CALIBRATION]
+        ),
     ),
     "tflite": Target(
         ".tflite",
@@ -113,7 +120,7 @@ def export(
         ExportError: if an operation cannot be exported, naming it, or a package is missing.
     """
     with together(workdir) as aside:
-        rows, placed = _written(aside, learned, variables, targets, command)
+        rows, placed = _written(aside, learned, variables, targets, command, console)
     title = f"Exports, in {workdir / FOLDER}"
     console.print(figure_table(title, EXPORT_HEAD, map(export_cells, rows)))
     if placed:
@@ -126,6 +133,7 @@ def _written(
     variables: Variables,
     targets: Mapping[str, Target],
     command: str,
+    console: Console,
 ) -> tuple[list[dict[str, Any]], exports.Placement | None]:
     """Writes the bundle and the figures to a folder; the figures, and what an Edge TPU runs."""
     folder = place / FOLDER
@@ -150,9 +158,11 @@ def _written(
     agreements: dict[str, exports.Agreement] = {}
     for name, target in targets.items():
         path = folder / f"network{target.suffix}"
-        made = target.export(network.predict, dense, inputs[:8], path, inputs)
-        run: Runner = part(name).load(path)
-        agreement = exports.compare(reference, run(asked), labels)
+        with waiting(console, "export", f"writing and checking {name}"):
+            made = target.export(network.predict, dense, inputs[:8], path, inputs)
+            run: Runner = part(name).load(path)
+            agreement = exports.compare(reference, run(asked), labels)
+        console.print(f"{name}: {made.size_bytes:,} bytes, checked on the test set")
         written.append(made)
         agreements[name] = agreement
         rows.append(
@@ -181,6 +191,7 @@ def _written(
         },
         agreements=agreements,
         architecture=learned.architecture,
+        examples=(asked, reference),
         command=command,
         notes="\n".join(f"- {in_markdown(line)}" for line in str(placed or "").splitlines()),
     )
@@ -196,12 +207,18 @@ def _written(
 
 
 def run(options: flags.FlagValues, command: str, console: Console) -> None:
-    """Exports what a working directory holds.
+    """Exports what a working directory holds, or checks what was exported.
 
     Raises:
         one of `USER_ERRORS`, or InspectError.
     """
-    workdir, targets = Path(options.workdir), targets_of(options.export)
+    workdir = Path(options.workdir)
+    if options.check:
+        part("bundle").check_installed()
+        for name, off in part("bundle").check(workdir / FOLDER).items():
+            console.print(f"{name}: as JAX gave it, but for {off:.1e}", soft_wrap=True)
+        return
+    targets = targets_of(options.export)
     with locked(workdir, make=False):
         learned = compress.read(workdir, options)
         variables, file = learned.variables, workdir / compress.FILE

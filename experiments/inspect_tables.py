@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console
@@ -30,7 +31,10 @@ def show(report: Report, console: Console) -> None:
         console.print(pin_table(wrong))
         console.print()
     if right := [one.pin for one in report.pins if one.right]:
-        told = ", ".join(f"{pin.reason} ({len(pin.axes)})" for pin in right)
+        counts: Counter[str] = Counter()
+        for pin in right:
+            counts[pin.reason] += len(pin.axes)
+        told = ", ".join(f"{reason} ({count})" for reason, count in counts.items())
         _say(console, f"Fixed as it should be: {told}.")
     for name, source in report.graph.unknown.items():
         where = f" [{source}]" if source else ""

@@ -31,9 +31,9 @@ from experiments.report.page import agreement
 from experiments.subject import data_of, identity_of, seed_of, slug
 from experiments.tested import tested
 from morph.cycle.cycle import Cycle
-from morph.cycle.cycle import Result as CycleResult
 from morph.cycle.listener import Listener
 from morph.cycle.measure import BASELINES
+from morph.cycle.result import Result as CycleResult
 from morph.errors import MissingExtraError
 from morph.facts import write_facts
 from morph.files import write_text

@@ -11,5 +11,5 @@ SEED_NETWORKS = (
     "inception_v2", "vit",
 )  # fmt: skip
 DATASETS = ("digits", "fashion_mnist", "mnist", "cifar10")
-EXPORTS = ("stablehlo", "onnx", "tflite")
+EXPORTS = ("stablehlo", "onnx", "onnx_int8", "tflite")
 SHELLS = ("bash", "zsh")  # whose completion is known

@@ -1,150 +1,187 @@
-"""Runs of models that are divided over eight devices, and over one; prints one JSON object.
+"""A network that eight devices share is trained, cut, and resumed elsewhere; prints JSON.
 
 `tests/morph/training/test_layout.py` runs it, with
 XLA_FLAGS=--xla_force_host_platform_device_count=8, which JAX has to see before it starts.
 """
 
 import json
-import sys
+import re
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 import morph
-from morph.cycle.config import CycleConfig
-from morph.cycle.cycle import Cycle
-from morph.cycle.listener import Silence
+import regularizers as reg
+from morph.cycle.checkpoint import Checkpoints
+from morph.cycle.phase import arrays_of
+from morph.cycle.shrinking import Trimmed
 from morph.training.data import Batch
+from morph.training.layout import Layout, rules_named
+from morph.training.loop import Course, Loop
+from morph.training.saliency import make_saliency
+from morph.training.step import TrainState, make_objective, make_step
+from regularizers.host import on_host
 
-RNG = np.random.default_rng(0)
-STEPS = {"seed_steps": 4, "shrink_steps": 8, "retrain_steps": 2}
-
-
-class ResNet(nn.Module):
-    """A stem and two residual blocks, the second strided."""
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        def layer(x, width, strides=1):
-            x = nn.Conv(width, (3, 3), strides=strides, use_bias=False)(x)
-            return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
-
-        x = nn.relu(layer(x, 6))
-        x = nn.relu(x + layer(nn.relu(layer(x, 5)), 6))
-        y = layer(nn.relu(layer(x, 9, 2)), 7)
-        x = nn.relu(y + layer(x, 7, 2))
-        return nn.Dense(3)(x.mean((1, 2)))
-
-
-class ViT(nn.Module):
-    """Patches, a pre-norm block; it says itself how some of its kernels are divided."""
-
-    @nn.compact
-    def __call__(self, x):
-        by_hand = nn.with_partitioning(nn.initializers.lecun_normal(), (None, "fsdp"))
-        x = nn.Conv(16, (2, 2), strides=2, name="patches")(x)
-        x = x.reshape(x.shape[0], -1, 16)
-        y = nn.LayerNorm()(x)
-        x += nn.MultiHeadDotProductAttention(num_heads=4, qkv_features=16, name="attention")(y)
-        y = nn.Dense(36, name="up", kernel_init=by_hand)(nn.LayerNorm()(x))
-        x += nn.Dense(16, name="down")(nn.gelu(y))
-        return nn.Dense(3, name="head")(x.mean(1))
+WIDTH, HIDDEN, TOKENS = 24, 64, 16
+STEPS, SAVED, AFTER, EVERY = 8, 4, 2, 2
+RULES = (
+    "q=fsdp:tensor:-,k=fsdp:tensor:-,v=fsdp:tensor:-,o=tensor:fsdp,"
+    "gate=fsdp:tensor,up=fsdp:tensor,down=tensor:fsdp,embed=tensor:fsdp,head=fsdp:tensor"
+)
+KEY = jax.random.key(0, impl="rbg")
 
 
 class Llama(nn.Module):
-    """Embedding, pre-norm blocks of causal attention and a gated MLP, a head."""
+    """Embedding, a pre-norm block of causal attention and a gated MLP, a head."""
 
-    width: int = 24
-    hidden: int = 48
-    blocks: int = 1
-    vocabulary: int = 16
+    width: int = WIDTH
+    hidden: int = HIDDEN
 
     @nn.compact
     def __call__(self, ids):
-        dense = partial(nn.Dense, use_bias=False)
-        x = nn.Embed(self.vocabulary, self.width, name="embed")(ids)
-        for i in range(self.blocks):
-            y = nn.RMSNorm(name=f"norm_{i}")(x)
-            q, k, v = (
-                nn.DenseGeneral((4, self.width // 4), use_bias=False, name=f"{n}_{i}")(y)
-                for n in ("q", "k", "v")
-            )
-            mask = nn.make_causal_mask(ids)
-            y = nn.dot_product_attention(q, k, v, mask=mask).reshape(x.shape)
-            x += dense(self.width, name=f"o_{i}")(y)
-            y = nn.RMSNorm(name=f"mlp_norm_{i}")(x)
-            y = nn.silu(dense(self.hidden, name=f"gate_{i}")(y)) * dense(
-                self.hidden, name=f"up_{i}"
-            )(y)
-            x += dense(self.width, name=f"down_{i}")(y)
-        return dense(self.vocabulary, name="head")(nn.RMSNorm(name="last")(x))
+        def dense(name, *shape):
+            return nn.DenseGeneral(shape, use_bias=False, name=name)
+
+        x = nn.Embed(TOKENS, self.width, name="embed")(ids)
+        y = nn.RMSNorm(name="norm")(x)
+        q, k, v = (dense(name, 4, self.width // 4)(y) for name in "qkv")
+        y = nn.dot_product_attention(q, k, v, mask=nn.make_causal_mask(ids)).reshape(x.shape)
+        x += dense("o", self.width)(y)
+        y = nn.RMSNorm(name="mlp_norm")(x)
+        x += dense("down", self.width)(
+            nn.silu(dense("gate", self.hidden)(y)) * dense("up", self.hidden)(y)
+        )
+        return dense("head", TOKENS)(nn.RMSNorm(name="last")(x))
 
 
-LLAMA_RULES = (
-    "q_*=fsdp:tensor:-,k_*=fsdp:tensor:-,v_*=fsdp:tensor:-,o_*=tensor:fsdp,"
-    "gate_*=fsdp:tensor,up_*=fsdp:tensor,down_*=tensor:fsdp,embed=tensor:fsdp,head=fsdp:tensor"
-)
-
-
-def images(count):
-    y = RNG.integers(0, 3, count).astype(np.int32)
-    x = RNG.normal(size=(count, 8, 8, 2)).astype(np.float32)
-    x[np.arange(count), :, :, 0] += 2.0 * y[:, None, None]
-    return Batch(x, y)
+def mesh_of(**sizes):
+    count = int(np.prod(list(sizes.values())))
+    return Mesh(np.asarray(jax.devices()[:count]).reshape(*sizes.values()), tuple(sizes))
 
 
 def tokens(count):
-    ids = RNG.integers(0, 16, (count, 1)) + np.arange(7) * RNG.integers(1, 3, (count, 1))
-    return Batch((ids[:, :-1] % 16).astype(np.int32), (ids[:, 1:] % 16).astype(np.int32))
+    rng = np.random.default_rng(0)
+    ids = (rng.integers(0, 16, (count, 1)) + np.arange(6) * rng.integers(1, 3, (count, 1))) % TOKENS
+    return Batch(ids[:, :-1].astype(np.int32), ids[:, 1:].astype(np.int32))
 
 
-CASES = {
-    "resnet": (ResNet(), "train", images, {"mesh": "data=8"}, 0.1),
-    "vit": (ViT(), None, images, {"mesh": "data=2,fsdp=4"}, 0.1),
-    "llama": (Llama(), None, tokens, {"mesh": "fsdp=4,tensor=2", "shard": LLAMA_RULES}, 0.3),
-}
+def budget_of(graph):
+    regularizer = reg.NetworkRegularizer(
+        graph, reg.flops(graph), threshold=0.0, relative_to="fresh", blocks=True
+    )
+    budget = morph.Budget(regularizer, 0.6, steps=STEPS, every=EVERY, settle=0.0, round_to=4)
+    return budget, budget.optimizer(optax.sgd(0.3, momentum=0.9))
 
 
-def cycle(case, workdir, **places):
-    """The run of a case, somewhere."""
-    module, train_kwarg, make, where, rate = CASES[case]
-    data = DATA.setdefault(make.__name__, (make(64), make(40)))
-    return Cycle(
-        network=morph.linen_network(module, train_kwarg=train_kwarg),
-        train=data[0],
-        test=data[1],
-        config=CycleConfig(batch_size=16, learning_rate=rate, round_to=4, **STEPS),
-        workdir=Path(workdir),
-        look_every=2,
-        listener=Silence(),
-        **{**where, **places},
+NETWORK = morph.linen_network(Llama(), train_kwarg=None)
+DATA = tokens(64)
+START = jax.device_get(jax.jit(NETWORK.init)(jax.random.key(0), DATA.x[:1]))
+GRAPH = reg.trace_channels(NETWORK.predict, START, DATA.x[:1])
+
+
+def train(mesh, rules, resumed=None, saved=None):
+    """Trained to the cut, cut, trained on; the losses, what is left, and where all lay."""
+    layout = Layout.of(mesh, rules_named(rules), START)
+    budget, tx = budget_of(GRAPH)
+    objective = make_objective()
+    loop = Loop(
+        step=make_step(objective, laid=layout.constrained),
+        data=DATA,
+        batch_size=16,
+        every=EVERY,
+        layout=layout,
+    )
+    state = TrainState.of(NETWORK, layout.variables(START), tx)
+    start = 0
+    if resumed is not None:
+        start, state = SAVED, state.replace(**resumed.into(arrays_of(state)))
+    course = Course(name="shrink", steps=STEPS, key=KEY, shuffle=0, start=start)
+    losses = []
+    for done in loop.run(layout.state(state), course):
+        state = done.state
+        losses.append(float(done.loss))
+        if done.step == SAVED and saved is not None:
+            saved.save(arrays_of(state), {})
+            saved.wait()
+    if resumed is not None:
+        return {"losses": losses, "share": share(state)}
+    state = budget.look(STEPS, state.params, state)
+    batches = loop.sample(1, 4)
+    saliency = make_saliency(objective, budget.regularizer)(state, *batches, KEY)
+    trim = Trimmed.of(budget.landed(state.params, saliency), GRAPH, state.variables)
+    small = NETWORK.resized(trim.step)
+    following = TrainState.of(small, layout.variables(trim.small), optax.sgd(0.1))
+    after = loop.last(following, Course(name="retrain", steps=AFTER, key=KEY, shuffle=2))
+    return {
+        "losses": losses,
+        "kept": {name: list(map(int, g.parents)) for name, g in trim.step.groups.items()},
+        "small": [
+            float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(on_host(after.params))
+        ],
+        "share": share(state),
+        "share_after": share(after),
+        "scale": {name: float(s.mean()) for name, s in saliency.items()},
+    }
+
+
+def share(state):
+    """What one device holds of the variables and of the optimizer's state, of all."""
+    leaves = [leaf for leaf in jax.tree.leaves((state.params, state.opt_state)) if leaf.ndim > 1]
+    return sum(leaf.addressable_shards[0].data.size for leaf in leaves) / sum(
+        x.size for x in leaves
     )
 
 
-DATA = {}
-ONE = {"mesh": Mesh(np.asarray(jax.devices()[:1]), ("data",)), "shard": ""}
-
-
-def both(case, root):
-    """A case on one device, and divided."""
+def compiled():
+    """What a step moves between devices, and takes on each: plain and regularized, and on one."""
+    network = morph.linen_network(Llama(512, 1024), train_kwarg=None)
+    variables = jax.eval_shape(network.init, KEY, DATA.x[:1])
+    graph = reg.trace_channels(network.predict, variables, DATA.x[:1])
+    eight = Layout.of(mesh_of(fsdp=4, tensor=2), rules_named(RULES), variables)
+    plain, regularized = optax.sgd(0.3, momentum=0.9), budget_of(graph)[1]
+    cases = {
+        "plain": (plain, eight),
+        "regularized": (regularized, eight),
+        "one": (regularized, Layout(mesh=mesh_of(data=1))),
+    }
+    chunk = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[None, :4], DATA))
     found = {}
-    for name, places in {"one": ONE, "many": {}}.items():
-        workdir = root / case / name
-        result = cycle(case, workdir, **places).run()
-        records = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    for name, (tx, layout) in cases.items():
+        like = jax.eval_shape(lambda v, tx=tx: TrainState.of(network, v, tx), variables)
+        step = make_step(make_objective(), laid=layout.constrained)
+        program = step.lower(layout.abstract(like), None, chunk, KEY).compile()
+        use = program.memory_analysis()
         found[name] = {
-            "losses": [record["loss"] for record in records],
-            "groups": {n: list(map(int, g.parents)) for n, g in result.architecture.groups.items()},
-            "metrics": [outcome.metrics for outcome in result.outcomes],
+            "moved": moved(program.as_text()),
+            "state": use.argument_size_in_bytes,
+            "peak": use.argument_size_in_bytes + use.temp_size_in_bytes,
         }
-    return found
+    return {**found, "channels": sum(graph.widths.values())}
+
+
+def moved(text):
+    """Of every array that a collective operation gives, how many numbers it has."""
+    sizes = []
+    kinds = r"(?:all-\w+|reduce-scatter|collective-permute)(?:-start)?"
+    for result in re.findall(rf" = (.*?) {kinds}\(", text):
+        shapes = re.findall(r"\[([\d,]*)\]", result)
+        sizes.append([int(np.prod([int(n) for n in s.split(",") if n])) for s in shapes])
+    return sizes
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        print(json.dumps({case: both(case, Path(scratch)) for case in sys.argv[1:] or CASES}))
+        checkpoints = Checkpoints(Path(scratch))
+        found = {
+            "one": train(mesh_of(data=1), ""),
+            "eight": train(mesh_of(fsdp=4, tensor=2), RULES, saved=checkpoints),
+            "four": train(mesh_of(data=2, fsdp=2), "", resumed=checkpoints.newest()),
+            "compiled": compiled(),
+        }
+        checkpoints.close()
+    print(json.dumps(found))

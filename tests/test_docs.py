@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import runpy
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
@@ -185,6 +186,21 @@ def test_the_demo_is_told_as_its_results_are():
     assert row in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_readme_begins_with_what_is_true():
+    """In place of badges, which a server elsewhere would have to draw."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = [line.rpartition(" :: ")[2] for line in project["classifiers"]]
+    pythons = sorted(
+        (line for line in found if line.startswith("3.")), key=lambda one: int(one[2:])
+    )
+    top = (ROOT / "README.md").read_text(encoding="utf-8")[:400]
+    assert f"Python {pythons[0]} to {pythons[-1]}" in top
+    assert "jax>=0.10,<0.13" in project["dependencies"]
+    assert "JAX 0.10 to 0.12" in top
+    assert f"[{project['license']}](LICENSE)" in top
+    assert f"version {morph.__version__}" in top
+
+
 def test_the_readme_is_short():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE).split()) < 1000
@@ -212,6 +228,13 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
             assert section in slugs, section
+
+
+def test_addresses_outside_are_listed():
+    """Whoever adds one looks at it: `python docs/addresses.py > docs/addresses.txt`."""
+    found = runpy.run_path(str(ROOT / "docs/addresses.py"))["addresses"]()
+    listed = (ROOT / "docs/addresses.txt").read_text(encoding="utf-8").split()
+    assert sorted({address for address, _ in found}) == listed
 
 
 @pytest.mark.parametrize("path", TOLD, ids=lambda path: path.name)

@@ -22,7 +22,8 @@ a function without arguments is called as it is, and may make arrays.)
                                 --cost="0.5*flops + 0.5*edge_tpu"
     --plot=costs.png            draws what every layer costs, and a roofline for every latency;
                                 .png, .svg or .pdf
-    --picture=channels.svg      draws the graph; .html is the same with highlighting
+    --picture=channels.svg      draws the graph, with costs and reasons where you point;
+                                .html is the same with highlighting, .png a picture of pixels
     --json                      prints one JSON document instead of the tables
 
 The JSON has the keys
@@ -88,7 +89,10 @@ def define(own: flags.FlagValues) -> None:
         "plot", None, "Draw the costs into this .png, .svg or .pdf file.", flag_values=own
     )
     flags.DEFINE_string(
-        "picture", None, "Draw the channel groups into this .svg or .html file.", flag_values=own
+        "picture",
+        None,
+        "Draw the channel groups into this .svg, .html or .png file.",
+        flag_values=own,
     )
     flags.DEFINE_bool("json", False, "Print one JSON document and nothing else.", flag_values=own)
     flags.DEFINE_integer("verbosity", 0, "1 shows the traceback of an error.", flag_values=own)

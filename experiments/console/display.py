@@ -20,7 +20,7 @@ from rich.text import Text
 
 from experiments.console.lasting import lasting
 from experiments.console.terminal import Clean, terminal
-from experiments.console.waiting import Compiling
+from experiments.console.waiting import Waiting
 from regularizers.errors import InputError
 
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
@@ -199,8 +199,9 @@ class Display:
         self._progress = _Progress(name=name, total_steps=total_steps, drawn_s=now_s)
         if self._live is not None:
             self._progress.drawn_s = -math.inf
-            waiting = Compiling(name=name, since_s=now_s, clock=self.clock)
-            self._live.update(waiting if total_steps else Text(name), refresh=True)
+            what = "compiling" if total_steps else "working"
+            line = Waiting(name=name, what=what, since_s=now_s, clock=self.clock)
+            self._live.update(line, refresh=True)
         if previous is not None:
             self._print_last_line(previous)  # above the live panel
 

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.pictures.flow import Flow, Node
 
 # Pixels.
-BOX_WIDTH, BOX_HEIGHT, STRIP = 210, 72, 15
+BOX_WIDTH, BOX_HEIGHT, STRIP = 210, 76, 17
 
 
 JOIN_SIZE, PILL_HEIGHT, _WAYPOINT_WIDTH = 18, 24, 10
@@ -90,7 +90,7 @@ def lay_out(flow: Flow) -> Layout:
     )
 
 
-_MINIMUM_WIDTH = 640.0  # the header's
+_MINIMUM_WIDTH = 700.0  # the header's
 
 
 def _size(node: Node) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.pictures.names import tail
 from morph.errors import need
 from morph.untrusted import printable
 from regularizers.errors import InputError
@@ -129,7 +130,7 @@ def _draw_widths(ax: "Axes", rows: Sequence[tuple[str, int, int, int]], slots: i
 
 def shortened(name: str) -> str:
     """Returns the end of a long name, which tells more than its beginning, as plain text."""
-    return plain(name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :])
+    return plain(tail(name, _LONGEST_NAME))
 
 
 def plain(text: str) -> str:

@@ -1,6 +1,6 @@
 """The channel graph as a picture: layers are boxes, groups are colours.
 
-    picture.save(graph, "channels.svg", title="resnet8")   # or channels.html
+    save(graph, "channels.svg", title="resnet8")   # or channels.html, channels.png
 
 Boxes stand in the order of the data flow, from top to bottom, as in Sugiyama's method: ranks by
 longest path, one waypoint per source and rank for the lines that cross a rank, order within a rank
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.pictures.facts import facts_of
 from experiments.pictures.flow import PALETTE, Flow, Node, Segment, flow_of
 from experiments.pictures.layout import (
     BOX_HEIGHT,
@@ -28,6 +29,8 @@ from experiments.pictures.layout import (
     Layout,
     lay_out,
 )
+from experiments.pictures.names import tail
+from morph.imports import extra
 from morph.untrusted import in_html
 from regularizers.channels.graph import ChannelGraph
 from regularizers.errors import InputError
@@ -35,25 +38,27 @@ from regularizers.errors import InputError
 _DARK = frozenset({"#0072B2", "#882255", "#117733", "#332288", "#AA4499", "#D55E00", "#009E73"})
 _INK, _MUTED, _LINE = "#222222", "#6b6b6b", "#9a9a9a"
 
-_STRIP_CHARACTER, _NAME_CHARACTER = 5.4, 7.2  # how wide a character is at most, roughly
+_STRIP_CHARACTER, _NAME_CHARACTER = 6.6, 8.4  # how wide a character is at most, roughly
 _MOST_SEGMENTS = 6  # on one edge of a box
 
 
 def save(graph: ChannelGraph, path: str | Path, title: str) -> None:
-    """Draws `graph` into a file; its ending, .svg or .html, chooses the format.
+    """Draws `graph` into a file; its ending, .svg, .html or .png, chooses the format.
 
     Raises:
         ValueError: for another ending.
         OSError: if the file cannot be written.
     """
-    Path(path).write_text(writer_of(path)(graph, title), encoding="utf-8")
+    drawn = writer_of(path)(graph, title)
+    Path(path).write_bytes(drawn if isinstance(drawn, bytes) else drawn.encode())
 
 
-def writer_of(path: str | Path) -> Callable[[ChannelGraph, str], str]:
+def writer_of(path: str | Path) -> Callable[[ChannelGraph, str], str | bytes]:
     """The function that draws what a file of this name holds.
 
     Raises:
-        ValueError: if the name ends in neither .svg nor .html.
+        ValueError: if the name ends in none of .svg, .html and .png.
+        MissingExtraError: for a .png, if what draws it is not installed.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:
@@ -61,16 +66,30 @@ def writer_of(path: str | Path) -> Callable[[ChannelGraph, str], str]:
             f"cannot draw into {str(path)!r}: the ending chooses the format, and "
             f"{repr(suffix) if suffix else 'no ending'} is none of {', '.join(_WRITERS)}."
         )
+    if suffix == ".png":
+        extra("resvg_py", "a picture as PNG", "plots")  # before any work is done
     return _WRITERS[suffix]
 
 
-# ---- What is drawn
+def to_png(graph: ChannelGraph, title: str) -> bytes:
+    """The picture in pixels, two for each of the SVG's, with the font of matplotlib.
 
-
-# ---- Where it is drawn
-
-
-# ---- How it is drawn
+    Raises:
+        MissingExtraError: if what draws it is not installed.
+    """
+    resvg = extra("resvg_py", "a picture as PNG", "plots")
+    matplotlib = extra("matplotlib", "a picture as PNG", "plots")
+    fonts = Path(matplotlib.get_data_path()) / "fonts/ttf"
+    names = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
+    drawn = resvg.svg_to_bytes(
+        svg_string=_svg(graph, title),
+        zoom=2.0,
+        skip_system_fonts=True,
+        font_files=[str(fonts / name) for name in names],
+        font_family="DejaVu Sans",
+        sans_serif_family="DejaVu Sans",
+    )
+    return bytes(drawn)
 
 
 def to_svg(graph: ChannelGraph, title: str) -> str:
@@ -93,7 +112,7 @@ def to_html(graph: ChannelGraph, title: str) -> str:
     colors = color_of(graph)
     items = "\n".join(
         f'<li class="g{i}" data-g="g{i}"><i style="background:{colors[name]}"></i>'
-        f"{in_html(name)} <b>{group.width}</b>{'' if group.exact else ' inexact'}</li>"
+        f"{_breakable(name)} <b>{group.width}</b>{'' if group.exact else ' inexact'}</li>"
         for i, (name, group) in enumerate(graph.groups.items())
     )
     return _PAGE.format(
@@ -106,7 +125,16 @@ def to_html(graph: ChannelGraph, title: str) -> str:
     )
 
 
-_WRITERS: dict[str, Callable[[ChannelGraph, str], str]] = {".svg": to_svg, ".html": to_html}
+def _breakable(name: str) -> str:
+    """A name that may be broken after a slash or an underscore, and nowhere else."""
+    return in_html(name).replace("/", "/<wbr>").replace("_", "_<wbr>")
+
+
+_WRITERS: dict[str, Callable[[ChannelGraph, str], str | bytes]] = {
+    ".svg": to_svg,
+    ".html": to_html,
+    ".png": to_png,
+}
 
 
 def color_of(graph: ChannelGraph) -> dict[str, str]:
@@ -120,6 +148,7 @@ class _Style:
 
     colors: Mapping[str, str]
     classes: Mapping[str, str]
+    facts: Mapping[str, Sequence[str]]  # of layers
 
     def fill(self, group: str) -> str:
         return self.colors[group] if group else "url(#fixed)"
@@ -135,12 +164,15 @@ def _svg(graph: ChannelGraph, title: str) -> str:
     flow = flow_of(graph)
     layout = lay_out(flow)
     style = _Style(
-        colors=color_of(graph), classes={name: f"g{i}" for i, name in enumerate(graph.groups)}
+        colors=color_of(graph),
+        classes={name: f"g{i}" for i, name in enumerate(graph.groups)},
+        facts=facts_of(graph),
     )
     width, height = round(layout.width), round(layout.height)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="Helvetica, Arial, sans-serif">',
+        f"<style>{_DARKENED}</style>",
         _DEFS,
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         *_header(title, graph, flow),
@@ -161,13 +193,13 @@ def _header(title: str, graph: ChannelGraph, flow: Flow) -> Iterator[str]:
         f'<rect x="{MARGIN + 30}" y="58" width="26" height="11" rx="2" fill="{PALETTE[1]}"/>'
     )
     words = "one colour: one group, which shrinks together"
-    yield _text(MARGIN + 62, 67, words, size=10, anchor="start")
+    yield _text(MARGIN + 62, 67, words, size=11, anchor="start")
     yield (
-        f'<rect x="{MARGIN + 300}" y="58" width="26" height="11" rx="2" fill="url(#fixed)" '
+        f'<rect x="{MARGIN + 320}" y="58" width="26" height="11" rx="2" fill="url(#fixed)" '
         f'stroke="{_LINE}" stroke-width="0.5"/>'
     )
     words = "fixed width    + added   × multiplied   ‖ concatenated"
-    yield _text(MARGIN + 332, 67, words, size=10, anchor="start")
+    yield _text(MARGIN + 352, 67, words, size=11, anchor="start")
 
 
 def _lines(flow: Flow, layout: Layout, style: _Style) -> Iterator[str]:
@@ -228,7 +260,8 @@ def _draw_box(node: Node, x: float, y: float, style: _Style) -> Iterator[str]:
     groups = dict.fromkeys(style.classes[g] for g, _ in (*node.into, *node.out) if g)
     name = in_html(node.name)
     yield f'<g class="{" ".join([node.kind, *groups])}" data-layer="{name}">'
-    yield f"<title>{in_html(_tooltip(node))}</title>"
+    told = [_tooltip(node), *style.facts.get(node.name, ())]
+    yield f"<title>{in_html(chr(10).join(told))}</title>"
     dash = ' stroke-dasharray="5 3"' if node.kind == "table" else ""
     yield (
         f'<rect class="box" x="{left:.1f}" y="{y:.1f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" '
@@ -237,7 +270,7 @@ def _draw_box(node: Node, x: float, y: float, style: _Style) -> Iterator[str]:
     for segments, top in ((node.into, y), (node.out, y + BOX_HEIGHT - STRIP)):
         yield from _draw_strip(segments, left, top, style)
     most = int(BOX_WIDTH / _NAME_CHARACTER)
-    yield _text(x, y + STRIP + 16, _tail(node.name, most), size=12, weight="bold")
+    yield _text(x, y + STRIP + 16, tail(node.name, most), size=12, weight="bold")
     yield _text(x, y + STRIP + 32, "   ".join(node.text), size=11, color=_MUTED)
     yield "</g>"
 
@@ -253,12 +286,12 @@ def _draw_strip(
             f'width="{width - 2:.1f}" height="{STRIP - 2}" rx="3" fill="{style.fill(group)}"/>'
         )
         room = int((width - 6) / _STRIP_CHARACTER) - len(f" {size}")
-        label = f"{_tail(group, room)} {size}".strip() if room > 2 else str(size)
+        label = f"{tail(group, room)} {size}".strip() if room > 2 else str(size)
         middle = start + width / 2
-        yield _text(middle, top + 11, label, size=9, color=style.ink(group))
+        yield _text(middle, top + 13, label, size=11, color=style.ink(group))
     if len(segments) > _MOST_SEGMENTS:
         more = f"+{len(segments) - _MOST_SEGMENTS}"
-        yield _text(left + BOX_WIDTH - 14, top + 11, more, size=9)
+        yield _text(left + BOX_WIDTH - 14, top + 13, more, size=11)
 
 
 def _draw_join(node: Node, x: float, y: float, style: _Style) -> Iterator[str]:
@@ -297,11 +330,6 @@ def _tooltip(node: Node) -> str:
     return "\n".join(lines)
 
 
-def _tail(name: str, most: int) -> str:
-    """`name`, or its last characters: the ends of paths tell layers apart."""
-    return name if len(name) <= most else "…" + name[len(name) - max(1, most - 1) :]
-
-
 def _text(
     x: float,
     y: float,
@@ -324,22 +352,38 @@ _DEFS = (
     '<line x1="0" y1="0" x2="0" y2="6" stroke="#cccccc" stroke-width="3"/></pattern></defs>'
 )
 
+# In the dark light and dark change places, and hues stay.
+_DARKENED = "@media (prefers-color-scheme: dark) { svg { filter: invert(1) hue-rotate(180deg); } }"
+
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
+<head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{title}</title>
 <style>
 body {{ margin: 0; display: flex; height: 100vh; font: 13px Helvetica, Arial, sans-serif; }}
-nav {{ width: 300px; flex: none; overflow: auto; border-right: 1px solid #ccc; padding: 12px; }}
+nav {{ width: 300px; flex: none; overflow: auto; border-right: 1px solid #8888; padding: 12px; }}
 main {{ flex: auto; overflow: auto; }}
+@media (max-width: 700px) {{
+  body {{ flex-direction: column; }}
+  nav {{ width: auto; max-height: 40vh; border: 0; border-bottom: 1px solid #8888; }}
+}}
+@media (prefers-color-scheme: dark) {{
+  body {{ background: #000; color: #ddd; }}
+  li i {{ filter: invert(1) hue-rotate(180deg); }}
+}}
 ul {{ list-style: none; padding: 0; }}
-li {{ padding: 3px; cursor: pointer; overflow-wrap: anywhere; }}
+li {{ padding: 3px; cursor: pointer; }}
 li i {{ display: inline-block; width: 14px; height: 10px; margin-right: 6px; border-radius: 2px; }}
 .dim .flow, .dim g, .dim li {{ opacity: 0.13; }}
 .dim .on, .dim .on * {{ opacity: 1; }}
 </style>
-<nav>
+</head>
+<body>
+<nav aria-label="Channel groups">
 <h3>{count} channel groups</h3>
 <p>Point at a group, or at an edge of a box, to see where it goes; click to keep it.</p>
 <ul>
@@ -349,6 +393,7 @@ li i {{ display: inline-block; width: 14px; height: 10px; margin-right: 6px; bor
 <main>
 {svg}</main>
 <script>{script}</script>
+</body>
 </html>
 """
 

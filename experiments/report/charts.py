@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from experiments.pictures.names import tail
 from experiments.pictures.plots import Point, pareto_front
 from experiments.report.tables import esc
 
@@ -68,7 +69,7 @@ def bar_chart(bars: Sequence[Bar], alt: str) -> str:
         middle = top + tall / 2
         mark = "removed" if bar.removed else "wider" if bar.now > bar.seed else "now"
         parts.append(f'<g class="{mark}"><title>{esc(bar.name)}: {esc(bar.label)}</title>')
-        parts.append(text(_NAME_WIDTH - 10, middle + 4, tail(bar.name), "name"))
+        parts.append(text(_NAME_WIDTH - 10, middle + 4, tail(bar.name, _NAME_LENGTH), "name"))
         if bar.removed:
             length = min(_NAME_WIDTH - 16, 6.4 * min(len(bar.name), _NAME_LENGTH))
             left = _NAME_WIDTH - 10 - length
@@ -100,6 +101,7 @@ def line_chart(
     log = log and min(values) > 0
     across = _scale(phases[0][1], phases[-1][2], _LEFT, _WIDTH - _RIGHT)
     ticks, up = _axis(values, height - bottom, top, log)
+    ticks = _possible(ticks, values) if percent else ticks
     parts = list(_shades(phases, across, top, height - bottom))
     for value in ticks:
         parts.append(f'<path class="grid" d="M{_LEFT} {up(value):.1f}H{_WIDTH - _RIGHT}"/>')
@@ -129,6 +131,8 @@ def tradeoff_chart(points: Sequence[Point], alt: str, *, front: bool = True) -> 
         point.accuracy + sign * (point.spread or 0.0) for point in points for sign in (-1, 1)
     ]
     ticks, up = _axis(spreads, height - bottom, top, False)
+    if points[0].is_share:
+        ticks = _possible(ticks, [point.accuracy for point in points])
     most = max(point.cost for point in points)
     across = _scale(0.0, 1.04 * most, _LEFT, _WIDTH - _RIGHT)
     parts = []
@@ -212,11 +216,6 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, first + 12) if i * step <= high + step * 1e-9]
 
 
-def tail(name: str, most: int = _NAME_LENGTH) -> str:
-    """A name, or its end: the ends of paths tell layers apart."""
-    return name if len(name) <= most else "…" + name[1 - most :]
-
-
 def _axis(
     values: Sequence[float], low_y: float, high_y: float, log: bool
 ) -> tuple[list[float], Callable[[float], float]]:
@@ -230,6 +229,11 @@ def _axis(
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     low, high = low - (margin if low < 0 or low > margin else low), high + margin
     return nice_ticks(low, high, 4), _scale(low, high, low_y, high_y)
+
+
+def _possible(ticks: Sequence[float], shares: Sequence[float]) -> list[float]:
+    """The ticks up to 100 %, unless there are shares above."""
+    return [tick for tick in ticks if tick <= max(1.0, *shares)]
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from experiments.console.display import humanize
-from experiments.report.charts import svg, tail, text
+from experiments.pictures.names import tail
+from experiments.report.charts import svg, text
 from experiments.report.tables import esc, percent, table
 from morph.kernels.factorized import STACK, Format
 from morph.kernels.planned import PlannedKernel

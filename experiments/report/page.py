@@ -334,7 +334,7 @@ def _layer_costs(architecture: Architecture) -> str:
     return (
         f"<p>FLOPs of every layer for one example, 2 per multiply-add.</p>{bar_chart(bars, alt)}"
         f"<details open><summary>Numbers</summary>"
-        f"{table('Cost per layer', head, rows, [*marks, 'total'])}</details>"
+        f"{table('FLOPs and parameters of each layer', head, rows, [*marks, 'total'])}</details>"
     )
 
 

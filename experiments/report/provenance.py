@@ -38,6 +38,6 @@ def provenance_section(run: Run) -> str:
         settings = [[name, str(value)] for name, value in sorted(run.config.items())]
         told += (
             "<details><summary>Configuration</summary>"
-            f"{table('Configuration', ['setting', 'value'], settings)}</details>"
+            f"{table('Every setting', ['setting', 'value'], settings)}</details>"
         )
     return told

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,22 @@ from regularizers.costs.edge_tpu import STEP
 
 LONGEST_STEP = STEP  # channels: the Edge TPU's
 SLACK = 0.01  # the share of a limit that may be left
+BITS = 12  # that scores are compared by
 EXCHANGES, MOST_EXCHANGED = 8, 3  # rounds of exchanges, and units that make room in one
+
+
+def on_grid(values: Any) -> np.ndarray:
+    """Numbers to 12 significant bits, so that what differs by the rounding of sums is equal.
+
+    Sums over devices are rounded as the devices are many; which of two channels that are equally
+    weak goes must not depend on it. Those that are equal go by position, the last first.
+
+    Example:
+        >>> on_grid([1.0, 1.0 + 1e-6, 1.001]).tolist()
+        [1.0, 1.0, 1.0009765625]
+    """
+    share, power = np.frexp(np.asarray(values, np.float64))
+    return np.ldexp(np.round(np.ldexp(share, BITS)), power - BITS)
 
 
 def least_widths(
@@ -61,7 +77,8 @@ def strongest_within(
     """The channels worth keeping at a cost of at most `limit`.
 
     Channels are cut in order of strength per marginal cost until the cost fits; then those that
-    still fit are taken back, the strongest first, so that little of the limit is left.
+    still fit are taken back, the strongest first, so that little of the limit is left. Strengths
+    are compared as of `on_grid`.
 
     Args:
         cost: the cost of widths.
@@ -82,6 +99,7 @@ def strongest_within(
         BudgetError: if the limit cannot be met.
     """
     order = list(cost.groups)
+    strengths = {name: on_grid(s) for name, s in strengths.items()}
     widths = cost.vector({name: int(np.sum(s > 0)) or 1 for name, s in strengths.items()})
     marginal = dict(zip(order, np.asarray(cost.marginal(widths)), strict=True))
     units: list[tuple[str, np.ndarray]] = []  # channels that come and go together

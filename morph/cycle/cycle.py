@@ -26,8 +26,6 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from morph.architecture.architecture import Architecture
-from morph.architecture.expand import widened
 from morph.budget.amounts import parse_budget
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
@@ -41,11 +39,12 @@ from morph.cycle.context import Context, key_of
 from morph.cycle.expand import Expand
 from morph.cycle.given import Start, fitted, read_start
 from morph.cycle.listener import Listener, Progress, Silence
-from morph.cycle.measure import BASELINES, NAMES, SHRUNK, TENSORIZED, Measure
+from morph.cycle.measure import Measure, architectures_of
 from morph.cycle.patience import best_of
 from morph.cycle.phase import Phase, arrays_of
-from morph.cycle.progress import Carried, Outcome, progress_json, read_progress
+from morph.cycle.progress import Carried, progress_json, read_progress
 from morph.cycle.recipe import Recipe
+from morph.cycle.result import Result
 from morph.cycle.retrain import Retrain, save_final
 from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch, stretches_of
@@ -97,44 +96,6 @@ def road_of(config: CycleConfig) -> tuple[Phase, ...]:
             road.append(Factorize(replace(before, kind="factorize", steps=0)))
         road.append(PHASES[stretch.kind](stretch))
     return tuple(road)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a run learned.
-
-    Attributes:
-        architecture: the final one, relative to the seed network.
-        shrunk: the architecture before the last expansion.
-        variables: the final network's, trained.
-        network: the final network.
-        outcomes: seed, shrunk, expanded and retrained, of each cycle, and the baselines.
-        architectures: of the outcomes, by name; those of the cycles before the last are not kept.
-    """
-
-    architecture: Architecture
-    shrunk: Architecture
-    variables: Variables
-    network: Network
-    outcomes: tuple[Outcome, ...]
-    architectures: Mapping[str, Architecture]
-
-    @property
-    def against_seed(self) -> dict[str, float]:
-        """What the network of `architecture` is, and costs, against the seed, trained or given.
-
-        `cost`, `flops` and `parameters` are ratios to the seed's; metrics are differences, to the
-        seed network that was trained as long where `baselines` asked for one.
-        """
-        names = [one.name for one in self.outcomes]
-        seed = self.outcomes[names.index(NAMES["whole" if NAMES["whole"] in names else "seed"])]
-        widths = self.architecture.widths
-        last = [one for one in self.outcomes if one.widths == widths][-1]
-        ratios = {
-            name: getattr(last, name) / getattr(seed, name)
-            for name in ("cost", "flops", "parameters")
-        }
-        return ratios | {name: last.metrics[name] - value for name, value in seed.metrics.items()}
 
 
 @dataclass(kw_only=True)
@@ -416,22 +377,5 @@ def _result(run: Context, carried: Carried, variables: Variables) -> Result:
         variables=variables,
         network=run.network(architecture),
         outcomes=carried.outcomes,
-        architectures=_architectures(run.seed, shrunk, architecture, carried.outcomes),
+        architectures=architectures_of(run.seed, shrunk, architecture, carried.outcomes),
     )
-
-
-def _architectures(
-    seed: Architecture, shrunk: Architecture, final: Architecture, outcomes: Iterable[Outcome]
-) -> dict[str, Architecture]:
-    """The architecture of every network that is known at the end, by its outcome's name."""
-    found = {}
-    for one in outcomes:
-        if one.name in (NAMES["seed"], *BASELINES):
-            found[one.name] = widened(seed, one.widths)
-        elif one.name.startswith(SHRUNK) and one.widths == shrunk.widths:
-            found[one.name] = shrunk
-        elif one.name.startswith(TENSORIZED):
-            found[one.name] = final
-        elif one.widths == final.widths:
-            found[one.name] = replace(final, factorized={})
-    return found

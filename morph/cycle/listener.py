@@ -96,7 +96,8 @@ class Progress:
     def _line(self) -> str:
         done, total = self._steps
         numbers = [f"{name} {float(value):.4g}" for name, value in self._numbers.items()]
-        parts = [f"{self._name} {done}/{total}", *numbers, f"{self.clock() - self._began_s:.0f} s"]
+        steps = f"{self._name} {done}/{total}" if total else self._name
+        parts = [steps, *numbers, f"{self.clock() - self._began_s:.0f} s"]
         return ", ".join(parts)
 
     def _draw(self) -> None:

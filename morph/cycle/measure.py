@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from morph.architecture.architecture import Architecture
+from morph.architecture.expand import widened
 from morph.budget.prices import Prices
 from morph.cycle.progress import Outcome
 from morph.network import Variables
@@ -77,3 +78,20 @@ class Measure:
 def named(name: str, cycle: int) -> str:
     """A network's name, numbered from the second cycle on."""
     return name if cycle == 0 else f"{name} {cycle + 1}"
+
+
+def architectures_of(
+    seed: Architecture, shrunk: Architecture, final: Architecture, outcomes: Iterable[Outcome]
+) -> dict[str, Architecture]:
+    """The architecture of every network that is known at the end, by its outcome's name."""
+    found = {}
+    for one in outcomes:
+        if one.name in (NAMES["seed"], *BASELINES):
+            found[one.name] = widened(seed, one.widths)
+        elif one.name.startswith(SHRUNK) and one.widths == shrunk.widths:
+            found[one.name] = shrunk
+        elif one.name.startswith(TENSORIZED):
+            found[one.name] = final
+        elif one.widths == final.widths:
+            found[one.name] = replace(final, factorized={})
+    return found

@@ -38,6 +38,7 @@ class Factorize:
 
     def finish(self, run: Context, work: Work, carried: Carried) -> tuple[Carried, Variables]:
         """The factorized architecture, and its cores."""
+        run.listener.phase(self.stretch.name, 0)  # steps: there are none to count
         c, architecture = run.config, work.architecture
         plan = tensorize_plan(
             graph := run.traces.of(architecture),

@@ -1,7 +1,7 @@
 """Files that run elsewhere, with the weights inside: StableHLO, ONNX, int8 TFLite; and bundles.
 
-Each target is a module, so that only what is used needs to be installed:
-`morph.export.stablehlo`, `onnx`, `tflite`, `edge_tpu`, `bundle`; the packages come with
+Each target is a module, so that only what is used needs to be installed: `morph.export.stablehlo`,
+`onnx`, `onnx_int8`, `tflite`, `edge_tpu`, `bundle`; the packages come with
 `pip install 'morph-jax[export]'`. See docs/export.md.
 """
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from morph.export.edge_tpu import Placement, placement
     from morph.export.exported import Agreement, Exported, compare
     from morph.export.onnx import to_onnx
+    from morph.export.onnx_int8 import to_onnx_int8
     from morph.export.stablehlo import to_stablehlo
     from morph.export.tflite import to_tflite
 else:
@@ -29,6 +30,7 @@ __all__ = [
     "compare",
     "placement",
     "to_onnx",
+    "to_onnx_int8",
     "to_stablehlo",
     "to_tflite",
 ]

@@ -122,6 +122,11 @@ def load(path: str | Path) -> Runner:
     return batched(run, batch, facts.get(EXAMPLES, UNKNOWN))
 
 
+def names_of(inputs: Any) -> list[str]:
+    """What a file calls its inputs."""
+    return list(_named(inputs, INPUT))
+
+
 def _feeds(inputs: Any, names: Sequence[str]) -> dict[str, Any]:
     """Inputs by the names of a file."""
     found = _named(inputs, INPUT)

@@ -41,6 +41,7 @@ class _File:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     known: dict[Any, str] = field(default_factory=dict)
     number: Any = field(default_factory=itertools.count)
+    layer: str = ""  # whose equation is written
     sizes: dict[str, str] = field(default_factory=dict)
     top: Any = None
 
@@ -80,7 +81,7 @@ class OnnxGraph:
     ) -> list[str]:
         """One node of several results."""
         made = [name or f"{op}_{next(self._file.number)}" for _ in range(outputs)]
-        label = made[0] if made else op
+        label = "/".join(filter(None, (self._file.layer, made[0] if made else op)))
         self._nodes.append(helper.make_node(op, list(inputs), made, name=label, **attributes))
         return made
 
@@ -171,6 +172,8 @@ class OnnxGraph:
             if not jax.dtypes.issubdtype(jaxprs.dtype_of(v), jax.dtypes.extended):
                 env[v] = self.constant(np.asarray(value))
         for eqn in jaxprs.live_equations(closed.jaxpr):
+            scope, outside = jaxprs.scope(eqn), self._file.layer
+            self._file.layer = scope.partition("[")[0].strip() or outside
             try:
                 if any(not isinstance(v, jaxprs.Literal) and v not in env for v in eqn.invars):
                     raise Unsupported("it takes random keys, which ONNX has not")
@@ -179,10 +182,12 @@ class OnnxGraph:
                 )
             except Unsupported as error:
                 raise ExportError(
-                    f"cannot write {eqn.primitive} in {jaxprs.scope(eqn) or 'fn'} as ONNX: "
+                    f"cannot write {eqn.primitive} in {scope or 'fn'} as ONNX: "
                     f"{error}. Write that layer with other operations, or export to StableHLO, "
                     "which has all of JAX."
                 ) from None
+            finally:
+                self._file.layer = outside
         return [read(v) for v in closed.jaxpr.outvars]
 
     def _results(self, eqn: JaxprEqn, names: list[str]) -> list[str]:

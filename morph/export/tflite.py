@@ -37,7 +37,7 @@ from morph.export.exported import (
 )
 from morph.export.flatbuffer import Operation
 from morph.export.frozen import Step, culprit, freeze, steps
-from morph.export.trial import Trial
+from morph.export.trial import Trial, norm_difference
 from regularizers.checks import FUNCTION, PATH, checked
 from regularizers.primitives.jaxprs import JaxprEqn
 from regularizers.primitives.jaxprs import primitives as p
@@ -135,7 +135,7 @@ def _agrees(run: Runner, fn: Callable[..., Any], variables: Any, data: np.ndarra
     one = jax.jit(fn)
     expected = np.concatenate([np.asarray(one(variables, x[None])) for x in data])
     found = np.concatenate([run(x[None]) for x in data])
-    lost = np.linalg.norm(expected - found) / (np.linalg.norm(expected) or 1.0)
+    lost = norm_difference(expected, found)
     if not lost <= ROOM:
         raise ExportError(
             f"in 8 bits this network gives something else: off by {lost:.0%} of the norm of its "

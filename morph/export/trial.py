@@ -199,6 +199,17 @@ def difference(expected: np.ndarray, found: np.ndarray, room: float) -> str:
     return told if np.count_nonzero(wrong) > FEW * wrong.size else ""
 
 
+def norm_difference(expected: Any, found: Any) -> float:
+    """How far outputs are off: the norm of the difference by that of what is expected, the most."""
+
+    def one(a: Any, b: Any) -> float:
+        wide, other = (np.asarray(own).astype(np.float64) for own in (a, b))
+        return float(np.linalg.norm(wide - other) / (np.linalg.norm(wide) or 1.0))
+
+    pairs = zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True)
+    return max((one(a, b) for a, b in pairs), default=0.0)
+
+
 def _all(same: Callable[[Any, Any], bool], one: Any, other: Any) -> bool:
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     return all(same(np.asarray(a), np.asarray(b)) for a, b in pairs)

@@ -187,6 +187,14 @@ class Layout:
         """The shardings of variables, which may be abstract; None if none is divided."""
         return self._of_variables(tree) if self.divides else None
 
+    def abstract(self, state: TrainState) -> TrainState:
+        """A state that is nowhere, with the shardings that it would have."""
+
+        def struct(leaf: Any, place: NamedSharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+        return jax.tree.map(struct, state, self._of_state(state))
+
     def round_to(self, graph: ChannelGraph) -> int:
         """What widths must be multiples of, so that what carries channels stays even."""
         counts = [

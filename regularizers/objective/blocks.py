@@ -42,11 +42,10 @@ class BlockStrength:
         Args:
             leaves: the variables, by path.
         """
-        scaled = [
-            jnp.asarray(leaves[path], jnp.float32).reshape(-1) / fresh
-            for path, fresh in self.measured
-        ]
-        mean = jnp.mean(jnp.square(jnp.concatenate(scaled)))
+        # Summed each where it lies: put side by side, arrays that devices share would move.
+        own = [(jnp.asarray(leaves[path], jnp.float32), fresh) for path, fresh in self.measured]
+        squares = [jnp.sum(jnp.square(leaf / fresh)) for leaf, fresh in own]
+        mean = jnp.stack(squares).sum() / max(1, sum(leaf.size for leaf, _ in own))
         return jnp.where(mean > 0.0, jnp.sqrt(jnp.where(mean > 0.0, mean, 1.0)), 0.0)
 
     def pulled(

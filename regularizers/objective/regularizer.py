@@ -235,8 +235,7 @@ class NetworkRegularizer:
 
     def decayed(self, variables: Any, decay: Decay, still: Collection[str] = ()) -> Any:
         """The variables after one step of relative decay, in float32 where in half precision."""
-        own = self.measures.by_path(variables)
-        after = decayed(self.graph, self.decaying, own, decay, still)
+        after = decayed(self.graph, self.decaying, self.measures.by_path(variables), decay, still)
         return jax.tree.unflatten(jax.tree.structure(variables), list(after.values()))
 
     def without(self, paths: Collection[str]) -> NetworkRegularizer:

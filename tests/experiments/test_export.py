@@ -36,6 +36,10 @@ def test_the_compressed_network_is_what_is_exported(run, capsys):
     for row in figures["rows"]:
         assert row["logit_difference"] < 1e-5
         assert row["accuracy"] == pytest.approx(row["reference_accuracy"], abs=0.01)
+    export.main(["export", f"--workdir={run}", "--check"])
+    told = capsys.readouterr().out
+    assert "network.onnx: as JAX gave it" in told
+    assert "network.stablehlo: as JAX gave it" in told
     found = bundle.load(run / "export")
     kernel = container.load(run / "network.morph").variables["params"]["Dense_0"]["kernel"].dense()
     np.testing.assert_array_equal(found.variables["params/Dense_0/kernel"], kernel)
@@ -53,7 +57,7 @@ def test_the_compressed_network_is_what_is_exported(run, capsys):
     exported = (run / "exported.json").read_bytes()
     error = failure(capsys, f"--workdir={run}", "--export=stablehlo")
     assert "network.morph was made from another network than" in error
-    assert "run experiments.compress again, or export with --nocompressed" in error
+    assert "run morph compress again, or export with --nocompressed" in error
     others = jax.tree.map(lambda leaf: leaf + 1, load_variables(run / "variables"))
     save_variables(run / "variables", others)
     assert "are of two networks" in failure(capsys, f"--workdir={run}", "--nocompressed")
@@ -63,7 +67,7 @@ def test_the_compressed_network_is_what_is_exported(run, capsys):
 @pytest.mark.parametrize("targets", ["", "onnx,zip"])
 def test_unknown_targets_are_one_line(run, capsys, targets):
     error = failure(capsys, f"--workdir={run}", f"--export={targets}")
-    assert "--export takes some of stablehlo, onnx, tflite" in error
+    assert "--export takes some of stablehlo, onnx, onnx_int8, tflite" in error
 
 
 def test_a_directory_that_is_not_there_is_not_made(tmp_path, capsys):

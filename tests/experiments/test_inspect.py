@@ -328,7 +328,7 @@ def test_pins_are_grouped_by_reason_and_line_and_leave_out_ones(capsys):
         (["--model=own_models:Branches", "--input=2,5"], "use jnp.where or jax.lax.cond there"),
         (["--seed_network=mlp", "--input=1,2"], "takes one --input of batch, height, width"),
         (["--seed_network=mlpp"], "value should be one of <mlp|"),
-        (["--seed_network=mlp", "--picture=a.png"], "'.png' is none of .svg, .html"),
+        (["--seed_network=mlp", "--picture=a.gif"], "'.gif' is none of .svg, .html, .png"),
         (["--seed_network=mlp", "--picture=no/a.svg"], "there is no directory 'no'"),
         (["--seed_network=mlp", "--plot=a.jpg"], "--plot=a.jpg: '.jpg' is none of .png, .svg"),
         (["--seed_network=mlp", "--plot=no/a.png"], "there is no directory 'no'"),

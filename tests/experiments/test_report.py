@@ -70,6 +70,12 @@ def test_a_page_has_all_of_a_run_and_fetches_nothing(make_run):
     assert page.text.count("before and after; 2 changed") == 1  # what a chart says in words
 
 
+def test_an_axis_of_shares_ends_at_100_percent():
+    points = [Point(series="a", label="", cost=cost, accuracy=0.99) for cost in (0.5, 1.0)]
+    assert "100 %" in tradeoff_chart(points, "")
+    assert "102 %" not in tradeoff_chart(points, "")
+
+
 def test_words_in_charts_are_never_small_and_tables_do_not_break_words(make_run):
     text = write_report(make_run("run")).read_text()
     drawn = re.findall(r'style="min-width:(\d+)px" viewBox="\S+ \S+ (\d+) ', text)

@@ -115,6 +115,7 @@ REGULARIZERS = {
             "regularizer": [None, SGD, FLOPS, GRAPH],
             "strength": [*NUMBERS, -1.0, array(2)],
             "decay": [*(bad for bad in NUMBERS if bad is not None), -1.0, 1.0],
+            "every": [*WHOLES, 0],
         },
     ),
     "trace_channels": (
@@ -255,6 +256,22 @@ MORPH = {
     "recalibrate": (
         {"forward": lambda v, batch: {}, "variables": {"params": V}, "batches": [X]},
         {"forward": FUNCTIONS, "variables": [None, 3, [V]], "batches": [None, 3, []]},
+    ),
+    "refit": (
+        {
+            "graph": GRAPH,
+            "architecture": ARCH,
+            "variables": V,
+            "fn": fn,
+            "batches": [X],
+        },
+        {
+            "graph": GRAPHS,
+            "architecture": ARCHITECTURES,
+            "variables": TREES,
+            "fn": [3, "mse"],
+            "batches": [None, 3, []],
+        },
     ),
     "shrink": (
         {"graph": GRAPH, "alive": {"a": np.ones(N, bool)}},

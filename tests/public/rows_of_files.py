@@ -234,6 +234,17 @@ MORPH_EXPORT = {
             "shapes": [3, "b, 5, 7", {"x": "b"}],
         },
     ),
+    "to_onnx_int8": (
+        {"fn": fn, "variables": V, "example": X, "path": "net.onnx", "calibration": X},
+        {
+            "fn": FUNCTIONS,
+            "variables": ANYTHING,
+            "example": [None, {}, (), "x"],
+            "path": [None, *PATHS],
+            "calibration": [None, "x", array(0, M), array(2, M + 1)],
+            "keep": [3, ["nothing/*"]],
+        },
+    ),
     "to_stablehlo": (
         {"fn": fn, "variables": V, "example": X, "path": "net.stablehlo"},
         {

@@ -56,7 +56,7 @@ def test_plot_widths_shows_names_and_widths(tmp_path):
         "12 / 16",
         "removed",
         "13 / 10",
-        "…oder/encoder/encoder/encoder/kernel",
+        "…/encoder/encoder/encoder/kernel",
         "ResNet-8 at half the FLOPs",
         "final, wider than the seed",
     ):

@@ -205,9 +205,32 @@ def test_the_ending_chooses_the_format(resnet, tmp_path):
     svg_writer.save(resnet, tmp_path / "a.HTML", "net")
     assert (tmp_path / "a.svg").read_text().startswith("<?xml")
     assert (tmp_path / "a.HTML").read_text().startswith("<!DOCTYPE html>")
-    for name, found in (("a.png", "'.png'"), ("a", "no ending")):
+    for name, found in (("a.gif", "'.gif'"), ("a", "no ending")):
         with pytest.raises(ValueError, match=f"{found} is none of .svg, .html"):
             svg_writer.save(resnet, tmp_path / name, "net")
+
+
+def test_a_png_has_the_pixels_of_the_svg_twice(resnet, tmp_path):
+    pytest.importorskip("resvg_py")  # the extra `plots` brings it
+    svg_writer.save(resnet, tmp_path / "a.png", "net")
+    data = (tmp_path / "a.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    size = [int.from_bytes(data[k : k + 4], "big") for k in (16, 20)]
+    assert size == [2 * int(drawn(resnet).get(name)) for name in ("width", "height")]
+
+
+def test_a_layer_tells_its_costs_and_what_fixes_it(resnet):
+    last = boxes(drawn(resnet))[-1].find(f"{SVG}title").text
+    assert "640 FLOP (0.0%)" in last
+    assert "325 parameters (0.4%)" in last
+    assert "fixed: axis 1 of params/Dense_0/kernel, axis of an output" in last
+
+
+def test_in_the_dark_light_and_dark_change_places_and_names_break_between_words(resnet):
+    page = svg_writer.to_html(resnet, "net")
+    assert "prefers-color-scheme: dark" in drawn(resnet).find(f"{SVG}style").text
+    assert "ConvNormRelu_<wbr>0/<wbr>Conv_<wbr>0" in page
+    assert "anywhere" not in page
 
 
 def test_a_box_tells_kind_kernel_and_widths(resnet):

@@ -211,3 +211,13 @@ def test_exchanges_land_within_a_per_cent():
             keep = strongest_within(cost, strengths, float(limit), fill=fill)
             left[fill] = 1.0 - cost({name: k.sum() for name, k in keep.items()}) / limit
         assert 0.0 <= left[True] <= min(0.01, left[False])
+
+
+def test_the_rounding_of_sums_decides_nothing(cost):
+    rng = np.random.default_rng(0)
+    equal = np.repeat([0.7, 1.0, 0.2], [4, 5, 2])
+    for limit, kept in ((8, [0, 1, 2, 4, 5, 6, 7, 8]), (7, [0, 1, 4, 5, 6, 7, 8]), (2, [4, 5])):
+        for _ in range(9):
+            noisy = {"a": equal * (1.0 + 1e-6 * rng.normal(size=N))}
+            found = strongest_within(cost, noisy, limit * 2 * (M + K), fill=True)["a"]
+            np.testing.assert_array_equal(np.flatnonzero(found), kept)

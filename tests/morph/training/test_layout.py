@@ -1,5 +1,11 @@
 """Where arrays lie: rules, what the model says, what is even, and what is refused."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,6 +22,7 @@ from morph.training import layout as lay
 from morph.training.layout import Layout, mesh_named, rules_named
 from morph.training.step import TrainState
 
+PROGRAM = Path(__file__).parents[2] / "mesh_run.py"
 MESH = AbstractMesh((4, 2), ("fsdp", "tensor"))
 SHAPES = {"a": {"kernel": (8, 130), "bias": (130,)}, "b": {"kernel": (130, 12), "bias": (12,)}}
 RULES = "a/kernel=fsdp:tensor,a/bias=tensor,b=-"
@@ -171,3 +178,48 @@ def test_what_would_be_odd_is_made_whole_before_it_is_taken():
     moved = lay.even_after(arch, there)
     assert moved["a"].sharding == NamedSharding(mesh, P(None, "fsdp"))  # one device divides all
     jax.tree.map(np.testing.assert_array_equal, arch.take(moved), arch.take(v))
+
+
+@pytest.fixture(scope="module")
+def run():
+    """The program's report: several devices have to be asked for before JAX starts."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM)], capture_output=True, text=True, env=env, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_divided_network_is_trained_and_cut_as_on_one_device(run):
+    one, eight = run["one"], run["eight"]
+    np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-5)
+    assert eight["kept"] == one["kept"]
+    assert len(one["kept"]["gate"]) % 4 == 0 < len(one["kept"]["gate"]) < 64
+    np.testing.assert_allclose(eight["small"], one["small"], rtol=1e-5)  # trained on
+    assert eight["share"] == eight["share_after"] == 1 / 8
+
+
+def test_a_checkpoint_goes_on_on_half_the_devices(run):
+    np.testing.assert_allclose(run["four"]["losses"], run["eight"]["losses"][2:], rtol=1e-5)
+    assert 0.5 < run["four"]["share"] < 0.8  # most of so small a network lies whole
+
+
+def test_memory_falls_with_the_number_of_devices(run):
+    one, eight = run["compiled"]["one"], run["compiled"]["regularized"]
+    assert eight["state"] < 1.15 * one["state"] / 8
+    assert eight["peak"] < 1.15 * one["peak"] / 8
+
+
+def test_a_regularized_step_moves_nothing_more_than_vectors_of_channels(run):
+    plain, regularized = (
+        [size for result in run["compiled"][name]["moved"] for size in result]
+        for name in ("plain", "regularized")
+    )
+    least = run["compiled"]["channels"]
+    large = [sorted(s for s in sizes if s > least) for sizes in (plain, regularized)]
+    assert large[0] == large[1] != []
+    more = sum(regularized) - sum(plain)
+    assert 0 < more < 10 * least
