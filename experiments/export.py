@@ -191,6 +191,7 @@ def _written(
         },
         agreements=agreements,
         architecture=learned.architecture,
+        examples=(asked, reference),
         command=command,
         notes="\n".join(f"- {in_markdown(line)}" for line in str(placed or "").splitlines()),
     )
@@ -206,12 +207,18 @@ def _written(
 
 
 def run(options: flags.FlagValues, command: str, console: Console) -> None:
-    """Exports what a working directory holds.
+    """Exports what a working directory holds, or checks what was exported.
 
     Raises:
         one of `USER_ERRORS`, or InspectError.
     """
-    workdir, targets = Path(options.workdir), targets_of(options.export)
+    workdir = Path(options.workdir)
+    if options.check:
+        part("bundle").check_installed()
+        for name, off in part("bundle").check(workdir / FOLDER).items():
+            console.print(f"{name}: as JAX gave it, but for {off:.1e}", soft_wrap=True)
+        return
+    targets = targets_of(options.export)
     with locked(workdir, make=False):
         learned = compress.read(workdir, options)
         variables, file = learned.variables, workdir / compress.FILE

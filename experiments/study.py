@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.table import Table
@@ -96,6 +97,11 @@ class Study:
         self._seeds(list(dict.fromkeys([self.sweep.config.seed, *seeds])))
         self._shrink(members)
         self._retrain(members)
+
+    def has(self, budget: float, seeds: Sequence[int]) -> bool:
+        """Whether all networks of a budget are there."""
+        files = (self.shelf.file(kind, seed, budget) for kind in KINDS for seed in seeds)
+        return all(file.exists() for file in files)
 
     def _seeds(self, seeds: Sequence[int]) -> None:
         missing = [s for s in seeds if not self.shelf.file("seed", s).exists()]
@@ -213,8 +219,10 @@ def _value(row: Mapping[str, Any]) -> float:
     return float(next(iter(row["metrics"].values()), row["accuracy"]))
 
 
-def table_of(points: Sequence[Point], cost: str) -> Table:
-    """Accuracy at every budget, learned beside uniform."""
+def table_of(
+    points: Sequence[Point], cost: str, failed: Mapping[float, str] = MappingProxyType({})
+) -> Table:
+    """Accuracy at every budget, learned beside uniform; and why a budget failed."""
     table = Table(title=f"Accuracy against {cost}", title_justify="left")
     metric = points[0].metric.replace("_", " ") if points else "accuracy"
     for column in ("network", "budget", f"{cost}, of seed", metric, "spread", "runs"):
@@ -229,4 +237,6 @@ def table_of(points: Sequence[Point], cost: str) -> Table:
             spread,
             str(point.runs),
         )
+    for budget, why in failed.items():
+        table.add_row(f"failed: {why}", f"{budget:.0%}", "–", "–", "–", "0")
     return table

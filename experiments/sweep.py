@@ -20,6 +20,7 @@ from experiments.commands.sweep import COMMAND, numbers
 from experiments.console.command import launch
 from experiments.console.display import Display, humanize
 from experiments.console.flags import config_of
+from experiments.jobs import CLUSTERS, parameters_of, run_jobs
 from experiments.report import write_report
 from experiments.study import Shelf, Study, collected, points_of, table_of
 from experiments.subject import data_of, identity_of, seed_of, slug
@@ -80,7 +81,11 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         if options.how == "processes" and not options.only:
             study.run([], seeds)  # the seed networks, which all share
             in_processes(budgets, options.jobs, command)
-        study.run(only, seeds)
+        failed: dict[float, str] = {}
+        if options.how in CLUSTERS and not options.only:
+            missing = [b for b in budgets if not study.has(b, seeds)]
+            failed = in_jobs(missing, command, options, workdir / "jobs", console)
+        study.run([budget for budget in only if budget not in failed], seeds)
     rows = collected(shelf, budgets, seeds)
     first = next(iter(sweep.recipe.metrics.values()))
     points = points_of(rows, report["seed_cost"], lower=first.lower)
@@ -93,6 +98,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             "budgets": budgets,
             "seeds": seeds,
             "outcomes": rows,
+            "failed": [{"budget": budget, "why": why} for budget, why in failed.items()],
             "points": [asdict(point) for point in points],
         },
     )
@@ -102,7 +108,7 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         pictures.plot_tradeoff(points, workdir / "tradeoff.png", cost=sweep.cost.name)
     except MissingExtraError as error:
         console.print(f"no picture: {error}")
-    console.print(table_of(points, sweep.cost.name))
+    console.print(table_of(points, sweep.cost.name, failed))
     seed = humanize(report["seed_cost"], report["unit"])
     console.print(f"The seed costs {seed}. Read {page}", soft_wrap=True)
 
@@ -113,19 +119,11 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
     Raises:
         ConfigError: with what the first one that failed said last.
     """
-    words = shlex.split(command)
-    words = words[next(k for k, word in enumerate(words) if word.endswith("sweep")) + 1 :]
-    # A folder `experiments` where this runs is not to be taken for this package.
-    paths = [
-        str(Path(__file__).resolve().parents[1]),
-        *filter(None, [os.environ.get("PYTHONPATH")]),
-    ]
 
     def one(budget: float) -> subprocess.CompletedProcess[str]:
-        own = [*words, "--how=turn", f"--only={budget!r}"]
         return subprocess.run(
-            [sys.executable, "-P", "-m", "experiments.sweep", *own],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            _command(command, budget),
+            env={**os.environ, **_paths()},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -137,6 +135,51 @@ def in_processes(budgets: Sequence[float], jobs: int, command: str) -> None:
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
                 raise ConfigError(f"the process for budget {budget} failed: {last}")
+
+
+def in_jobs(
+    budgets: Sequence[float],
+    command: str,
+    options: flags.FlagValues,
+    folder: Path,
+    console: Console,
+) -> dict[float, str]:
+    """Trains every budget in a job of its own; for each that failed, why.
+
+    The first one trains the seed networks, too, which all share.
+    """
+    names = {f"{budget:g}": budget for budget in budgets}
+
+    def told(name: str, why: str | None) -> None:
+        console.print(f"budget {name}: {why or 'done'}", soft_wrap=True)
+
+    failed: dict[float, str] = {}
+    for part in (list(names)[:1], list(names)[1:]):
+        found = run_jobs(
+            {name: _command(command, names[name]) for name in part},
+            folder,
+            options.how,
+            at_once=options.jobs,
+            slurm=parameters_of(options.slurm),
+            env=_paths(),
+            done=told,
+        )
+        failed |= {names[name]: why for name, why in found.items()}
+    return failed
+
+
+def _command(command: str, budget: float) -> list[str]:
+    """The sweep's own command, for one budget."""
+    words = shlex.split(command)
+    words = words[next(k for k, word in enumerate(words) if word.endswith("sweep")) + 1 :]
+    own = [*words, "--how=turn", f"--only={budget!r}"]
+    return [sys.executable, "-P", "-m", "experiments.sweep", *own]
+
+
+def _paths() -> dict[str, str]:
+    """A folder `experiments` where this runs is not to be taken for this package."""
+    here, more = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([here, *filter(None, [more])])}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -30,6 +30,12 @@ def define(own: flags.FlagValues) -> None:
         flag_values=own,
     )
     flags.DEFINE_bool(
+        "check",
+        False,
+        "Only verify WORKDIR/export: the checksums, and every file beside what JAX gave.",
+        flag_values=own,
+    )
+    flags.DEFINE_bool(
         "compressed", True, "Export the compressed network, if there is one.", flag_values=own
     )
     define_subject_flags(own)
@@ -43,6 +49,7 @@ COMMAND = Command(
     common=(
         "workdir",
         "export",
+        "check",
         "compressed",
         "model",
         "data",

@@ -12,6 +12,10 @@ architecture and the variables of each network, which `morph retrain` takes.
                       are retrained as the seed network with channels held at zero
     --how=turn        one after the other; networks are retrained at the learned widths
     --how=processes   one process for every budget, --jobs at a time
+    --how=local       one job of submitit for every budget, --jobs at a time; a job that fails is
+                      one row that says why, and the same command tries it again
+    --how=slurm       likewise on a cluster, with what --slurm asks for; from a login node, whose
+                      file system the nodes share
 
 Networks that are in the working directory are not trained again: after a stop, the same command
 goes on; if you add budgets or seeds, only those are trained. Several hosts may share a working
@@ -31,9 +35,10 @@ from absl import flags
 
 from experiments.console.declared import Command
 from experiments.console.flags import SUBJECT, define_settings, define_start, define_subject_flags
+from experiments.jobs import parameters_of
 from morph.errors import ConfigError
 
-HOWS = ("vmap", "turn", "processes")
+HOWS = ("vmap", "turn", "processes", "local", "slurm")
 
 
 def define(own: flags.FlagValues) -> None:
@@ -55,6 +60,12 @@ def define(own: flags.FlagValues) -> None:
         "how", "vmap", HOWS, "Train at once, in turn, or in processes.", flag_values=own
     )
     flags.DEFINE_integer("jobs", 2, "How many processes run at a time.", 1, flag_values=own)
+    flags.DEFINE_string(
+        "slurm",
+        "",
+        "What --how=slurm asks for: partition=gpu,time=60,gpus_per_node=1; time in minutes.",
+        flag_values=own,
+    )
     define_settings(own, penalty="group_lasso", blocks=False)
     own.set_default("retrain_steps", None)  # seed_steps + shrink_steps
 
@@ -63,6 +74,7 @@ def check(options: flags.FlagValues, words: Sequence[str]) -> None:
     """Raises for a list of numbers that is none."""
     budgets = numbers("budgets", options.budgets, float)
     numbers("seeds", options.seeds, int)
+    parameters_of(options.slurm)
     only = numbers("only", options.only, float) if options.only else budgets
     if odd := [budget for budget in only if budget not in budgets]:
         listed = ", ".join(map(str, sorted(budgets, reverse=True)))

@@ -24,7 +24,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "seed_steps", "shrink_steps", "retrain_steps", "batch_size", "optimizer", "learning_rate",
         "shrink_learning_rate", "schedule", "warmup_steps", "weight_decay", "clip_norm",
         "ema_decay", "precision", "loss", "label_smoothing", "metrics", "augment", "mixup", "seed",
-        "seeds", "how", "jobs",
+        "seeds", "how", "jobs", "slurm",
         "examples", "by", "prune_steps",
     ),
     "Distillation": ("distill", "distill_by", "distill_temperature"),
@@ -38,7 +38,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "export", "compressed", "output", "cost", "plot", "picture", "json", "tensorboard",
         "checkpoint_seconds", "checkpoint_steps", "timing_seconds", "test_examples", "fresh",
     ),
-    "Several processes": ("coordinator", "process_id", "num_processes"),
+    "Many devices": ("mesh", "shard", "coordinator", "process_id", "num_processes"),
 }  # fmt: skip
 OTHERS = "Others"
 STATUS = (

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from morph.cycle.saved import SUFFIX, Saved, TornError, named, parts_of, read
 from morph.errors import TrainingDivergedError, WorkdirError
 from morph.files import write_parts
-from morph.training.mesh import from_first
+from morph.training.mesh import from_first, is_first
+from regularizers.host import on_host
 from regularizers.messages import reason
 
 logger = logging.getLogger(__name__)
@@ -79,7 +81,12 @@ class Checkpoints:
             WorkdirError: if this one or the one before cannot be written.
             TrainingDivergedError: if parameters are not finite; nothing is written.
         """
-        from_first(lambda: self._save(arrays, progress))
+        copies = {}
+        for name, leaf in named(arrays):  # one by one: what is divided is whole nowhere else
+            whole = leaf if jax.process_count() == 1 else on_host(leaf)
+            if is_first():
+                copies[name] = np.array(whole)
+        from_first(lambda: self._save(copies, progress))
 
     def wait(self) -> None:
         """Waits until the last one is written; raises as `save` does."""
@@ -112,12 +119,11 @@ class Checkpoints:
             ) from error
         self._last = max(_found(self._directory), default=0)
 
-    def _save(self, arrays: Any, progress: Mapping[str, Any]) -> None:
-        copies = {name: np.array(leaf) for name, leaf in named(arrays)}
+    def _save(self, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> None:
         self._wait()
-        self._check_finite(copies)
+        self._check_finite(arrays)
         self._last += 1
-        self._writing = self._writer.submit(self._write, self._last, copies, dict(progress))
+        self._writing = self._writer.submit(self._write, self._last, arrays, dict(progress))
 
     def _write(
         self, number: int, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]

@@ -43,6 +43,7 @@ class Store:
         self, architecture: Architecture, variables: Variables, outcomes: Sequence[Outcome]
     ) -> None:
         """Writes a network as it was shrunk."""
+        variables = local(variables)
         reported = stamped(self._reported(architecture, outcomes), variables)
         with together(self.workdir) as aside:
             reported.save(aside / "shrunk.json")

@@ -3,13 +3,15 @@
 variables.safetensors   the weights, by path
 architecture.json       what every channel group became (if there is an architecture)
 network.*               the exported files
-README.md               the model card: figures, sizes, versions, the command
+examples.safetensors    some inputs, and what JAX makes of them (if they were given)
+README.md               the model card: figures, sizes, how to run it, versions, the command
 manifest.json           the SHA-256 and the size of every other file
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +24,13 @@ import numpy as np
 from morph.architecture.architecture import Architecture
 from morph.errors import ExportError, need
 from morph.export.exported import Agreement, Exported
+from morph.export.running import run_lines
+from morph.export.trial import COARSE_ROOM, ROOM, norm_difference
 from morph.files import write_text
 from morph.untrusted import in_markdown, printable
 from regularizers import json_files
 from regularizers.channels.calls import flat_paths
-from regularizers.messages import reason
+from regularizers.messages import cause, reason
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -35,9 +39,13 @@ try:
 except ModuleNotFoundError as error:
     _missing = error
 
-MANIFEST, CARD, WEIGHTS, ARCHITECTURE = (
+MANIFEST, CARD, WEIGHTS, ARCHITECTURE, EXAMPLES = (
     "manifest.json", "README.md", "variables.safetensors", "architecture.json",
+    "examples.safetensors",
 )  # fmt: skip
+KEPT = 8  # examples
+LOADERS = {".stablehlo": "stablehlo", ".onnx": "onnx", ".tflite": "tflite"}
+INT8_ROOM = 0.5  # of the norm of the outputs
 VERSION = 1
 _PACKAGES = ("morph-jax", "jax", "flax", "numpy", "onnx", "onnxruntime", "ai-edge-litert",
              "litert-converter", "ai-edge-quantizer")  # fmt: skip
@@ -76,6 +84,7 @@ def save(
     figures: Mapping[str, Any],
     agreements: Mapping[str, Agreement] | None = None,
     architecture: Architecture | None = None,
+    examples: tuple[Any, Any] | None = None,
     command: str = "",
     notes: str = "",
 ) -> Path:
@@ -89,6 +98,8 @@ def save(
         figures: by what they are, e.g. `{"accuracy": 0.91, "parameters": 5000, "FLOPs": 2e6}`.
         agreements: by target, how well it agrees with JAX.
         architecture: of the network, if it was shrunk or expanded.
+        examples: inputs [N, ...] and what JAX makes of them [N, ...], arrays, for `check`; the
+            first ones are kept.
         command: that made it.
         notes: what else a reader should know, Markdown.
 
@@ -108,10 +119,13 @@ def save(
     save_file(arrays, folder / WEIGHTS)
     if architecture is not None:
         architecture.save(folder / ARCHITECTURE)
+    if examples is not None:
+        x, y = (np.ascontiguousarray(np.asarray(own)[:KEPT]) for own in examples)
+        save_file({"input": x, "output": y}, folder / EXAMPLES)
     card = _card(folder, name, exported, figures, agreements or {}, command, notes)
     write_text(folder / CARD, card)
     names = [WEIGHTS, CARD, *(e.path.name for e in exported)]
-    names += [ARCHITECTURE] * (architecture is not None)
+    names += [ARCHITECTURE] * (architecture is not None) + [EXAMPLES] * (examples is not None)
     manifest = {
         "version": VERSION,
         "name": name,
@@ -148,7 +162,7 @@ def load(folder: str | Path) -> Bundle:
         variables = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ExportError(f"cannot read {folder / WEIGHTS}: {error}") from error
-    own = (WEIGHTS, ARCHITECTURE, CARD)
+    own = (WEIGHTS, ARCHITECTURE, CARD, EXAMPLES)
     return Bundle(
         folder=folder,
         variables=variables,
@@ -156,6 +170,41 @@ def load(folder: str | Path) -> Bundle:
         files={name: folder / name for name in has if name not in own},
         figures=manifest["figures"],
     )
+
+
+def check(folder: str | Path) -> dict[str, float]:
+    """Verifies a bundle: its checksums, and that every file gives what JAX did.
+
+    Returns:
+        By file, how far its outputs are off on the examples that are kept: the norm of the
+        difference by the norm of JAX's outputs.
+
+    Raises:
+        ExportError: see `load`; if there are no examples, a file does not run, or gives something
+            else. MissingExtraError.
+    """
+    bundle, folder = load(folder), Path(folder)
+    if not (folder / EXAMPLES).is_file():
+        raise ExportError(f"{folder} keeps no examples ({EXAMPLES}); write the bundle again")
+    kept, found = load_file(folder / EXAMPLES), {}
+    coarse = any(x.dtype.kind != "i" and x.dtype.itemsize == 2 for x in bundle.variables.values())
+    floats = COARSE_ROOM if coarse else ROOM
+    for name, path in bundle.files.items():
+        if path.suffix not in LOADERS:
+            continue
+        module = importlib.import_module(f"morph.export.{LOADERS[path.suffix]}")
+        try:
+            outputs = module.load(path)(kept["input"])
+        except Exception as error:  # whatever a runtime raises
+            raise ExportError(f"{path} does not run here: {cause(error)}") from error
+        found[name] = off = norm_difference(kept["output"], outputs)
+        room = INT8_ROOM if name.endswith((".int8.onnx", ".tflite")) else floats
+        if not off <= room:
+            raise ExportError(
+                f"{path} gives something else than JAX did: off by {off:.2g} of the norm of its "
+                f"outputs, at most {room:g} is rounding; export it again"
+            )
+    return found
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -221,6 +270,7 @@ def _card(
         *(f"{in_markdown(one.path.name)}: {in_markdown(one.note)}" for one in exported if one.note),
     ]
     lines += [printable(notes), ""] if notes else []
+    lines += run_lines([one.path.name for one in exported])
     lines += ["Differences are by JAX's largest logit, on the same examples.", ""]
     lines += [f"Versions: {', '.join(_versions())}, Python {platform.python_version()}.", ""]
     lines += [f"Made by\n\n    {' '.join(printable(command).split())}\n"] if command else []

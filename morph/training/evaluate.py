@@ -14,6 +14,7 @@ from morph.errors import DataError
 from morph.network import Variables
 from morph.training.data import Batch, on_device, passes
 from morph.training.metrics import Metric
+from regularizers.host import on_host
 
 Predict: TypeAlias = Callable[[Variables, Any], Any]
 
@@ -53,7 +54,7 @@ class Evaluator:
 
     def outputs(self, predict: Predict, variables: Variables) -> Any:
         """The outputs for the whole set, on the host: a tree of arrays [examples, ...]."""
-        parts = [jax.tree.map(np.asarray, found) for found, _ in self._outputs(predict, variables)]
+        parts = [on_host(found) for found, _ in self._outputs(predict, variables)]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     def measure(self, predict: Predict, variables: Variables) -> dict[str, float]:
@@ -87,7 +88,7 @@ class Evaluator:
                 largest = max(largest, np.abs(other).max(initial=0.0))
             if self.decide is not None:
                 said = zip(
-                    *(jax.tree.leaves(self.decide(one)) for one in (outputs, reference)),
+                    *(jax.tree.leaves(on_host(self.decide(one))) for one in (outputs, reference)),
                     strict=True,
                 )
                 same = same and all(np.array_equal(one, other) for one, other in said)
@@ -140,11 +141,11 @@ class Evaluator:
 
 def _wide(leaf: Any) -> Any:
     """A number or array in 64 bits, so that sums over many batches stay exact."""
-    array = np.asarray(leaf)
+    array = on_host(leaf)
     return array.astype(np.int64 if array.dtype.kind in "biu" else np.float64)
 
 
 def _floats(tree: Any) -> list[np.ndarray]:
     """The floating-point arrays of a tree, on the host."""
-    leaves = map(np.asarray, jax.tree.leaves(tree))
+    leaves = map(on_host, jax.tree.leaves(tree))
     return [leaf for leaf in leaves if leaf.dtype.kind not in "biuO"]

@@ -21,7 +21,7 @@ EXTRAS = (
     "PIL", "ai_edge_litert", "ai_edge_quantizer", "bitarray", "ckwrap", "constriction", "equinox",
     "flatbuffers", "grain", "haiku", "litert_converter", "matplotlib", "onnx", "onnxruntime",
     "resvg_py",
-    "safetensors", "shtab", "sklearn", "tensorboardX", "tokenizers", "zstandard",
+    "safetensors", "shtab", "sklearn", "submitit", "tensorboardX", "tokenizers", "zstandard",
 )  # fmt: skip
 WITHOUT = "import sys\nfor name in {names!r}:\n    sys.modules[name] = None\n"
 HELP = """

@@ -36,6 +36,10 @@ def test_the_compressed_network_is_what_is_exported(run, capsys):
     for row in figures["rows"]:
         assert row["logit_difference"] < 1e-5
         assert row["accuracy"] == pytest.approx(row["reference_accuracy"], abs=0.01)
+    export.main(["export", f"--workdir={run}", "--check"])
+    told = capsys.readouterr().out
+    assert "network.onnx: as JAX gave it" in told
+    assert "network.stablehlo: as JAX gave it" in told
     found = bundle.load(run / "export")
     kernel = container.load(run / "network.morph").variables["params"]["Dense_0"]["kernel"].dense()
     np.testing.assert_array_equal(found.variables["params/Dense_0/kernel"], kernel)

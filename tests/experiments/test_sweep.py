@@ -3,6 +3,7 @@
 import json
 import shlex
 import subprocess
+import sys
 
 import pytest
 
@@ -110,3 +111,27 @@ def test_nonsense_is_refused(capsys, tmp_path, swept):
     config.write_text(written)
     error = failure(capsys, f"--workdir={swept}", "--shrink_steps=50")
     assert "shrink_steps: 40 there, 50 asked for" in error
+
+
+def test_every_budget_is_a_job_and_one_that_fails_is_a_row(swept, monkeypatch, capsys):
+    pytest.importorskip("submitit")
+    monkeypatch.setattr(Sweep, "train_seeds", None)  # all of them are there
+
+    def command(arguments, budget):
+        assert f"--only={budget!r}" in own(arguments, budget)
+        says = "print('error: no room'); exit(2)" if budget == 0.6 else "exit(0)"
+        return [sys.executable, "-c", f"import sys; sys.stdout = sys.stderr; {says}"]
+
+    own = sweep._command
+    monkeypatch.setattr(sweep, "_command", command)
+    again = [*FLAGS, f"--workdir={swept}", "--budgets=0.6,0.5", "--how=local"]
+    monkeypatch.setattr(sys, "argv", ["sweep", *again])
+    sweep.main(["sweep", *again])
+    said = capsys.readouterr().out
+    assert "budget 0.6: error: no room" in said
+    assert "failed: error: no room" in said.replace("\n", " ")
+    results = json.loads((swept / "results.json").read_text())
+    assert results["failed"] == [{"budget": 0.6, "why": "error: no room"}]
+    assert {row["budget"] for row in results["outcomes"]} == {1.0, 0.5}
+    jobs = [path for path in (swept / "jobs").iterdir() if path.name.endswith("_result.pkl")]
+    assert len(jobs) == 1  # what is there needs no job

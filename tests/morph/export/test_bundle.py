@@ -41,6 +41,7 @@ def test_a_bundle_is_read_back_and_verified(shrunk, tmp_path):
         figures={"parameters": 1234567, "accuracy": 0.5},
         agreements={"stablehlo": compare(logits, stablehlo.load(one.path)(x), labels)},
         architecture=architecture,
+        examples=(x, logits),
         command="python make.py",
     )
     found = bundle.load(tmp_path)
@@ -78,3 +79,28 @@ def test_a_bundle_holds_only_what_lies_in_it(shrunk, tmp_path):
     one = stablehlo.to_stablehlo(fn, variables, x, tmp_path / "network.stablehlo")
     with pytest.raises(ExportError, match="lies elsewhere"):
         bundle.save(tmp_path / "other", variables, [one], name="n", figures={})
+
+
+def test_every_file_is_checked_against_what_jax_gave(shrunk, tmp_path):
+    pytest.importorskip("safetensors")
+    _, fn, variables, x = shrunk
+    one = stablehlo.to_stablehlo(fn, variables, x, tmp_path / "network.stablehlo")
+    wanted = np.asarray(fn(variables, x))
+
+    def saved(examples):
+        bundle.save(tmp_path, variables, [one], name="a", figures={}, examples=examples)
+
+    saved((x, wanted))
+    (off,) = bundle.check(tmp_path).values()
+    assert off < 1e-6
+    assert "export.deserialize" in (tmp_path / "README.md").read_text()
+    saved((x, wanted + 1))
+    with pytest.raises(ExportError, match=r"gives something else than JAX did: off by .* again"):
+        bundle.check(tmp_path)
+    saved((x[..., :1, :], wanted))
+    with pytest.raises(ExportError, match=r"network.stablehlo does not run here: "):
+        bundle.check(tmp_path)
+    (tmp_path / "examples.safetensors").unlink()
+    saved(None)
+    with pytest.raises(ExportError, match="keeps no examples"):
+        bundle.check(tmp_path)
