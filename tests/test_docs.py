@@ -169,6 +169,9 @@ def test_the_demo_is_told_as_its_results_are():
     found = {one["name"]: one for one in told["outcomes"]}
     names = {"seed": "seed", "learned": "fine-tuned", "uniform width multiplier": "uniform"}
     page, seed, rows = read("results"), found["seed"], {}
+    flags = told["command"].removeprefix("python -m experiments.run ")
+    assert f"set -- {flags}\n" in (ROOT / "bin/demo").read_text(encoding="utf-8")
+    assert f"bin/demo {flags}" in page
     for name, outcome in names.items():
         one, here = found[outcome], told["measured"]
         shares = [one[key] / seed[key] for key in ("flops", "parameters")]

@@ -83,7 +83,9 @@ _FORMATS: dict[str, tuple[str, Callable[[Any], str]]] = {
 def _described(metrics: Mapping[str, Any]) -> list[str]:
     """Returns `name value` for each metric: the known in the table's order, then the others."""
     known = [
-        f"{name} {show(metrics[key])}" for key, (name, show) in _FORMATS.items() if key in metrics
+        f"{name} {show(metrics[key])}"
+        for key, (name, show) in _FORMATS.items()
+        if key in metrics and (key != "strength" or float(metrics[key]))  # decay has no strength
     ]
     return known + [f"{k} {float(v):.4g}" for k, v in metrics.items() if k not in _FORMATS]
 

@@ -1,4 +1,9 @@
-"""Charts as SVG that takes its colours from the page: light or dark, on paper or on a screen."""
+"""Charts as SVG that takes its colours from the page: light or dark, on paper or on a screen.
+
+No library draws both these and the PNG files. Matplotlib, which draws the latter, fixes colours and
+sizes when it draws, and is an extra; a page must be light or dark as its reader is, keep its words
+at 11 pixels on a phone, tell values where one points, run no script, and need no extra.
+"""
 
 from __future__ import annotations
 
