@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def attempt(
     example: Any,
     path: str | Path,
     shapes: Any,
+    constraints: Sequence[str],
     *,
     make: Callable[[Callable[..., Any], Any, str], bytes],
     load: Callable[[Path], Runner] | None,
@@ -48,6 +49,7 @@ def attempt(
         example: inputs.
         path: of the file.
         shapes: see `exported.opened`; None for the batch.
+        constraints: see `exported.opened`.
         make: `(fn, shapes, what is known of examples)`, the file.
         load: opens it; None if it does not run here.
         explained: the error of what cannot be written, or is not right, at those shapes.
@@ -73,13 +75,13 @@ def attempt(
         )  # fmt: skip
 
     if shapes is not None:
-        given = opened(structs, shapes)
+        given = opened(structs, shapes, constraints)
         try:
             return wrote(fn, given, UNKNOWN, trial.sizes(given), "")
         except Exception as error:  # whatever the user's code makes of a size without a value
             raise ExportError(
-                f"cannot write this function with shapes={shapes!r}: {first_line(error)}. Name "
-                "fewer sizes, or none: then only the batch varies, where it can"
+                f"cannot write this function with shapes={shapes!r}: {first_line(error)}. Say "
+                "what holds of these sizes (constraints=), or name fewer"
             ) from error
     note, examples, sizes = NO_BATCH, MIXED, [structs]
     if has_batch(structs):

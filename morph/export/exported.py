@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -218,19 +218,20 @@ def has_batch(structs: Any) -> bool:
     return len({leaf.shape[0] for leaf in jax.tree.leaves(structs) if leaf.shape}) == 1
 
 
-def opened(structs: Any, shapes: Any) -> Any:
+def opened(structs: Any, shapes: Any, constraints: Sequence[str] = ()) -> Any:
     """Inputs some of whose sizes may vary.
 
     Args:
         structs: the inputs' shapes.
         shapes: in the notation of `jax.export.symbolic_args_specs`: `"batch, length"`, or a tree
             of such texts, of numbers and names; `...` stands for the sizes that there are.
+        constraints: what holds of the names, e.g. `"length <= 64"`.
 
     Raises:
         ExportError: if that does not fit the inputs.
     """
     try:
-        given = jax_export.symbolic_args_specs(structs, shapes)
+        given = jax_export.symbolic_args_specs(structs, shapes, constraints=constraints)
         why = "" if all(jax.tree.leaves(jax.tree.map(_fits, structs, given))) else "other sizes"
     except (ValueError, TypeError, AttributeError) as error:
         why = str(error)

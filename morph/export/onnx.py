@@ -22,7 +22,7 @@ from morph.export.frozen import Step, culprit, freeze, steps
 from morph.export.onnx_graph import OnnxGraph
 from morph.export.trial import COARSE_ROOM, ROOM, difference
 from regularizers.channels.calls import joined_path
-from regularizers.checks import FUNCTION, PATH, checked
+from regularizers.checks import FUNCTION, NAMES, PATH, checked
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -40,7 +40,7 @@ def check_installed() -> None:
     need("ONNX", _missing, "export")
 
 
-@checked(fn=FUNCTION, path=PATH)
+@checked(fn=FUNCTION, path=PATH, constraints=NAMES)
 def to_onnx(
     fn: Callable[..., Any],
     variables: Any,
@@ -48,6 +48,7 @@ def to_onnx(
     path: str | Path,
     *,
     shapes: Any = None,
+    constraints: Sequence[str] = (),
 ) -> Exported:
     """Writes a function and its weights as one ONNX file, and runs it beside JAX.
 
@@ -66,6 +67,7 @@ def to_onnx(
         shapes: which sizes may vary, in the notation of `jax.export.symbolic_args_specs`: e.g.
             `"batch, length"`, or a tree of such texts like the example, `{"x": "nodes, ..."}`;
             `...` stands for sizes that may not. None for the batch alone, where it can.
+        constraints: what holds of these sizes, where the function asks: e.g. `"length <= 64"`.
 
     Raises:
         ExportError: if an operation has no counterpart, or ONNX Runtime makes something else of
@@ -86,7 +88,16 @@ def to_onnx(
         return _explained(error, found)
 
     return attempt(
-        "onnx", fn, variables, example, path, shapes, make=make, load=load, explained=explained
+        "onnx",
+        fn,
+        variables,
+        example,
+        path,
+        shapes,
+        constraints,
+        make=make,
+        load=load,
+        explained=explained,
     )
 
 

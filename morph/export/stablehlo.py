@@ -18,7 +18,7 @@ from morph.errors import ExportError, need
 from morph.export.attempts import attempt, first_line
 from morph.export.exported import INDEPENDENT, MIXED, UNKNOWN, Exported, Runner, batched
 from morph.export.frozen import freeze
-from regularizers.checks import FUNCTION, PATH, Rule, all_of, checked
+from regularizers.checks import FUNCTION, NAMES, PATH, Rule, all_of, checked
 
 _missing: ModuleNotFoundError | None = None
 try:
@@ -37,7 +37,7 @@ def check_installed() -> None:
     need("StableHLO", _missing, "export")
 
 
-@checked(fn=FUNCTION, path=PATH, platforms=SOME)
+@checked(fn=FUNCTION, path=PATH, constraints=NAMES, platforms=SOME)
 def to_stablehlo(
     fn: Callable[..., Any],
     variables: Any,
@@ -45,6 +45,7 @@ def to_stablehlo(
     path: str | Path,
     *,
     shapes: Any = None,
+    constraints: Sequence[str] = (),
     platforms: Sequence[str] = PLATFORMS,
 ) -> Exported:
     """Writes a function and its weights as one StableHLO file, and runs it beside JAX.
@@ -62,6 +63,7 @@ def to_stablehlo(
         shapes: which sizes may vary, in the notation of `jax.export.symbolic_args_specs`: e.g.
             `"batch, length"`, or a tree of such texts like the example, `{"x": "nodes, ..."}`;
             `...` stands for sizes that may not. None for the batch alone, where it can.
+        constraints: what holds of these sizes, where the function asks: e.g. `"length <= 64"`.
         platforms: that may run it; of `cpu`, `cuda`, `rocm`, `tpu`.
 
     Raises:
@@ -90,7 +92,7 @@ def to_stablehlo(
         )
 
     return attempt(
-        "stablehlo", fn, variables, example, path, shapes, make=make,
+        "stablehlo", fn, variables, example, path, shapes, constraints, make=make,
         load=load if here else None, explained=explained,
     )  # fmt: skip
 

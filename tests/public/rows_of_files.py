@@ -232,6 +232,7 @@ MORPH_EXPORT = {
             "example": [None, {}, (), "x"],
             "path": [None, *PATHS],
             "shapes": [3, "b, 5, 7", {"x": "b"}],
+            "constraints": [3, [3]],
         },
     ),
     "to_onnx_int8": (
@@ -253,6 +254,7 @@ MORPH_EXPORT = {
             "example": [None, {}, (), "x"],
             "path": [None, *PATHS],
             "shapes": [3, "b, 5, 7", {"x": "b"}],
+            "constraints": [3, [3]],
             "platforms": [3, (), "cpu", ("abacus",)],
         },
     ),

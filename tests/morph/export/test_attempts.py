@@ -51,6 +51,45 @@ def test_sequences_and_graphs_of_any_size(tmp_path, write, load):
     )
 
 
+ROOM_FOR = 8  # tokens in a cache
+
+
+def step(table, inputs):
+    """Tokens [n, l] behind those in a cache; what comes next, and the cache with them."""
+    x, at = table[inputs["tokens"]], inputs["at"]
+    cache = jax.lax.dynamic_update_slice(inputs["cache"], x, (0, at, 0))
+    later = jnp.arange(ROOM_FOR)[None, :] > at + jnp.arange(x.shape[1])[:, None]
+    weights = jnp.where(later, -jnp.inf, jnp.einsum("nld,nmd->nlm", x, cache))
+    read = jnp.einsum("nlm,nmd->nld", jax.nn.softmax(weights), cache)
+    return {"logits": read @ table.T, "cache": cache}
+
+
+@pytest.mark.promotes
+def test_a_decoder_with_a_cache_is_two_graphs(tmp_path):
+    """Prefill takes a prompt of any length, decode one token after the other."""
+    empty, at = np.zeros((2, ROOM_FOR, 6), np.float32), np.asarray(0, np.int32)
+    prompt = RNG.integers(0, 11, (2, 3)).astype(np.int32)
+    shapes = {"tokens": "batch, length", "cache": "batch, ...", "at": ""}
+    inputs = {"tokens": prompt, "cache": empty, "at": at}
+    onnx.to_onnx(
+        step, TABLE, inputs, tmp_path / "prefill.onnx", shapes=shapes,
+        constraints=["length <= 8"],
+    )  # fmt: skip
+    one = {**inputs, "tokens": prompt[:, :1], "at": at + 3}
+    assert onnx.to_onnx(step, TABLE, one, tmp_path / "decode.onnx").batch is None
+    prefill, decode = (onnx.load(tmp_path / f"{own}.onnx") for own in ("prefill", "decode"))
+    tokens = RNG.integers(0, 11, (2, 5)).astype(np.int32)
+    found = prefill({"tokens": tokens, "cache": empty, "at": at})
+    whole = np.concatenate([tokens, np.zeros((2, 2), np.int32)], 1)
+    for k in range(2):
+        whole[:, 5 + k] = found["logits"][:, -1].argmax(-1)
+        found = decode(
+            {"tokens": whole[:, 5 + k, None], "cache": found["new_cache"], "at": np.int32(5 + k)}
+        )
+    wanted = step(TABLE, {"tokens": whole, "cache": empty, "at": 0})
+    np.testing.assert_allclose(found["logits"][:, 0], wanted["logits"][:, -1], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.promotes
 def test_inputs_without_a_batch_in_common_are_fixed(tmp_path):
     kernel, graph = np.eye(6, dtype=np.float32), {"edges": EDGES, "nodes": NODES}
@@ -63,7 +102,7 @@ def test_inputs_without_a_batch_in_common_are_fixed(tmp_path):
 
 def test_sizes_that_cannot_vary_are_refused(tmp_path):
     x = np.ones((2, 4), np.float32)
-    with pytest.raises(ExportError, match=r"with shapes='n, m': .* Name fewer sizes"):
+    with pytest.raises(ExportError, match=r"with shapes='n, m': .* or name fewer"):
         onnx.to_onnx(lambda w, x: x @ w, np.ones((4, 3)), x, tmp_path / "a", shapes="n, m")
     for shapes in ("n, m, k", "n, 5", "n, 2*m", 3, ("n, m", "n"), {"x": "n, m"}, "n m"):
         with pytest.raises(ExportError, match=r"does not fit the inputs \[2, 4\]: "):
