@@ -24,7 +24,7 @@ from experiments.report import write_report
 from experiments.subject import data_of, identity_of, seed_of
 from experiments.tested import tested
 from morph.architecture.architecture import Architecture
-from morph.cycle.config import CycleConfig
+from morph.cycle.config import CycleConfig, renewed
 from morph.cycle.stamp import stamped
 from morph.cycle.sweep import Sweep
 from morph.cycle.unused import UNUSED_BY_RETRAIN, check_unused
@@ -61,7 +61,7 @@ def config_of(report: Mapping[str, Any], options: flags.FlagValues) -> CycleConf
         ConfigError: naming the setting, and why it has no use; or those that only a newer version
             knows.
     """
-    before = asdict(read_settings(CycleConfig, report.get("config", {})))
+    before = asdict(read_settings(CycleConfig, report.get("config", {}), renewed))
     told = {name: value for name, value in before.items() if name not in _PAST}
     own = {name: options[name].value for name in before if options[name].present}
     check_code(told, own)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -182,19 +182,22 @@ def check_settings(config: Any) -> None:
         one.check(getattr(config, one.name))
 
 
-def read_settings(cls: type[T], told: Any) -> T:
+def read_settings(
+    cls: type[T], told: Any, renewed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+) -> T:
     """Settings from what another version may have written: what it lacks is as by default.
 
     Args:
         cls: the class of settings.
         told: `{name: value}`, of a JSON file.
+        renewed: gives what older versions wrote its present names.
 
     Raises:
         ConfigError: if it is something else, or has settings that this version does not know.
     """
     if not isinstance(told, Mapping):
         raise ConfigError(f"settings must be an object of names and values, found {told!r}")
-    known = {one.name for one in settings_of(cls)}
+    told, known = renewed(told), {one.name for one in settings_of(cls)}
     if unknown := sorted(set(told) - known):
         raise ConfigError(
             f"this version does not know the settings {', '.join(unknown)}; they are of a newer "

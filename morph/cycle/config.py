@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from morph.errors import ConfigError
 from morph.settings import documented, setting
@@ -211,6 +213,18 @@ class CycleConfig:
     )
     # JAX keeps 32 bits of it: larger seeds would be the same as smaller ones.
     seed: int = setting(0, help="The random seed.", range="[0, 4294967296)")
+
+
+def renewed(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an older version wrote, by the names of today and in their sense."""
+    found = dict(told)
+    if "baseline" in found:  # which was both or none
+        found["baselines"] = ",".join(BASELINES) if found.pop("baseline") else ""
+    if "expand_budget" in found:  # what the last network costs; the budget was to shrink to
+        last = found.pop("expand_budget")
+        if last is not None and "budget" in found:
+            found |= {"shrink_to": found["budget"], "budget": last}
+    return found
 
 
 @documented

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from morph.cycle.config import renewed
 from morph.cycle.orbax_files import read_arrays, write_arrays
 from morph.errors import WorkdirError
 from morph.files import replace, write_text
@@ -70,7 +71,7 @@ def claim_workdir(
     asked = {**config, **{name: now[name] for name in now if now[name] != SWITCHES[name]}}
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        there = json_files.read_object(path)
+        there = renewed(json_files.read_object(path))
     except FileNotFoundError:
         _begin(path, asked)
         return False

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from small_run import make
 
+from morph.cycle.config import renewed
 from morph.cycle.workdir import claim_workdir, load_variables, locked, save_variables
 from morph.errors import WorkdirError
 
@@ -33,6 +34,18 @@ def test_a_setting_that_an_older_version_did_not_write_counts_as_its_default(wor
     with pytest.raises(WorkdirError, match=r"\(patience: None there, 0 asked for\)"):
         claim_workdir(workdir, asked)
     assert set(json.loads((workdir / "config.json").read_text())) == {"network", "budget"}
+
+
+def test_settings_of_an_older_version_have_the_names_of_today(tmp_path):
+    old = {"budget": 0.25, "expand_budget": 1.0, "baseline": True, "seed": 3}
+    now = {"budget": 1.0, "shrink_to": 0.25, "baselines": "whole,uniform", "seed": 3}
+    assert renewed(old) == now
+    assert renewed({"budget": 0.5, "expand_budget": None, "baseline": False}) == {
+        "budget": 0.5,
+        "baselines": "",
+    }
+    assert not claim_workdir(tmp_path, old)
+    assert claim_workdir(tmp_path, now)
 
 
 def test_settings_of_a_newer_version_are_named_in_one_error(workdir):
