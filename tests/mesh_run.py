@@ -28,7 +28,7 @@ from morph.training.step import TrainState, make_objective, make_step
 from regularizers.host import on_host
 
 WIDTH, HIDDEN, TOKENS = 24, 64, 16
-STEPS, SAVED, AFTER, EVERY = 8, 4, 2, 2
+STEPS, SAVED, EVERY = 8, 4, 2
 RULES = (
     "q=fsdp:tensor:-,k=fsdp:tensor:-,v=fsdp:tensor:-,o=tensor:fsdp,"
     "gate=fsdp:tensor,up=fsdp:tensor,down=tensor:fsdp,embed=tensor:fsdp,head=fsdp:tensor"
@@ -85,7 +85,7 @@ GRAPH = reg.trace_channels(NETWORK.predict, START, DATA.x[:1])
 
 
 def train(mesh, rules, resumed=None, saved=None):
-    """Trained to the cut, cut, trained on; the losses, what is left, and where all lay."""
+    """Trained to the cut, and cut; the losses, what is left, and what each device holds of it."""
     layout = Layout.of(mesh, rules_named(rules), START)
     budget, tx = budget_of(GRAPH)
     objective = make_objective()
@@ -109,29 +109,25 @@ def train(mesh, rules, resumed=None, saved=None):
             saved.save(arrays_of(state), {})
             saved.wait()
     if resumed is not None:
-        return {"losses": losses, "share": share(state)}
+        return {"losses": losses, "share": share((state.params, state.opt_state))}
     state = budget.look(STEPS, state.params, state)
     batches = loop.sample(1, 4)
     saliency = make_saliency(objective, budget.regularizer)(state, *batches, KEY)
     trim = Trimmed.of(budget.landed(state.params, saliency), GRAPH, state.variables)
-    small = NETWORK.resized(trim.step)
-    following = TrainState.of(small, layout.variables(trim.small), optax.sgd(0.1))
-    after = loop.last(following, Course(name="retrain", steps=AFTER, key=KEY, shuffle=2))
+    small = layout.variables(trim.small)
     return {
         "losses": losses,
         "kept": {name: list(map(int, g.parents)) for name, g in trim.step.groups.items()},
-        "small": [
-            float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(on_host(after.params))
-        ],
-        "share": share(state),
-        "share_after": share(after),
+        "small": [float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(on_host(small))],
+        "share": share((state.params, state.opt_state)),
+        "share_after": share(small),
         "scale": {name: float(s.mean()) for name, s in saliency.items()},
     }
 
 
-def share(state):
-    """What one device holds of the variables and of the optimizer's state, of all."""
-    leaves = [leaf for leaf in jax.tree.leaves((state.params, state.opt_state)) if leaf.ndim > 1]
+def share(tree):
+    """What one device holds of the matrices of a tree, of all."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim > 1]
     return sum(leaf.addressable_shards[0].data.size for leaf in leaves) / sum(
         x.size for x in leaves
     )

@@ -198,7 +198,7 @@ def test_a_divided_network_is_trained_and_cut_as_on_one_device(run):
     np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-5)
     assert eight["kept"] == one["kept"]
     assert len(one["kept"]["gate"]) % 4 == 0 < len(one["kept"]["gate"]) < 64
-    np.testing.assert_allclose(eight["small"], one["small"], rtol=1e-5)  # trained on
+    np.testing.assert_allclose(eight["small"], one["small"], rtol=1e-5)
     assert eight["share"] == eight["share_after"] == 1 / 8
 
 
