@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,10 @@ def to_onnx_int8(
         base = floats.to_onnx(fn, variables, example, Path(folder) / "float.onnx")
         model = onnx.load(base.path)
         products = [n.name for n in model.graph.node if _is_product(n, model)]
-        layers = {name: name.rsplit("/", 1)[0] if "/" in name else name for name in products}
+        scopes = Counter(name.rpartition("/")[0] for name in products)
+        layers = {n: n.rpartition("/")[0] if scopes[n.rpartition("/")[0]] == 1 else n
+                  for n in products}  # fmt: skip
+        layers = {name: layer or name for name, layer in layers.items()}
         patterns = [keep] if isinstance(keep, str) else keep
         for pattern in patterns:
             if not any(fnmatch.fnmatchcase(own, pattern) for own in layers.values()):
