@@ -3,10 +3,11 @@
     python benchmarks/onnx_speed.py --out results/onnx_speed.json
 
 Six networks, untrained, half of every group's channels removed. Both files run in turn in one
-process, on one thread, on the same batch; ratios are medians over the rounds. A cut is the part
-that is gone (0.75 of a quarter that is left); `share` is the cut in time by the cut in FLOPs.
+process, on one thread, on the same batch; ratios are medians over the rounds. `speedup_share` is
+the speed-up over the ratio of FLOPs (3 times as fast at a quarter: 0.75); `time_share`, which is
+kinder, the part of the time that is gone over the part of the FLOPs that is gone.
 
-Must hold: a share of at least 0.85 on the median.
+The goal is 0.85 on the median.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from morph.network import linen_network
 from regularizers.channels.trace import trace_channels
 from regularizers.costs.flops import flops
 
-LEAST = 0.85
+GOAL = 0.85
 BATCH, ROUNDS = 8, 40
 CASES: dict[str, tuple[tuple[int, int, int], float]] = {  # the input, and times the usual width
     "mlp": ((28, 28, 1), 4.0),
@@ -70,15 +71,15 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
             run.run(None, {onnx.INPUT: x})
             seconds[kind].append(time.perf_counter() - started)
     dense, shrunk = (np.asarray(own[5:]) for own in seconds.values())
-    time_cut = 1 - float(np.median(shrunk / dense))
-    flops_cut = 1 - costs["shrunk"] / costs["dense"]
+    speedup, ratio = float(np.median(dense / shrunk)), costs["dense"] / costs["shrunk"]
     row = {
         "network": name,
         "flops": costs,
         "milliseconds": {kind: round(1e3 * float(np.median(s)), 4) for kind, s in seconds.items()},
-        "flops_cut": round(flops_cut, 3),
-        "time_cut": round(time_cut, 3),
-        "share": round(time_cut / flops_cut, 3),
+        "flops_ratio": round(ratio, 3),
+        "speedup": round(speedup, 3),
+        "speedup_share": round(speedup / ratio, 3),
+        "time_share": round((1 - 1 / speedup) / (1 - 1 / ratio), 3),
     }
     print(row, flush=True)
     return row
@@ -91,8 +92,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [measure(name, Path(folder)) for name in CASES]
-    median = float(np.median([row["share"] for row in rows]))
-    report(rows, arguments.out, batch=BATCH, threads=1, median_share=median, holds=median >= LEAST)
+    shares = ("speedup_share", "time_share")
+    medians = {name: float(np.median([row[name] for row in rows])) for name in shares}
+    report(rows, arguments.out, batch=BATCH, threads=1, medians=medians, goal=GOAL)
 
 
 if __name__ == "__main__":
