@@ -23,9 +23,10 @@ from regularizers.primitives.sources import source_line
 # Other equations with the same results; None where they do not apply.
 Rewrite: TypeAlias = Callable[..., Any]
 
-_OPENED = frozenset(
-    {p.call_p, p.closed_call_p, p.custom_jvp_call_p, p.custom_vjp_call_p, p.jit_p, p.remat_p}
-)
+_OPENED = frozenset({
+    p.call_p, p.closed_call_p, p.custom_jvp_call_p, p.custom_vjp_call_p, p.jit_p, p.remat_p,
+    jaxprs.call_hi_primitive_p,
+})  # fmt: skip
 
 
 # Numbers from a key that is known; no target has keys.

@@ -186,6 +186,7 @@ def _cond(eqn: JaxprEqn, operands: Sequence[Any], meet: Meet) -> list[Any]:
 CALLS: Mapping[Primitive, Callable[..., list[Any]]] = {
     p.call_p: _in_place,
     p.closed_call_p: _in_place,
+    jaxprs.call_hi_primitive_p: _in_place,
     p.cond_p: _cond,
     p.jit_p: _in_place,
     p.remat_p: _remat,

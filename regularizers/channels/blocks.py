@@ -28,6 +28,7 @@ RESIDUAL, TOWER = "residual", "tower"
 # Calls that run their jaxpr once, on their operands: a branch may lie inside.
 IN_PLACE = frozenset({
     p.jit_p, p.closed_call_p, p.call_p, p.remat_p, p.custom_jvp_call_p, p.custom_vjp_call_p,
+    jaxprs.call_hi_primitive_p,
 })  # fmt: skip
 # The operands of a sum that may be nothing.
 SUMS = {p.add_p: (0, 1), p.add_jaxvals_p: (0, 1), p.sub_p: (1,)}

@@ -146,7 +146,7 @@ def carried(eqn: JaxprEqn) -> range:
 
 
 # Calls that mean what their jaxpr says and nothing more.
-IN_PLACE = frozenset({p.call_p, p.closed_call_p, p.jit_p})
+IN_PLACE = frozenset({p.call_p, p.closed_call_p, p.jit_p, jaxprs.call_hi_primitive_p})
 
 # All other equations that run jaxprs are calls.
 WIRING: dict[Primitive, Callable[..., list[Any]]] = {

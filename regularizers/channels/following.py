@@ -13,7 +13,7 @@ from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import Jaxpr, JaxprEqn, Literal, Primitive, Var, shape_of
 from regularizers.primitives.jaxprs import primitives as p
 
-IN_PLACE = frozenset({p.call_p, p.closed_call_p, p.jit_p, p.remat_p})
+IN_PLACE = frozenset({p.call_p, p.closed_call_p, p.jit_p, p.remat_p, jaxprs.call_hi_primitive_p})
 
 
 @dataclass(frozen=True, kw_only=True)

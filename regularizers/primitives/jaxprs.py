@@ -30,6 +30,7 @@ __all__ = [
     "UnknownLayoutError",
     "Var",
     "bodies_of",
+    "call_hi_primitive_p",
     "checkpoint_of",
     "clamp_p",
     "composite_p",
@@ -97,6 +98,7 @@ def _internal(name: str, *modules: str) -> Primitive:
     return stand_in
 
 
+call_hi_primitive_p = _internal("call_hi_primitive_p", "hijax")
 clamp_p = _internal("clamp_p", "lax.lax")
 composite_p = _internal("composite_p", "lax.lax")
 copy_p = _internal("copy_p", "lax.lax")
@@ -166,6 +168,7 @@ _BODIES: dict[Primitive, tuple[tuple[str, ...], ...]] = {
     primitives.cond_p: (("branches",),),
     primitives.scan_p: (("jaxpr",),),
     primitives.while_p: (("cond_jaxpr",), ("body_jaxpr",)),
+    call_hi_primitive_p: (),  # it makes one when asked
     composite_p: (("jaxpr", "call_jaxpr"),),
     custom_vmap_p: (("call",),),
     shard_map_p: (("jaxpr",),),
@@ -181,11 +184,23 @@ def trace(fn: Callable[..., Any], *args: Any) -> tuple[ClosedJaxpr, Any]:
 def bodies_of(eqn: JaxprEqn) -> tuple[ClosedJaxpr, ...]:
     """The jaxprs that a call or control flow runs; none for all other equations."""
     found: list[ClosedJaxpr] = []
+    if eqn.primitive is call_hi_primitive_p:
+        found.append(_expanded(_param(eqn, "_prim"), tuple(v.aval for v in eqn.invars)))
     for names in _BODIES.get(eqn.primitive, ()):
         value = _param(eqn, *names)
         for body in value if isinstance(value, tuple | list) else (value,):
             found.append(body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ()))
     return tuple(found)
+
+
+@functools.lru_cache(maxsize=256)
+def _expanded(primitive: Any, avals: tuple[Any, ...]) -> ClosedJaxpr:
+    """What a primitive of high level is made of (`jnp.searchsorted`, from JAX 0.12 on)."""
+
+    def run(*operands: Any) -> Any:
+        return primitive.expand(*jax.tree.unflatten(primitive.in_tree, operands))
+
+    return jax.make_jaxpr(run)(*avals)
 
 
 class Scan(NamedTuple):

@@ -148,7 +148,7 @@ def _cond(graph: Graph, eqn: JaxprEqn, which: str, *operands: str) -> list[str]:
 
 CALLS = (
     p.call_p, p.closed_call_p, p.custom_jvp_call_p, p.custom_vjp_call_p, p.jit_p, p.remat_p,
-    jaxprs.composite_p, jaxprs.custom_vmap_p,
+    jaxprs.call_hi_primitive_p, jaxprs.composite_p, jaxprs.custom_vmap_p,
 )  # fmt: skip
 
 RULES: Mapping[Primitive, Rule] = {

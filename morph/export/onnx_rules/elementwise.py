@@ -23,6 +23,18 @@ def _square(graph: Graph, eqn: JaxprEqn, x: str) -> str:
     return graph.node("Mul", x, x)
 
 
+def _one_minus_square(graph: Graph, eqn: JaxprEqn, x: str) -> str:
+    return graph.node("Sub", scalar(graph, eqn, 1), graph.node("Mul", x, x))
+
+
+def _polynomial(graph: Graph, eqn: JaxprEqn, x: str, *coefficients: str) -> str:
+    """Horner's rule; the constant comes first."""
+    *others, total = coefficients
+    for coefficient in reversed(others):
+        total = graph.node("Add", graph.node("Mul", total, x), coefficient)
+    return total
+
+
 def _integer_pow(graph: Graph, eqn: JaxprEqn, x: str) -> str:
     return graph.node("Pow", x, scalar(graph, eqn, eqn.params["y"]))
 
@@ -297,6 +309,8 @@ RULES: Mapping[Primitive, Rule] = {
     p.sinh_p: plain("Sinh"),
     p.sqrt_p: plain("Sqrt"),
     p.square_p: _square,
+    jaxprs.one_minus_square_p: _one_minus_square,
+    jaxprs.polynomial_p: _polynomial,
     p.sub_p: plain("Sub"),
     p.tan_p: plain("Tan"),
     p.tanh_p: plain("Tanh"),

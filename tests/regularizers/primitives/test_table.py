@@ -39,7 +39,8 @@ print(json.dumps({kind: sorted({p.name for p in kinds[kind]}) for kind in kinds}
 """
 
 CONTROL = """
-composite cond custom_jvp_call custom_vjp_call custom_vmap_call jit remat2 scan shard_map while
+call_hi_primitive composite cond custom_jvp_call custom_vjp_call custom_vmap_call jit remat2 scan
+shard_map while
 """
 if jax.__version_info__ < (0, 11):
     CONTROL += "call closed_call"
@@ -94,7 +95,7 @@ WITHOUT_A_RULE = {
         semaphore_wait set_variable swap unpin with_memory_space_constraint unreachable
     """,
     "kernels of a library or of the user's own, whose shapes are fixed": """
-        call_exported call_hi_primitive call_hi_primitive_linearized cudnn_fusion
+        call_exported call_hi_primitive_linearized cudnn_fusion
         custom_partitioning dot_product_attention_bwd dot_product_attention_bwd_wrapper
         dot_product_attention_fp8_bwd dot_product_attention_fp8_bwd_wrapper
         dot_product_attention_fp8_fwd dot_product_attention_fp8_fwd_wrapper
