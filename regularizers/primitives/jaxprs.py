@@ -196,11 +196,8 @@ def bodies_of(eqn: JaxprEqn) -> tuple[ClosedJaxpr, ...]:
 @functools.lru_cache(maxsize=256)
 def _expanded(primitive: Any, avals: tuple[Any, ...]) -> ClosedJaxpr:
     """What a primitive of high level is made of (`jnp.searchsorted`, from JAX 0.12 on)."""
-
-    def run(*operands: Any) -> Any:
-        return primitive.expand(*jax.tree.unflatten(primitive.in_tree, operands))
-
-    return jax.make_jaxpr(run)(*avals)
+    form = primitive.in_tree
+    return jax.make_jaxpr(lambda *own: primitive.expand(*jax.tree.unflatten(form, own)))(*avals)
 
 
 class Scan(NamedTuple):
