@@ -38,7 +38,8 @@ from regularizers.objective.regularizer import NetworkRegularizer
 
 SETTLE = {DECAY: 0.5, THRESHOLD: 0.3}  # of all steps: what is left to recover at the budget
 DECAYED = 2.5  # the weakest channels of a group end at exp(-2.5) of what they would be
-TURN = 5  # steps from one pull to the next, of that many at once
+TURN = 10  # steps at most from one pull to the next, of that many at once
+TURNS = 30  # at least, until the budget is due: each takes a small share then
 WARM = 20  # one part in so many of the steps passes before anything is to go
 
 State = TypeVar("State")
@@ -129,10 +130,11 @@ class Budget:
     ) -> optax.GradientTransformationExtraArgs:
         """An optimizer that pulls to zero what the looks decide; see `reg.proximal`.
 
-        It measures and pulls in turns, at every step that TURN and the steps between two looks
-        divide.
+        It measures and pulls in turns that divide the steps between two looks, many in a phase.
         """
-        end, every = self.controller.schedule.end, math.gcd(TURN, self.controller.every)
+        end, looks = self.controller.schedule.end, self.controller.every
+        longest = max(1, min(TURN, end // TURNS))
+        every = max(k for k in range(1, longest + 1) if looks % k == 0)
         if self.pull == THRESHOLD or end < 1:
             return proximal(optimizer, self.regularizer, strength=0.0, every=every)
         rate = 1.0 - math.exp(-DECAYED / end)

@@ -23,6 +23,7 @@ from regularizers.objective.pulling import Owed, nothing_owed, now_owed
 from regularizers.objective.regularizer import NetworkRegularizer
 
 MEMORY = 0.97  # of the average of squared derivatives, per step
+LONGEST = 5  # steps that one measurement stands for in it: of fewer it would be an average of few
 
 
 class ProximalState(NamedTuple):
@@ -183,7 +184,7 @@ def proximal(
         # p + (q - p) is exactly 0 where q is 0, so that dead stays dead to the last bit.
         updates = jax.tree.map(lambda q, p: q.astype(jnp.result_type(p)) - p, wide, params)
         after = now_owed(seen.measures, optax.apply_updates(params, updates), wide)
-        memory = MEMORY**every
+        memory = MEMORY ** min(every, LONGEST)
         return updates, ProximalState(
             inner,
             state.steps + jnp.asarray(due, jnp.int32),
