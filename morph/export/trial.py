@@ -13,6 +13,7 @@ import numpy as np
 from morph.errors import ExportError
 from morph.export.exported import INDEPENDENT, MIXED, UNKNOWN, Runner, batch_of, open_sizes
 from regularizers.channels.calls import joined_path
+from regularizers.objective.norms import is_half
 from regularizers.primitives import jaxprs
 
 ROOM = 1e-3  # of the largest number: what a file may be off
@@ -38,7 +39,7 @@ class Trial:
         self._fn = jax.jit(fn)
         self._known: dict[Any, tuple[Any, Any]] = {}
         halves = (leaf for leaf in jax.tree.leaves((variables, example)) if hasattr(leaf, "dtype"))
-        self._room = COARSE_ROOM if any(_is_coarse(leaf) for leaf in halves) else ROOM
+        self._room = COARSE_ROOM if any(is_half(leaf) for leaf in halves) else ROOM
 
     def examples(self, count: int, seed: int = 0) -> Any:
         """So many of those that were given, or like them."""
@@ -245,10 +246,6 @@ _JOINED: dict[str, Callable[[int, int], int]] = {
 
 def _joined(operation: str, a: int, b: int) -> int:
     return int(_JOINED[operation](a, b))
-
-
-def _is_coarse(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(leaf.dtype, jnp.floating)) and leaf.dtype.itemsize <= 2
 
 
 def _first_line(error: Exception) -> str:

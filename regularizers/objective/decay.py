@@ -25,9 +25,7 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.objective.norms import root, widened
 from regularizers.objective.slices import Slices, scaled, slices_of
 
-ORTHOGONAL = (
-    1e-6  # of size x cosine^2: rounding is below it (1e-8 before batch norms), chance is not
-)
+ORTHOGONAL = 1e-6  # size x cosine^2: rounding is below it (1e-8 before batch norms), chance not
 STEEPEST = 16.0  # times as fast as the strongest channel of a group its weakest decays
 
 

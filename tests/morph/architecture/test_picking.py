@@ -1,32 +1,18 @@
 """What is taken lies where the array lay, and shares no memory with it."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from eight_devices import report_of
 
 from morph.architecture.picking import Pick, picked
-
-PROGRAM = Path(__file__).parents[2] / "sharded_run.py"
 
 
 @pytest.fixture(scope="module")
 def run():
-    """The program's report: several devices have to be asked for before JAX starts."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM)], capture_output=True, text=True, env=env, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    """The report of `sharded_run.py`."""
+    return report_of("sharded_run.py")
 
 
 @pytest.mark.parametrize("mesh", ["auto", "explicit"])

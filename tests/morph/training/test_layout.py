@@ -1,17 +1,12 @@
 """Where arrays lie: rules, what the model says, what is even, and what is refused."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from eight_devices import report_of
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -22,7 +17,6 @@ from morph.training import layout as lay
 from morph.training.layout import Layout, mesh_named, rules_named
 from morph.training.step import TrainState
 
-PROGRAM = Path(__file__).parents[2] / "mesh_run.py"
 MESH = AbstractMesh((4, 2), ("fsdp", "tensor"))
 SHAPES = {"a": {"kernel": (8, 130), "bias": (130,)}, "b": {"kernel": (130, 12), "bias": (12,)}}
 RULES = "a/kernel=fsdp:tensor,a/bias=tensor,b=-"
@@ -182,15 +176,8 @@ def test_what_would_be_odd_is_made_whole_before_it_is_taken():
 
 @pytest.fixture(scope="module")
 def run():
-    """The program's report: several devices have to be asked for before JAX starts."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM)], capture_output=True, text=True, env=env, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    """The report of `mesh_run.py`."""
+    return report_of("mesh_run.py")
 
 
 def test_a_divided_network_is_trained_and_cut_as_on_one_device(run):
