@@ -247,10 +247,7 @@ def _spread(values: Sequence[float], shown: Callable[[float], str]) -> str:
 def write_page(entries: Sequence[Entry], path: Path) -> None:
     """The comparison as a page that opens offline."""
     points = [point for entry in entries for point in entry.points()]
-    sections = [
-        (sheet.title, table(f"{sheet.title}, run by run", sheet.head, sheet.rows))
-        for sheet in sheets_of(entries)
-    ]
+    sections = [(sheet.title, table("", sheet.head, sheet.rows)) for sheet in sheets_of(entries)]
     if points:
         front = comparable(entries)
         alt = f"Accuracy against cost of {len(points)} networks" + ", and their front" * front

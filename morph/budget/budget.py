@@ -124,6 +124,11 @@ class Budget:
             round_to=round_to,
         )
 
+    def __repr__(self) -> str:
+        """What it comes to, and how it gets there."""
+        limit = self.regularizer.cost.show(self.limit)
+        return f"Budget({limit}, steps={self._steps}, pull={self.pull!r})"
+
     @checked(optimizer=OPTIMIZER)
     def optimizer(
         self, optimizer: optax.GradientTransformation
@@ -209,10 +214,10 @@ class Budget:
         if cut:
             last = f"the last look was at step {self._last}" if self.seen else "there was no look"
             warnings.warn(
-                f"{alive} of the channels that go are alive, of {', '.join(map(repr, cut[:3]))}: "
-                "without them the network computes something else. They are at zero from step "
-                f"{self.controller.schedule.end} of {self._steps} on, and {last}: call "
-                "budget.look after every step, and train that long, or say fewer steps=.",
+                f"{alive} of the channels that are cut, of {', '.join(map(repr, cut[:3]))}, are "
+                "alive: without them the network computes something else. They are at zero from "
+                f"step {self.controller.schedule.end} of {self._steps} on, and {last}: call "
+                "budget.look after every step, and train that long, or pass a smaller steps=.",
                 BudgetWarning,
                 stacklevel=2,
             )
@@ -292,8 +297,8 @@ def _pull_of(regularizer: NetworkRegularizer, pull: str | None) -> str:
         raise InputError(f"pull must be {DECAY!r} or {THRESHOLD!r}{near(pull, SETTLE)}")
     if pull == DECAY and gated:
         raise InputError(
-            f"pull is {DECAY!r}, but {gated[0]!r} has gates, which are no weights that decay; "
-            f"give pull={THRESHOLD!r}, or another penalty"
+            f"pull is {DECAY!r}, but {gated[0]!r} has gates, which are not weights and cannot "
+            f"decay; give pull={THRESHOLD!r}, or another penalty"
         )
     return pull
 

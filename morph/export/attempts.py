@@ -80,8 +80,8 @@ def attempt(
             return wrote(fn, given, UNKNOWN, trial.sizes(given), "")
         except Exception as error:  # whatever the user's code makes of a size without a value
             raise ExportError(
-                f"cannot write this function with shapes={shapes!r}: {first_line(error)}. Say "
-                "what holds of these sizes (constraints=), or name fewer"
+                f"cannot write this function with shapes={shapes!r}: {first_line(error)}. State "
+                "what these sizes satisfy (constraints=), or name fewer"
             ) from error
     note, examples, sizes = NO_BATCH, MIXED, [structs]
     if has_batch(structs):

@@ -74,7 +74,7 @@ def refit(
             )
     known = list(batches)
     if not known:
-        raise InputError("refit: batches hold nothing to measure on")
+        raise InputError("refit: the batches hold no data")
     leaves, _ = graph.leaves(variables)
     paths, found, treedef = flat_paths(architecture.take(variables))
     where = {path: i for i, path in enumerate(paths)}

@@ -283,7 +283,7 @@ def check_state(state: ProximalState, regularizer: NetworkRegularizer) -> None:
         raise InputError(
             f"the optimizer's state is of another network: group {odd!r} has width "
             f"{found.get(odd, 'none')} in it, and {wanted.get(odd, 'none')} here. After shrinking "
-            "go on with architecture.take(state), or start afresh with tx.init(params)."
+            "go on with architecture.take(state), or start again with tx.init(params)."
         )
 
 

@@ -104,7 +104,7 @@ def test_what_is_kept_is_asked_for(own, by, changes):
     [
         ([], {"start": None}, "--start is missing: name the weights to prune"),
         (["--budget=0.001"], {}, "cannot meet a budget of"),
-        (["--budget=1.5"], {}, "is to become cheaper"),
+        (["--budget=1.5"], {}, "must be below the present cost"),
         (["--examples=999"], {}, "--examples=999, but there are only 64 training examples"),
         (["--distill=0.5"], {}, "by the labels, 0, or by its own outputs, 1"),
         (["--expand=warm"], {}, "expand"),

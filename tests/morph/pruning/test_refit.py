@@ -112,7 +112,7 @@ def test_pruned_by_what_cannot_be_made_up_for_it_loses_less(graph, variables, x)
 
 def test_what_cannot_be_refit_is_refused(graph, variables, x, within):
     arch = without(graph, within, [2])
-    with pytest.raises(InputError, match="batches hold nothing"):
+    with pytest.raises(InputError, match="the batches hold no data"):
         morph.refit(graph, arch, variables, fn=MODEL.apply, batches=[])
     wide = morph.Architecture(
         **{**vars(arch), "groups": {**arch.groups, within: clones(arch.groups[within])}}
