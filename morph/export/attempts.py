@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from morph.errors import ExportError
+from morph.export.any_size import of_any_size
 from morph.export.exported import (
     INDEPENDENT,
     MIXED,
@@ -18,6 +19,7 @@ from morph.export.exported import (
     batch_opened,
     example_struct,
     has_batch,
+    open_sizes,
     opened,
     written,
 )
@@ -76,23 +78,26 @@ def attempt(
 
     if shapes is not None:
         given = opened(structs, shapes, constraints)
-        try:
-            return wrote(fn, given, UNKNOWN, trial.sizes(given), "")
-        except Exception as error:  # whatever the user's code makes of a size without a value
-            raise ExportError(
-                f"cannot write this function with shapes={shapes!r}: {first_line(error)}. Say "
-                "what holds of these sizes (constraints=), or name fewer"
-            ) from error
+        problem: Exception | None = None
+        for form in (fn, of_any_size(fn, open_sizes(structs, given))):
+            try:
+                return wrote(form, given, UNKNOWN, trial.sizes(given), "")
+            except Exception as error:  # whatever the user's code makes of a size without a value
+                problem = problem or error
+        raise ExportError(
+            f"cannot write this function with shapes={shapes!r}: {first_line(problem)}. Say "
+            "what holds of these sizes (constraints=), or name fewer"
+        ) from problem
     note, examples, sizes = NO_BATCH, MIXED, [structs]
     if has_batch(structs):
         note, examples, given = "", UNKNOWN, batch_opened(structs)
         sizes = trial.sizes(given)
-        for form in (fn, one_by_one(fn)):
+        for form in (fn, of_any_size(fn, open_sizes(structs, given)), one_by_one(fn)):
             try:
-                if form is not fn:
+                if form is not fn and examples == UNKNOWN:
                     examples = trial.mixing()
-                    if examples != INDEPENDENT:
-                        break
+                if form is not fn and examples != INDEPENDENT:
+                    break
                 return wrote(form, given, UNKNOWN, sizes, "")
             except Exception as error:  # whatever the user's code makes of it
                 cause = f"{type(error).__name__}: {first_line(error)}"
@@ -106,6 +111,6 @@ def attempt(
         raise told from (None if told is error else error)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: Exception | None) -> str:
     """What an error says, in one line."""
     return (str(error).strip() or type(error).__name__).split("\n")[0][:300]
