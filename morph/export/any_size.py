@@ -164,7 +164,8 @@ def _merged(values: Sequence[Any], points: _Points) -> Any:
         return first
     if all(isinstance(value, int | np.integer) for value in values):
         return points.fit(values)
-    if isinstance(first, tuple | list) and len(set(map(len, values))) == 1:
+    many = all(isinstance(value, tuple | list) for value in values)
+    if many and len(set(map(len, values))) == 1:
         parts = [_merged(own, points) for own in zip(*values, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
     return _alike(values)
