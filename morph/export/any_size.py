@@ -27,6 +27,7 @@ from regularizers.primitives import jaxprs
 from regularizers.primitives.jaxprs import ClosedJaxpr, JaxprEqn, Literal, Var
 from regularizers.primitives.jaxprs import primitives as p
 
+MANY = 1009  # a size that numbers in code are seldom above
 _CONTROL = frozenset({p.cond_p, p.scan_p, p.while_p})
 
 
@@ -36,7 +37,7 @@ def of_any_size(fn: Callable[..., Any], known: Mapping[str, int]) -> Callable[[A
     Args:
         fn: `fn(variables, x)`, trees of arrays.
         known: sizes that may vary, at which `fn` can be traced; and so it must with 1 more of any
-            of them, and with about twice as much of all.
+            of them, and with much more of all, or about twice as much.
 
     Returns:
         A function of `variables` and of `x`, some of whose sizes have these names. It raises an
@@ -53,7 +54,18 @@ def of_any_size(fn: Callable[..., Any], known: Mapping[str, int]) -> Callable[[A
             return fn(variables, x)
         points = _Points({name: known[name] for name in sizes}, sizes)
         weights = jax.tree.map(abstract, variables)
-        traced = [jaxprs.trace(fn, weights, sizes_at(structs, at)) for at in points.all]
+
+        def trace(at: Mapping[str, int]) -> tuple[ClosedJaxpr, Any]:
+            return jaxprs.trace(fn, weights, sizes_at(structs, at))
+
+        traced = [trace(at) for at in points.near]
+        for at in points.far:
+            with contextlib.suppress(Exception):  # a longest sequence, say
+                traced.append(trace(at))
+                points.beyond = at
+                break
+        if points.beyond is None:
+            raise ExportError(f"the function cannot be traced at sizes {points.far}")
         (tree,) = {jax.tree.structure(outputs) for _, outputs in traced}
         leaves = [*jax.tree.leaves(variables), *jax.tree.leaves(x)]
         return jax.tree.unflatten(tree, _evaluate([own for own, _ in traced], leaves, points))
@@ -75,8 +87,12 @@ class _Points:
         self._corners = [
             frozenset(own) for k in range(len(low) + 1) for own in itertools.combinations(low, k)
         ]
-        self.all = [{name: n + (name in own) for name, n in low.items()} for own in self._corners]
-        self.all.append({name: 2 * n + 3 + 2 * k for k, (name, n) in enumerate(low.items())})
+        self.near = [{name: n + (name in own) for name, n in low.items()} for own in self._corners]
+        self.far = [
+            {name: n + 2 * k for k, (name, n) in enumerate(own.items())}
+            for own in (dict.fromkeys(low, MANY), {name: 2 * n + 3 for name, n in low.items()})
+        ]
+        self.beyond: Mapping[str, int] | None = None  # which of them it is
         self._sizes = sizes
 
     def fit(self, numbers: Sequence[int]) -> Any:
@@ -104,7 +120,7 @@ class _Points:
                     total = total + term
             return total
 
-        if at(self.all[-1]) != beyond:
+        if at(self.beyond or {}) != beyond:
             raise ExportError(f"no sum of products of sizes is {own} and {beyond}")
         return at(self._sizes)
 

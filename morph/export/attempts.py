@@ -21,6 +21,7 @@ from morph.export.exported import (
     has_batch,
     open_sizes,
     opened,
+    sizes_at,
     written,
 )
 from morph.export.frozen import one_by_one
@@ -78,10 +79,12 @@ def attempt(
 
     if shapes is not None:
         given = opened(structs, shapes, constraints)
+        known, sizes = open_sizes(structs, given), trial.sizes(given)
+        ones = sizes_at(given, dict.fromkeys(known, 1))  # for which code often is another
         problem: Exception | None = None
-        for form in (fn, of_any_size(fn, open_sizes(structs, given))):
+        for form, tried in ((fn, sizes), (of_any_size(fn, known), [*sizes, ones])):
             try:
-                return wrote(form, given, UNKNOWN, trial.sizes(given), "")
+                return wrote(form, given, UNKNOWN, tried, "")
             except Exception as error:  # whatever the user's code makes of a size without a value
                 problem = problem or error
         raise ExportError(

@@ -32,9 +32,9 @@ def recurrent(kernel, x):
     return looped.sum(1) / known(x.shape[1])
 
 
-def opened(fn, x, shapes):
+def opened(fn, x, shapes, **options):
     """The jaxpr for sizes without values, which runs at any."""
-    structs = export.symbolic_args_specs(jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
+    structs = export.symbolic_args_specs(jax.ShapeDtypeStruct(x.shape, x.dtype), shapes, **options)
     return export.export(jax.jit(fn))(structs).call
 
 
@@ -51,7 +51,7 @@ def test_two_sizes_scans_branches_loops_and_divisors():
 
 def by_number(kernel, x):
     """Other equations from a number of examples on."""
-    return jnp.sin(x @ kernel) if known(len(x)) > 5 else x @ kernel
+    return jnp.sin(x @ kernel) if known(len(x)) > 100 else x @ kernel
 
 
 def by_table(kernel, x):
@@ -70,6 +70,20 @@ def test_what_differs_with_the_size_is_refused(fn):
     x = RNG.normal(size=(2, 4)).astype(np.float32)
     with pytest.raises(ExportError, match=r"differ|no sum"):
         opened(lambda x: of_any_size(fn, {"batch": 2})(KERNEL, x), x, "batch, ...")
+
+
+@pytest.mark.promotes
+def test_sizes_may_have_a_limit():
+    """Where much more than the example has cannot be traced."""
+    x = RNG.normal(size=(2, 4)).astype(np.float32)
+
+    def added(table, x):
+        return x + table[: known(len(x))]
+
+    general = of_any_size(added, {"length": 2})
+    table = RNG.normal(size=(9, 4)).astype(np.float32)
+    run = opened(lambda x: general(table, x), x, "length, ...", constraints=["length <= 9"])
+    np.testing.assert_allclose(run(table[:9]), 2 * table)
 
 
 def test_a_shrunk_network_has_the_equations_of_any_other(shrunk):
