@@ -40,6 +40,7 @@ SETTLE = {DECAY: 0.5, THRESHOLD: 0.3}  # of all steps: what is left to recover a
 DECAYED = 2.5  # the weakest channels of a group end at exp(-2.5) of what they would be
 TURN = 10  # steps at most from one pull to the next, of that many at once
 TURNS = 30  # at least, until the budget is due: each takes a small share then
+SCORED = 20  # turns before the cut, in which channels that decay are scored
 WARM = 20  # one part in so many of the steps passes before anything is to go
 
 State = TypeVar("State")
@@ -142,7 +143,14 @@ class Budget:
         def decay(step: Any) -> Any:
             return jnp.where(step < end, rate, 0.0)
 
-        return proximal(optimizer, self.regularizer, strength=0.0, decay=decay, every=every)
+        return proximal(
+            optimizer,
+            self.regularizer,
+            strength=0.0,
+            decay=decay,
+            every=every,
+            saliency_from=max(0, end - SCORED * every),
+        )
 
     def cuts(self, step: int) -> bool:
         """Whether all that is to go is cut at a step, if it was not before."""
