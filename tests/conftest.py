@@ -231,6 +231,12 @@ def networks():
     return get
 
 
+def pytest_collection_finish():
+    """What imports made stays as long as the tests: it is looked through for garbage once."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_generate_tests(metafunc):
     if "network" in metafunc.fixturenames:
         metafunc.parametrize("network", [*LINEN, *NNX], indirect=True)

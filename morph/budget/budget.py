@@ -343,4 +343,9 @@ def _placed(old: Any, new: Any) -> Any:
     if isinstance(old, nnx.Variable):
         old.set_value(_placed(old.get_value(), new))
         return old
-    return jax.device_put(new, old.sharding) if old.committed else new
+    if not old.committed:
+        return new
+    if old.is_fully_addressable:
+        return jax.device_put(new, old.sharding)
+    value = np.asarray(new)  # which all processes have: `device_put` would make sure every time
+    return jax.make_array_from_callback(value.shape, old.sharding, lambda part: value[part])
