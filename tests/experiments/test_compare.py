@@ -45,7 +45,7 @@ def test_a_run_that_is_not_finished_is_shown_as_such(make_run):
     ("arguments", "told"),
     [
         ([], "nothing to compare"),
-        (["nowhere"], "no directory"),
+        (["nowhere"], "is not a directory"),
         (["--output=c.gif", "nowhere"], "ending must be one of .html, .png"),
         (["--outputs=c.png"], "output"),
     ],
