@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from morph.errors import ExportError
+from morph.export.any_size import of_any_size
 from morph.export.exported import (
     INDEPENDENT,
     MIXED,
@@ -18,7 +19,9 @@ from morph.export.exported import (
     batch_opened,
     example_struct,
     has_batch,
+    open_sizes,
     opened,
+    sizes_at,
     written,
 )
 from morph.export.frozen import one_by_one
@@ -76,23 +79,28 @@ def attempt(
 
     if shapes is not None:
         given = opened(structs, shapes, constraints)
-        try:
-            return wrote(fn, given, UNKNOWN, trial.sizes(given), "")
-        except Exception as error:  # whatever the user's code makes of a size without a value
-            raise ExportError(
-                f"cannot write this function with shapes={shapes!r}: {first_line(error)}. State "
-                "what these sizes satisfy (constraints=), or name fewer"
-            ) from error
+        known, sizes = open_sizes(structs, given), trial.sizes(given)
+        ones = sizes_at(given, dict.fromkeys(known, 1))  # for which code often is another
+        problem: Exception | None = None
+        for form, tried in ((fn, sizes), (of_any_size(fn, known), [*sizes, ones])):
+            try:
+                return wrote(form, given, UNKNOWN, tried, "")
+            except Exception as error:  # whatever the user's code makes of a size without a value
+                problem = problem or error
+        raise ExportError(
+            f"cannot write this function with shapes={shapes!r}: {first_line(problem)}. State "
+            "what these sizes satisfy (constraints=), or name fewer"
+        ) from problem
     note, examples, sizes = NO_BATCH, MIXED, [structs]
     if has_batch(structs):
         note, examples, given = "", UNKNOWN, batch_opened(structs)
         sizes = trial.sizes(given)
-        for form in (fn, one_by_one(fn)):
+        for form in (fn, of_any_size(fn, open_sizes(structs, given)), one_by_one(fn)):
             try:
-                if form is not fn:
+                if form is not fn and examples == UNKNOWN:
                     examples = trial.mixing()
-                    if examples != INDEPENDENT:
-                        break
+                if form is not fn and examples != INDEPENDENT:
+                    break
                 return wrote(form, given, UNKNOWN, sizes, "")
             except Exception as error:  # whatever the user's code makes of it
                 cause = f"{type(error).__name__}: {first_line(error)}"
@@ -106,6 +114,6 @@ def attempt(
         raise told from (None if told is error else error)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: Exception | None) -> str:
     """What an error says, in one line."""
     return (str(error).strip() or type(error).__name__).split("\n")[0][:300]

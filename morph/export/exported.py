@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int
 
 from morph.errors import ExportError
 from regularizers.checks import ARRAY, NONE, all_of, checked, whole
+from regularizers.primitives import jaxprs
 
 # Inputs [N, ...] of any number N -> outputs [N, ...], e.g. logits [N, K], as numpy arrays. Several
 # are trees, e.g. {"tokens": ..., "mask": ...}.
@@ -266,6 +268,24 @@ def open_sizes(structs: Any, given: Any) -> dict[str, int]:
         for n, name in zip(one.shape, other.shape, strict=True)
         if not isinstance(name, int) and str(name).isidentifier()
     }
+
+
+_JOINED: dict[str, Callable[[int, int], int]] = {
+    "add": operator.add, "floordiv": operator.floordiv, "max": max, "min": min,
+    "mod": operator.mod, "mul": operator.mul,
+}  # fmt: skip
+
+
+def sizes_at(given: Any, known: Mapping[str, int]) -> Any:
+    """Inputs some of whose sizes have names, at some sizes."""
+    return jax.tree.map(
+        lambda x: x.update(
+            shape=tuple(
+                jaxprs.measured(n, known, lambda op, a, b: _JOINED[op](a, b)) for n in x.shape
+            )
+        ),
+        given,
+    )
 
 
 def written(

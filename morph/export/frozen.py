@@ -23,7 +23,7 @@ from regularizers.primitives.sources import source_line
 # Other equations with the same results; None where they do not apply.
 Rewrite: TypeAlias = Callable[..., Any]
 
-_OPENED = frozenset({
+OPENED = frozenset({
     p.call_p, p.closed_call_p, p.custom_jvp_call_p, p.custom_vjp_call_p, p.jit_p, p.remat_p,
     jaxprs.call_hi_primitive_p,
 })  # fmt: skip
@@ -169,7 +169,7 @@ def _evaluate(
     for eqn in jaxprs.live_equations(closed.jaxpr):
         operands = [read(v) for v in eqn.invars]
         inner = (*scopes, jaxprs.scope(eqn)), (eqn.source_info, *sources)
-        if eqn.primitive in _OPENED:
+        if eqn.primitive in OPENED:
             results = _evaluate(jaxprs.bodies_of(eqn)[0], operands, walk, *inner)
         elif not any(map(_is_free, operands)) and _folds(eqn):
             with jax.ensure_compile_time_eval():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,10 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from morph.errors import ExportError
-from morph.export.exported import INDEPENDENT, MIXED, UNKNOWN, Runner, batch_of, open_sizes
+from morph.export.exported import (
+    INDEPENDENT,
+    MIXED,
+    UNKNOWN,
+    Runner,
+    batch_of,
+    open_sizes,
+    sizes_at,
+)
 from regularizers.channels.calls import joined_path
 from regularizers.objective.norms import is_half
-from regularizers.primitives import jaxprs
 
 ROOM = 1e-3  # of the largest number: what a file may be off
 COARSE_ROOM = 5e-2  # where there are numbers of 16 bits
@@ -76,11 +82,7 @@ class Trial:
         """
         known = open_sizes(self.structs, given)
         more = {name: n + 1 for name, n in known.items()}
-        other = jax.tree.map(
-            lambda x: x.update(shape=tuple(jaxprs.measured(n, more, _joined) for n in x.shape)),
-            given,
-        )
-        return [self.structs, other] if known else [self.structs]
+        return [self.structs, sizes_at(given, more)] if known else [self.structs]
 
     def run(self, x: Any) -> Any:
         """What JAX makes of examples, in full precision."""
@@ -236,16 +238,6 @@ def _random(rng: np.random.Generator, struct: jax.ShapeDtypeStruct) -> np.ndarra
     if struct.dtype == np.bool_:
         return rng.integers(2, size=shape).astype(np.bool_)
     return np.asarray(rng.integers(4, size=shape)).astype(struct.dtype)
-
-
-_JOINED: dict[str, Callable[[int, int], int]] = {
-    "add": operator.add, "floordiv": operator.floordiv, "max": max, "min": min,
-    "mod": operator.mod, "mul": operator.mul,
-}  # fmt: skip
-
-
-def _joined(operation: str, a: int, b: int) -> int:
-    return int(_JOINED[operation](a, b))
 
 
 def _first_line(error: Exception) -> str:

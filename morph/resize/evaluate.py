@@ -12,6 +12,7 @@ import numpy as np
 
 from morph.resize.emission import emit
 from morph.resize.lacking import Frame, Lacking
+from morph.resize.rebuilt import REBUILT
 from morph.resize.silence import Silence, kept_operand, zeros_of
 from morph.resize.sizes import Sizes
 from regularizers.channels import control
@@ -102,7 +103,7 @@ def evaluate(
         if step.primitive in control.IN_PLACE:
             results = evaluate(plan, step.bodies[0], operands, (step, frame))
         elif step.bodies:
-            results = CALLS.get(step.primitive, in_place)(plan, step, operands)
+            results = CALLS.get(step.primitive, called)(plan, step, operands)
         else:
             zero = [silence is not None and silence.is_zero(body, v) for v in step.eqn.invars]
             kept = kept_operand(step, zero)
@@ -116,73 +117,11 @@ def evaluate(
     return [read(v, axes) for v, axes in zip(body.jaxpr.outvars, body.outputs, strict=True)]
 
 
-def in_place(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
-    """A call whose meaning is that of its jaxpr."""
-    return evaluate(plan, step.bodies[0], operands)
-
-
-def remat(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
-    """`jax.checkpoint` stays `jax.checkpoint`, with its policy."""
-    run = jax.checkpoint(
-        lambda *values: evaluate(plan, step.bodies[0], values),
-        **jaxprs.checkpoint_of(step.eqn),
-    )
-    return run(*operands)
-
-
-def scan(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
-    """A scan stays a scan, of resized carry and entries."""
-    own = jaxprs.scan_of(step.eqn)
-    n, m = own.constants, own.carry
-    constants = operands[:n]
-
-    def body(carry: Sequence[Any], entries: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        out = evaluate(plan, step.bodies[0], [*constants, *carry, *entries])
-        return out[:m], out[m:]
-
-    carry, stacked = jax.lax.scan(
-        body,
-        list(operands[n : n + m]),
-        list(operands[n + m :]),
-        length=own.length,
-        reverse=own.reverse,
-        unroll=own.unroll,
-    )
-    return [*carry, *stacked]
-
-
-def while_loop(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
-    """A while loop stays one."""
-    own = jaxprs.while_of(step.eqn)
-    n = own.condition_constants
-    m = n + own.body_constants
-    condition, body = step.bodies
-    return jax.lax.while_loop(
-        lambda carry: evaluate(plan, condition, [*operands[:n], *carry])[0],
-        lambda carry: evaluate(plan, body, [*operands[n:m], *carry]),
-        list(operands[m:]),
-    )
-
-
-def cond(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
-    """Only the branch that is taken runs."""
-    index, *values = operands
-    branches = [lambda *values, body=body: evaluate(plan, body, values) for body in step.bodies]
-    return jax.lax.switch(index, branches, *values)
-
-
-def shard_map(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
-    """Stays on its mesh; only axes that are not divided among devices are resized."""
-    own = jaxprs.shard_map_of(step.eqn)
-    run = jax.shard_map(
-        lambda *values: tuple(evaluate(plan, step.bodies[0], values)),
-        mesh=own.mesh,
-        in_specs=own.in_specs,
-        out_specs=own.out_specs,
-        axis_names=set(own.axis_names),
-        check_vma=own.check_vma,
-    )
-    return list(run(*operands))
+def called(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
+    """A call that stays what it is, or one whose meaning is that of its jaxpr."""
+    runs = [lambda values, body=body: evaluate(plan, body, values) for body in step.bodies]
+    rule = REBUILT.get(step.primitive)
+    return rule(step.eqn, operands, runs) if rule else runs[0](operands)
 
 
 def custom_jvp(plan: Plan, step: Step, operands: Sequence[Any]) -> list[Any]:
@@ -245,13 +184,8 @@ def _zero_tangent(out: Any) -> Any:
 
 CallRule: TypeAlias = Callable[[Plan, Step, Sequence[Any]], list[Any]]
 
-# All other calls (jit and the like) are evaluated in place.
+# Those with rules of their own.
 CALLS: dict[Primitive, CallRule] = {
     p.custom_jvp_call_p: custom_jvp,
     p.custom_vjp_call_p: custom_vjp,
-    p.cond_p: cond,
-    p.remat_p: remat,
-    p.scan_p: scan,
-    p.while_p: while_loop,
-    jaxprs.shard_map_p: shard_map,
 }

@@ -79,13 +79,17 @@ class Call:
 
     @property
     def signature(self) -> Hashable | None:
-        """What a trace of this call depends on; None where a static value cannot be hashed."""
+        """What a trace of this call depends on; None where a static value cannot be hashed.
+
+        Equations keep the precision of products that is set while they are traced.
+        """
         structs = tuple((s.shape, s.dtype, s.weak_type) for s in self.structs)
         # 1, True and 1.0 are equal, and so are 0.0 and -0.0, but they do not trace alike.
         rest = tuple(
             (type(leaf), repr(leaf) if isinstance(leaf, float) else leaf) for leaf in self._rest
         )
-        key = (self._variables_tree, self._rest_tree, rest, structs)
+        precision = getattr(jax.config, "jax_default_matmul_precision")  # noqa: B009
+        key = (self._variables_tree, self._rest_tree, rest, structs, precision)
         try:
             hash(key)
         except TypeError:

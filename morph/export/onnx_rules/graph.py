@@ -122,6 +122,9 @@ def moved(graph: Graph, name: str, order: Iterable[Any]) -> str:
 
 def reshaped(graph: Graph, name: str, shape: Sequence[Any]) -> str:
     """The same numbers in another shape, in which one size may depend on the batch."""
+    value = graph.value(name)
+    if value is not None and all(isinstance(n, int) for n in shape):
+        return graph.constant(value.reshape(shape))
     open_ = [k for k, n in enumerate(shape) if not isinstance(n, int)]
     if len(open_) == 1 and 0 not in shape:
         return graph.node(

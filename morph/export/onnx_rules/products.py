@@ -6,7 +6,8 @@ transposes between them.
 
 from __future__ import annotations
 
-import string
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from morph.export.onnx_rules.graph import (
     dilated,
     moved,
     padded,
+    reshaped,
     scalar,
 )
 from regularizers.primitives import jaxprs
@@ -35,21 +37,26 @@ def _dot(graph: Graph, eqn: JaxprEqn, lhs: str, rhs: str) -> str:
         name if computed(v) == wide else graph.cast(name, wide)
         for name, v in zip((lhs, rhs), eqn.invars, strict=True)
     )
-    if not left_batch and rhs_rank == 2 and tuple(left) == (lhs_rank - 1,) and tuple(right) == (0,):
-        return graph.node("MatMul", lhs, rhs)
-    letters = iter(string.ascii_lowercase)
-    own = [next(letters) for _ in range(lhs_rank)]
-    other = [""] * rhs_rank
-    for mine, yours in (*zip(left, right, strict=True), *zip(left_batch, right_batch, strict=True)):
-        other[yours] = own[mine]
-    free = [k for k in range(rhs_rank) if not other[k]]
-    for k in free:
-        other[k] = next(letters)
-    out = [own[k] for k in left_batch]
-    out += [own[k] for k in range(lhs_rank) if k not in (*left, *left_batch)]
-    out += [other[k] for k in free]
-    equation = f"{''.join(own)},{''.join(other)}->{''.join(out)}"
-    return graph.node("Einsum", lhs, rhs, equation=equation)
+    shapes = [jaxprs.shape_of(v) for v in eqn.invars]
+    rest = [k for k in range(lhs_rank) if k not in (*left, *left_batch)]
+    free = [k for k in range(rhs_rank) if k not in (*right, *right_batch)]
+    batch, rows = ([shapes[0][k] for k in own] for own in (left_batch, rest))
+    inner, columns = ([shapes[1][k] for k in own] for own in (right, free))
+    lhs = moved(graph, lhs, [*left_batch, *rest, *left])
+    rhs = moved(graph, rhs, [*right_batch, *right, *free])
+    ahead = rows if not batch and rows else [_product(rows)]  # a matrix takes rows of any rank
+    if ahead != rows or len(inner) != 1:
+        lhs = reshaped(graph, lhs, [*batch, *ahead, _product(inner)])
+    if len(inner) != 1 or len(columns) != 1:
+        rhs = reshaped(graph, rhs, [*batch, _product(inner), _product(columns)])
+    result = graph.node("MatMul", lhs, rhs)
+    if ahead == rows and len(columns) == 1:
+        return result
+    return reshaped(graph, result, [*batch, *rows, *columns])
+
+
+def _product(sizes: Sequence[Any]) -> Any:
+    return functools.reduce(operator.mul, sizes, 1)
 
 
 def _convolution(graph: Graph, eqn: JaxprEqn, x: str, kernel: str) -> str:

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import morph
+import regularizers as reg
 from morph.export import ExportError, onnx, stablehlo
 
 pytest.importorskip("onnxruntime")
@@ -108,3 +110,25 @@ def test_sizes_that_cannot_vary_are_refused(tmp_path):
         with pytest.raises(ExportError, match=r"does not fit the inputs \[2, 4\]: "):
             onnx.to_onnx(lambda w, x: x, {}, x, tmp_path / "a", shapes=shapes)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.promotes
+def test_a_shrunk_network_takes_sequences_of_any_length(tmp_path):
+    tokens = RNG.integers(0, 11, (2, 5)).astype(np.int32)
+    variables = {
+        "table": TABLE,
+        "up": RNG.normal(size=(6, 8)).astype(np.float32),
+        "down": RNG.normal(size=(8, 6)).astype(np.float32),
+    }
+
+    def fn(variables, tokens):
+        hidden = jax.nn.relu(attention(variables["table"], tokens) @ variables["up"])
+        return (hidden @ variables["down"]).reshape(*tokens.shape, 6).mean(1)
+
+    graph = reg.trace_channels(fn, variables, tokens)
+    architecture = morph.shrink(graph, {"up": np.arange(8) % 2 == 0})
+    small, own = morph.compact(fn, architecture), architecture.take(variables)
+    written = onnx.to_onnx(small, own, tokens, tmp_path / "a.onnx", shapes="batch, length")
+    longer = RNG.integers(0, 11, (3, 9)).astype(np.int32)
+    found = onnx.load(written.path)(longer)
+    np.testing.assert_allclose(found, small(own, longer), rtol=2e-5, atol=1e-5)

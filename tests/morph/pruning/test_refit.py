@@ -66,6 +66,10 @@ def test_what_others_can_say_is_said_by_them(graph, variables, x, within):
     fn, whole = morph.compact(MODEL.apply, arch), MODEL.apply(variables, x)
     np.testing.assert_allclose(fn(small, x), whole, atol=0.02)
     assert np.abs(fn(arch.take(variables), x) - whole).max() > 0.5
+    alone = morph.refit(
+        graph, arch, variables["params"], fn=lambda p, x: MODEL.apply({"params": p}, x), batches=[x]
+    )
+    np.testing.assert_allclose(fn({"params": alone}, x), whole, atol=0.02)
 
 
 def test_the_rest_comes_as_close_as_least_squares_do():

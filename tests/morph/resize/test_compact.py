@@ -157,6 +157,15 @@ def test_gradient_of_relu_at_zero_is_zero():
 # Transformations and calls
 
 
+def test_products_have_the_precision_that_is_set_when_they_are_traced():
+    variables = {"a": jnp.ones((5, 7)), "b": jnp.ones((7, 3))}
+    x = jnp.ones((2, 5))
+    small_fn, small, *_ = shrink_function(lambda v, x: x @ v["a"] @ v["b"], variables, x)
+    with jax.default_matmul_precision("highest"):
+        assert "HIGHEST" in str(jax.make_jaxpr(small_fn)(small, x))
+    assert "HIGHEST" not in str(jax.make_jaxpr(small_fn)(small, x))
+
+
 def test_composes_with_vmap(networks, rng):
     shrunk = Shrunk(networks("flatten"), rng)
     xs = normal(3, *shrunk.network.inputs[0].shape)
