@@ -192,7 +192,7 @@ def _header(title: str, graph: ChannelGraph, flow: Flow) -> Iterator[str]:
         f'<rect x="{MARGIN}" y="58" width="26" height="11" rx="2" fill="{PALETTE[0]}"/>'
         f'<rect x="{MARGIN + 30}" y="58" width="26" height="11" rx="2" fill="{PALETTE[1]}"/>'
     )
-    words = "one colour: one group, which shrinks together"
+    words = "one color: one group, which shrinks together"
     yield _text(MARGIN + 62, 67, words, size=11, anchor="start")
     yield (
         f'<rect x="{MARGIN + 320}" y="58" width="26" height="11" rx="2" fill="url(#fixed)" '

@@ -133,7 +133,7 @@ def tradeoff_chart(points: Sequence[Point], alt: str, *, front: bool = True) -> 
         alt: the same in words.
         front: whether the points can be compared, and have one front.
     """
-    height, top, bottom = 380, 18, 44
+    wide, height, top, bottom = 600, 320, 18, 44
     spreads = [
         point.accuracy + sign * (point.spread or 0.0) for point in points for sign in (-1, 1)
     ]
@@ -142,19 +142,19 @@ def tradeoff_chart(points: Sequence[Point], alt: str, *, front: bool = True) -> 
     ticks, up = _axis(spreads, height - bottom, top, False)
     ticks = _possible(ticks, spreads) if points[0].is_share else ticks
     costs = [point.cost for point in points]
-    at, across = _axis([*costs, 0.9 * max(costs)], _LEFT, _WIDTH - _RIGHT, False)
+    at, across = _axis([*costs, 0.9 * max(costs), 1.1 * max(costs)], _LEFT, wide - _RIGHT, False)
     parts = []
     for value in ticks:
-        parts.append(f'<path class="grid" d="M{_LEFT} {up(value):.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<path class="grid" d="M{_LEFT} {up(value):.1f}H{wide - _RIGHT}"/>')
         parts.append(text(_LEFT - 8, up(value) + 4, _number(value, points[0].is_share), "tick end"))
     for value in at:
         parts.append(text(across(value), height - 24, _number(value, True), "tick middle"))
-    parts.append(text((_LEFT + _WIDTH) / 2, height - 5, "cost, share of the seed", "tick middle"))
+    parts.append(text((_LEFT + wide) / 2, height - 5, "cost, share of the seed", "tick middle"))
     if front:
         first, *more = pareto_front(points)
         steps = "".join(f"H{across(p.cost):.1f}V{up(p.accuracy):.1f}" for p in more)
         start = f"M{across(first.cost):.1f} {up(first.accuracy):.1f}"
-        parts.append(f'<path class="front" d="{start}{steps}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<path class="front" d="{start}{steps}H{wide - _RIGHT}"/>')
     names = list(dict.fromkeys(point.series for point in points))
     for k, name in enumerate(names):
         own = sorted((p for p in points if p.series == name), key=lambda point: point.cost)
@@ -173,7 +173,7 @@ def tradeoff_chart(points: Sequence[Point], alt: str, *, front: bool = True) -> 
                 told += f", standard deviation {p.shown(p.spread)} of {p.runs} runs"
             parts.append(_dot(k, x, y, told))
     legend = _legend([Curve(label=name, points=()) for name in names], front=front)
-    return svg(parts, _WIDTH, height, alt, "tradeoff") + legend
+    return svg(parts, wide, height, alt, "tradeoff") + legend
 
 
 def svg(

@@ -30,9 +30,9 @@ def text_of(page: str) -> str:
 
 
 def bare(text: str) -> str:
-    """Without code, addresses and headings, on one line."""
+    """Without code, addresses, numbers of articles and headings, on one line."""
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    text = re.sub(r"`[^`]*`|\]\([^)]*\)|^#.*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)|^#.*$|arXiv:[\d.]+", "", text, flags=re.MULTILINE)
     return re.sub(r"\s+", " ", text)
 
 
