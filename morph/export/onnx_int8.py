@@ -182,6 +182,12 @@ def _is_product(node: Any, model: Any) -> bool:
     return node.op_type in PRODUCTS and node.input[1] in known
 
 
+def _stays_between(node: Any) -> bool:
+    """Whether it has a form in 8 bits; average pools with gaps have none."""
+    gaps = node.op_type == "AveragePool" and any(own.name == "dilations" for own in node.attribute)
+    return node.op_type in BETWEEN and not gaps
+
+
 def _like(calibration: Any, structs: Any) -> Any:
     """Representative inputs as arrays of the types of the example.
 
@@ -237,7 +243,7 @@ def _quantized(
     model: Any, ranges: Any, products: Sequence[str], found: Sequence[LayerError] = ()
 ) -> bytes:
     """The model with these products in int8, and what stands between them."""
-    between = [n.name for n in model.graph.node if n.op_type in BETWEEN] if found else []
+    between = [n.name for n in model.graph.node if _stays_between(n)] if found else []
     quantizer = QDQQuantizer(
         copy.deepcopy(model), per_channel=True, reduce_range=False,
         weight_qType=quantization.QuantType.QInt8, activation_qType=quantization.QuantType.QUInt8,

@@ -122,14 +122,14 @@ def _pooled(graph: Graph, eqn: JaxprEqn, x: str, op: str) -> str:
     space = [k for k in range(rank) if k not in (first, channels)]
     if not space:
         return x
-    size = [window[k] for k in space]
+    size, apart = ([own[k] for k in space] for own in (window, params["window_dilation"]))
     order = (first, channels, *space)
     result = graph.node(
         op,
         moved(graph, x, order),
         kernel_shape=size,
         strides=[strides[k] for k in space],
-        dilations=[params["window_dilation"][k] for k in space],
+        **({"dilations": apart} if max(apart) > 1 else {}),  # int8 pools know none
         pads=[pads[k][0] for k in space] + [pads[k][1] for k in space],
         **({"count_include_pad": 1} if op == "AveragePool" else {}),
     )

@@ -54,6 +54,31 @@ def test_what_each_layer_loses_is_told_and_layers_stay_float(made, tmp_path):
     assert [own.layer[-5:] for own in onnx_int8.errors(kept.path) if own.is_float] == ["first"]
 
 
+@pytest.mark.parametrize("gap", [1, 2])
+def test_average_pools_between_products(tmp_path, gap):
+    def fn(variables, x):
+        x = nn.relu(jax.lax.conv_general_dilated(
+            x, variables["a"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        )  # fmt: skip
+        x = jax.lax.reduce_window(
+            x,
+            0.0,
+            jax.lax.add,
+            (1, 2, 2, 1),
+            (1, 1, 1, 1),
+            "VALID",
+            window_dilation=(1, gap, gap, 1),
+        )
+        return x.mean((1, 2)) @ variables["b"]
+
+    variables = {"a": RNG.normal(size=(3, 3, 3, 8)), "b": RNG.normal(size=(8, 4))}
+    variables = {name: value.astype(np.float32) for name, value in variables.items()}
+    path = tmp_path / "a.onnx"
+    to_onnx_int8(fn, variables, IMAGES[:2], path, calibration=IMAGES)
+    wanted = np.asarray(fn(variables, IMAGES))
+    assert np.linalg.norm(onnx_int8.load(path)(IMAGES) - wanted) < 0.1 * np.linalg.norm(wanted)
+
+
 def test_a_layer_that_loses_much_is_named(tmp_path):
     """One example a thousand times as large takes all steps of the numbers."""
     kernel = RNG.normal(size=(6, 4)).astype(np.float32)
