@@ -31,7 +31,7 @@ from experiments.pretrained.llama import next_token_loss
 from morph.cycle.workdir import load_variables, save_variables
 from morph.training.losses import soft_labels
 
-EXAMPLES, REFIT, VALIDATION = 32, 64, 32  # pieces
+EXAMPLES, REFIT, VALIDATION = 32, 64, 16  # pieces
 
 
 def cut(budget: float, place: Path, module: Any, variables: Any, known: np.ndarray) -> Any:

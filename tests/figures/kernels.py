@@ -30,6 +30,41 @@ def smollm2_in_full(told):
         yield row(budget, text)
 
 
+@says("distill_minilm")
+def minilm_distilled(told):
+    whole, _, small = told["rows"]
+    yield f"After {told['distill_cpu_s'] / 60:.1f} minutes of CPU words"
+    ranks = [one["sense_to_word"]["mrr"] for one in (small, whole)]
+    yield f"(mean reciprocal rank {ranks[0]:.3f}, the original's {ranks[1]:.3f})"
+    yield f"it is {told['onnxruntime']['batch 1']['speedup']:.2f} times as fast"
+    yield f"embeddings are {small['cosine_senses']:.3f} of senses"
+    yield f"{small['cosine_sentences']:.3f} of other sentences (the goal, 0.95, was missed)"
+
+
+@says("distill_minilm", "real_networks")
+def minilm_distilled_in_full(told):
+    rows, time = told["rows"], told["onnxruntime"]
+    yield f"for {told['distill_cpu_s'] / 60:.1f} minutes of CPU"
+    yield f"on {told['sentences']:,} senses and words"
+    yield f"{told['test']['words']:,} words of the dictionary"
+    yield f"{told['test']['sentences']:,} sentences of the fortunes kept apart"
+    yield row("parameters, millions", *(f"{one['parameters'] / 1e6:.1f}" for one in rows))
+    for way, name in (("sense_to_word", "word of a sense"), ("word_to_sense", "sense of a word")):
+        ranks, firsts = zip(*(one[way].values() for one in rows), strict=True)
+        yield row(f"{name}: mean reciprocal rank", *map("{:.3f}".format, ranks))
+        yield row(f"{name}: among the first 10", *(share(one, 1, 1) for one in firsts))
+    for what in ("senses", "words", "sentences"):
+        cosines = (f"{one[f'cosine_{what}']:.3f}" for one in rows)
+        yield row(f"cosine to the original's, {what}", *cosines)
+    yield row("file, MB", *(f"{one['megabytes']:.0f}" for one in rows))
+    for name, batch in (("1 sentence", "batch 1"), ("32 sentences", "batch 32")):
+        milliseconds = map("{:.1f}".format, time[batch]["cpu_milliseconds"].values())
+        yield row(name, *milliseconds, f"{time[batch]['speedup']:.2f}")
+    yield "goals were 1.7 times as fast"
+    yield f"a cosine of 0.95, which was missed: the senses have {rows[2]['cosine_senses']:.4f}"
+    yield "the files were less than 1.7 times as fast"
+
+
 @says("llama_scale")
 def llama_scale(told):
     seconds = each(one["trace_s"] for one in told["rows"])
