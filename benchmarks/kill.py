@@ -1,6 +1,7 @@
 """Kills a run at random moments; what it ends with must be what a run that was left alone has.
 
     python benchmarks/kill.py --kills 20 --out results/kill.json
+    python benchmarks/kill.py --kills 10 --processes 4 --out results/kill_processes.json
 
 Every child is `python -m experiments.run` on digits. It gets SIGKILL at moments that are spread
 evenly over the records of the whole run, so that all phases have their share, each after a random
@@ -9,11 +10,15 @@ command goes on. At most two intervals may be lost: one, and another while the c
 still being written (`beyond` counts the kills that lost more). Up to `--each` kills hit one run.
 Compared bit by bit: metrics.jsonl, architecture.json, shrunk.json, and the variables of both
 networks. About 15 s for each kill.
+
+With several processes one of them gets it, any of them. The others must end by themselves, with
+status 2 and one line of an error, before all are started again; how long that takes is told.
 """
 
 import argparse
 import json
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,15 +36,20 @@ FILES = ("metrics.jsonl", "architecture.json", "shrunk.json")
 VARIABLES = ("variables", "shrunk_variables")
 INTERVAL, RECORD = 20, 10  # steps between checkpoints, and between records
 LONGEST_DELAY_S = 0.5
+LONGEST_END_S = 120  # for processes whose peer is gone: they are to need 30
+
+Processes = list[subprocess.Popen[bytes]]
 
 
-def start(network: str, workdir: Path, log: Path) -> subprocess.Popen[bytes]:
-    """Starts, or goes on with, a run."""
+def start(network: str, workdir: Path, log: Path, count: int) -> Processes:
+    """Starts, or goes on with, a run of so many processes; each has a log of its own."""
     flags = {
         "seed_network": network,
         "width": 0.5,
         "dataset": "digits",
         "penalty": "group_lasso",
+        "budget": 1.0,
+        "shrink_to": 0.5,
         "cycles": 2,
         "seed_steps": 100,
         "shrink_steps": 200,
@@ -47,11 +57,30 @@ def start(network: str, workdir: Path, log: Path) -> subprocess.Popen[bytes]:
         "checkpoint_steps": INTERVAL,
         "workdir": workdir,
     }
-    arguments = [f"--{name}={value}" for name, value in flags.items()]
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "experiments.run", *arguments], stdout=file, stderr=file
-        )
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{found.getsockname()[1]}"
+    started = []
+    for number in range(count):
+        if count > 1:
+            flags |= {"coordinator": coordinator, "process_id": number, "num_processes": count}
+        arguments = [f"--{name}={value}" for name, value in flags.items()]
+        with log_of(log, number).open("ab") as file:
+            command = [sys.executable, "-m", "experiments.run", *arguments]
+            started.append(subprocess.Popen(command, stdout=file, stderr=file))
+    return started
+
+
+def log_of(log: Path, number: int) -> Path:
+    """The log of one of the processes."""
+    return log.with_suffix(f".{number}.log")
+
+
+def finish(processes: Processes, log: Path) -> None:
+    """Waits until a run has ended well; else exits with what it said."""
+    for number, process in enumerate(processes):
+        if process.wait() != 0:
+            raise SystemExit(f"a run failed:\n{log_of(log, number).read_text()[-2000:]}")
 
 
 def positions(workdir: Path) -> list[tuple[int, int]]:
@@ -72,9 +101,10 @@ def saved(workdir: Path) -> tuple[int, int]:
 
 
 def kill_when(
-    process: subprocess.Popen[bytes], workdir: Path, records: int, delay_s: float
+    processes: Processes, number: int, workdir: Path, records: int, delay_s: float
 ) -> bool:
-    """Kills a run some time after it has left so many records; False if it ended before."""
+    """Kills a process some time after its run left so many records; False if it ended before."""
+    process = processes[number]
     while len(positions(workdir)) < records and process.poll() is None:
         time.sleep(0.01)
     time.sleep(delay_s)
@@ -83,6 +113,29 @@ def kill_when(
     process.kill()
     process.wait()
     return True
+
+
+def ended(processes: Processes, killed: int, log: Path) -> dict[str, Any]:
+    """How the other processes end: after how long, with which status, and what they say last.
+
+    Raises:
+        SystemExit: if one does not end; all are killed.
+    """
+    began = time.monotonic()
+    told: dict[str, Any] = {"statuses": [], "said": []}
+    try:
+        for number, process in enumerate(processes):
+            if number != killed:
+                left = LONGEST_END_S - (time.monotonic() - began)
+                told["statuses"].append(process.wait(max(1.0, left)))
+                lines = log_of(log, number).read_text(errors="replace").split("\n")
+                errors = [line for line in lines if line.startswith("error:")]
+                told["said"].append(errors[-1].partition(". To go on")[0] if errors else "")
+    except subprocess.TimeoutExpired as error:
+        for process in processes:
+            process.kill()
+        raise SystemExit(f"process {number} does not end: its peer {killed} is gone") from error
+    return {"killed": killed, "others_ended_s": time.monotonic() - began, **told}
 
 
 def same(one: Path, other: Path) -> dict[str, bool]:
@@ -106,10 +159,13 @@ def killed(
     workdir, log = root / f"killed{number}", root / f"killed{number}.log"
     rows = []
     for moment in moments:
-        process = start(args.network, workdir, log)
-        records = int(moment * len(whole))
-        if not kill_when(process, workdir, records, rng.uniform(0.0, LONGEST_DELAY_S)):
+        processes = start(args.network, workdir, log, args.processes)
+        records, victim = int(moment * len(whole)), rng.randrange(args.processes)
+        delay_s = rng.uniform(0.0, LONGEST_DELAY_S)
+        if not kill_when(processes, victim, workdir, records, delay_s):
+            finish(processes, log)
             break
+        others = ended(processes, victim, log) if args.processes > 1 else {}
         last, kept = max(positions(workdir), default=(0, 0)), saved(workdir)
         between = [position for position in whole if kept < position <= last]
         rows.append(
@@ -121,11 +177,11 @@ def killed(
                 "saved_step": kept[1],
                 "records_lost": len(between),
                 "beyond": len(between) > 2 * INTERVAL // RECORD,
+                **others,
             }
         )
-    if start(args.network, workdir, log).wait() != 0:
-        raise SystemExit(f"a resumed run failed:\n{log.read_text()[-2000:]}")
-    torn = log.read_text(errors="replace").count("is torn")
+    finish(start(args.network, workdir, log, args.processes), log)
+    torn = log_of(log, 0).read_text(errors="replace").count("is torn")
     identical = same(straight, workdir)
     print(f"run {number}: {len(rows)} kills, {torn} torn, identical: {identical}", flush=True)
     return [{**row, "torn": torn, "identical": all(identical.values())} for row in rows]
@@ -136,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--each", type=int, default=5, help="kills of one run")
+    parser.add_argument("--processes", type=int, default=1, help="of the run, on this machine")
     parser.add_argument("--network", default="mlp")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="write the table as JSON to this path")
@@ -146,8 +203,8 @@ def main() -> None:
     runs = -(-args.kills // args.each)
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
-        if start(args.network, root / "straight", root / "straight.log").wait() != 0:
-            raise SystemExit((root / "straight.log").read_text()[-2000:])
+        log = root / "straight.log"
+        finish(start(args.network, root / "straight", log, args.processes), log)
         rows = [
             row
             for number in range(runs)
@@ -163,6 +220,9 @@ def main() -> None:
         "records_in_an_interval": INTERVAL // RECORD,
         "beyond": sum(row["beyond"] for row in rows),
     }
+    if args.processes > 1:
+        facts["processes"] = args.processes
+        facts["longest_end_s"] = max(row["others_ended_s"] for row in rows)
     report(rows, args.out, **facts)
     print(facts)
 

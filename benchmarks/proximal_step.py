@@ -7,7 +7,7 @@ about three minutes on two cores. The step is that of a run: the optimizer of `m
 channels decay (the default), or a threshold pulls by either penalty. Ratios are medians over
 interleaved pairs in one run, warm, of whole turns. `with_looks` adds a tenth of a look of the
 budget (strengths measured, channels chosen, state set) and of its record, which a run writes every
-ten steps.
+ten steps. `decay_scored` is `decay` in the last steps before the cut, when saliency is measured.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from morph.vocabulary import DECAY, THRESHOLD
 
 PULLS = {  # the penalty, and what a budget does with it
     "decay": ("group_lasso", DECAY),
+    "decay_scored": ("group_lasso", DECAY),
     "gamma": ("gamma", THRESHOLD),
     "group_lasso": ("group_lasso", THRESHOLD),
 }
@@ -40,9 +41,9 @@ STEPS = 10**6  # of the shrink phase: none of those measured is its last
 
 
 def stepper(
-    model: Any, variables: Any, tx: Any, x: jax.Array, labels: jax.Array, strength: float = 0.0
+    model: Any, variables: Any, tx: Any, x: jax.Array, labels: jax.Array, **first: Any
 ) -> Callable:
-    """Returns a function that takes one training step and keeps its state."""
+    """Returns a function that takes a training step and keeps its state, of which some is given."""
 
     def step(variables: Any, state: Any) -> tuple[Any, Any]:
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
@@ -60,8 +61,8 @@ def stepper(
     compiled = jax.jit(step, donate_argnums=(0, 1))
     variables = jax.tree.map(jnp.copy, variables)
     state = tx.init(variables["params"])
-    if strength:  # which a look of the budget sets
-        state = state._replace(strength=jnp.float32(strength))
+    if first:
+        state = state._replace(**first)
     held = [variables, state]
 
     def run() -> Any:
@@ -103,8 +104,11 @@ def measure(name: str, batch: int, repeats: int, calls: int) -> list[dict[str, A
         )
         budget = morph.Budget(regularizer, 0.5, steps=STEPS, every=LOOK_EVERY, pull=pull)
         tx = budget.optimizer(plain)
-        strength = 1e-3 if pull == THRESHOLD else 0.0
-        steps[pulling] = stepper(model, variables, tx, x, labels, strength)
+        first = {
+            "strength": jnp.float32(1e-3 if pull == THRESHOLD else 0.0),  # which a look sets
+            "steps": jnp.int32(STEPS // 2 if pulling == "decay_scored" else 0),
+        }
+        steps[pulling] = stepper(model, variables, tx, x, labels, **first)
         log = Path(tempfile.mkstemp(suffix=".jsonl")[1])
         look = looker(budget, variables, tx.init(variables["params"]), log)
         look()
@@ -139,7 +143,7 @@ def main() -> None:
     flags = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for name in flags.networks:
-        calls = 20 if name == "mlp" else TURN
+        calls = 60 if name == "mlp" else TURN  # of milliseconds, many
         rows += measure(name, flags.batch, flags.repeats, calls)
     report(rows, flags.out)
 

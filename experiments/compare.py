@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -185,8 +186,14 @@ def differences(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
     for name in settings:
         values = [entry.config.get(name, MISSING) for entry in entries]
         if any(value != values[0] for value in values):
-            rows.append((name, *map(str, values)))
+            rows.append((name, *map(_in_short, values)))
     return rows
+
+
+def _in_short(value: Any) -> str:
+    """A setting; of a checksum what tells it from others."""
+    text = str(value)
+    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{16,}", text) else text
 
 
 def _outcome(entry: Entry) -> dict[str, str]:
@@ -247,10 +254,7 @@ def _spread(values: Sequence[float], shown: Callable[[float], str]) -> str:
 def write_page(entries: Sequence[Entry], path: Path) -> None:
     """The comparison as a page that opens offline."""
     points = [point for entry in entries for point in entry.points()]
-    sections = [
-        (sheet.title, table(f"{sheet.title}, run by run", sheet.head, sheet.rows))
-        for sheet in sheets_of(entries)
-    ]
+    sections = [(sheet.title, table("", sheet.head, sheet.rows)) for sheet in sheets_of(entries)]
     if points:
         front = comparable(entries)
         alt = f"Accuracy against cost of {len(points)} networks" + ", and their front" * front

@@ -22,7 +22,7 @@ from experiments.console.display import Display, result_of, result_table
 from experiments.measured import measured
 from experiments.report import write_report
 from experiments.subject import Data, data_of, identity_of, seed_of
-from experiments.tested import tested
+from experiments.tested import prompts, tested, written
 from morph.architecture.architecture import Architecture
 from morph.budget.prices import Prices
 from morph.budget.traces import Traces
@@ -37,6 +37,7 @@ from morph.cycle.workdir import locked, save_variables
 from morph.errors import DataError
 from morph.facts import facts_of, write_facts
 from morph.files import together
+from morph.imports import find_attribute
 from morph.network import Network, Variables
 from morph.pruning.prune import REFIT, prune, recalibrate
 from morph.pruning.refit import refit
@@ -148,6 +149,9 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
     example = on_device(first_of(data.test, "test set").rows(slice(0, 1)))
     traces = Traces.of_seed(network, jax.random.key(config.seed), example.x)
     check_structure(config, traces.graph, started=True)
+    if options.text_of is not None:
+        text_of = find_attribute(options.text_of, "text_of")
+        given = prompts(network, traces.variables, data.test)
     variables = fitted(read_start(options.start), traces.variables)
     measure = Measure(
         prices=Prices(traces=traces, target=partial(target_cost, config)),
@@ -180,7 +184,11 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
             for called, one, own in both
         ]
         times = measured(network, {"seed": seed, PRUNED: architecture}, example.x)
-        answers = tested(network.resized(architecture), small, data.test)
+        resized = network.resized(architecture)
+        answers = tested(resized, small, data.test)
+        if options.text_of is not None:
+            networks = {"seed": (network, variables), PRUNED: (resized, small)}
+            answers |= written(networks, given, text_of)
         cost = target_cost(config, traces.graph)
         facts = facts_of(
             command,

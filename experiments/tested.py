@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
+from morph.errors import DataError
 from morph.network import Network, Variables
-from morph.training.data import Batch, as_batch
+from morph.training.data import Batch, as_batch, first_of
 
 MOST_CLASSES = 20  # that a table shows
 SAMPLES, LENGTH = 3, 32  # sequences, and tokens of each
@@ -50,6 +53,74 @@ def tested(network: Network, variables: Variables, test: Batch | Iterable[Batch]
         known = (labels >= 0) & (labels < classes)
         np.add.at(confusion, (labels[known], np.asarray(logits.argmax(-1))[known]), 1)
     return {} if confusion is None else {"confusion": confusion.tolist()}
+
+
+def prompts(
+    network: Network, variables: Any, test: Batch | Iterable[Batch]
+) -> Int[np.ndarray, "n t"]:
+    """The beginning of the first test sequences, for `written`.
+
+    Args:
+        network: that tells the next token.
+        variables: its own, or abstract ones.
+        test: the test set.
+
+    Raises:
+        DataError: if inputs are no tokens, or outputs no logits of each next one.
+    """
+    x = first_of(test, "test set").x
+    if getattr(x, "ndim", 0) != 2 or not np.issubdtype(x.dtype, np.integer):
+        raise DataError(
+            "--text_of is for networks that are given tokens, integers [n, t]; the test set has "
+            f"inputs {jax.tree.map(np.shape, x)}"
+        )
+    given = np.asarray(x[:SAMPLES, : LENGTH // 2], np.int32)
+    room = jax.ShapeDtypeStruct((len(given), given.shape[1] + LENGTH), given.dtype)
+    shape = getattr(jax.eval_shape(network.predict, variables, room), "shape", ())
+    if len(shape) != 3 or shape[:2] != room.shape:
+        raise DataError(
+            "--text_of is for networks that give logits of each next token, [n, t, vocabulary]; "
+            f"of tokens {list(room.shape)} this one gives {list(shape) or 'no array'}"
+        )
+    return given
+
+
+def written(
+    networks: Mapping[str, tuple[Network, Variables]],
+    given: Int[np.ndarray, "n t"],
+    text_of: Callable[[np.ndarray], str],
+) -> dict[str, Any]:
+    """How networks go on after some tokens, with the most likely token each time, as texts.
+
+    Args:
+        networks: by name, at the widths of their variables; no token sees those behind it.
+        given: of `prompts`.
+        text_of: tokens -> the text that they are.
+
+    Returns:
+        `texts`: of each prompt what was `given`, and by each network's name what follows.
+    """
+    found = [{"given": text_of(row)} for row in given]
+    for name, (network, variables) in networks.items():
+        for told, row in zip(found, _continued(network, variables, given), strict=True):
+            told[name] = text_of(row)
+    return {"texts": found}
+
+
+def _continued(
+    network: Network, variables: Variables, given: Int[np.ndarray, "n t"]
+) -> Int[np.ndarray, "n steps"]:
+    length = given.shape[1]
+
+    def step(tokens: Any, position: Any) -> tuple[Any, None]:
+        likeliest = network.predict(variables, tokens)[:, position - 1].argmax(-1)
+        return tokens.at[:, position].set(likeliest.astype(tokens.dtype)), None
+
+    def whole(tokens: Any) -> Any:
+        return jax.lax.scan(step, tokens, length + jnp.arange(LENGTH))[0]
+
+    room = jnp.pad(jnp.asarray(given), ((0, 0), (0, LENGTH)))
+    return np.asarray(jax.jit(whole)(room)[:, length:])
 
 
 def _batches(test: Batch | Iterable[Batch]) -> Iterable[Batch]:

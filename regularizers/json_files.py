@@ -153,7 +153,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(text: str) -> NoReturn:
-    raise JsonError(f"{text} is no number that JSON knows")
+    raise JsonError(f"{text} is not a number in JSON")
 
 
 def _float(text: str) -> float:

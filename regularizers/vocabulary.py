@@ -35,6 +35,6 @@ def check_name(spec: str) -> tuple[tuple[float, str], ...]:
         except ValueError:
             number = math.nan
         if not 0.0 < number < math.inf:
-            raise InputError(f"{weight!r} in {spec!r} is no weight: a number above 0 is needed")
+            raise InputError(f"{weight!r} in {spec!r} is not a weight: it must be a number above 0")
         terms.append((number, name))
     return tuple(terms)

@@ -46,7 +46,7 @@ class Network:
 
 
 def random_like(tree, rng):
-    """Numbers that no initialiser would draw: nothing is zero, and variances are positive."""
+    """Numbers that no initializer would draw: nothing is zero, and variances are positive."""
 
     def draw(path, leaf):
         fan_in = max(1, int(np.prod(leaf.shape[:-1])))
@@ -229,6 +229,12 @@ def networks():
         return built[name]
 
     return get
+
+
+def pytest_collection_finish():
+    """What imports made stays as long as the tests: it is looked through for garbage once."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc):

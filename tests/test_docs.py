@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import runpy
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ import pytest
 
 import morph
 import regularizers as reg
+from experiments.commands import COMMANDS, UNLISTED, declared
+from experiments.console.flags import read_flags
 from morph.cycle.workdir import save_variables
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +56,10 @@ DEEPER = {
 NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
 PAGES_OF_ALL = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SHELL = re.compile(
+    r"^```sh\n(.*?)^```$|`((?:morph|python -m experiments)[^`]*)`", re.DOTALL | re.MULTILINE
+)
+COMMAND = re.compile(r"(?:morph |bin/(?=demo)|python -m experiments\.)(\w+)(?: (.*))?$")
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
 
 # Functions of the engine that take a reason, and names that hold one.
@@ -164,29 +171,11 @@ def test_code_of_the_readme_runs():
     assert namespace["logits"].shape == (128, 4)
 
 
-def test_the_demo_is_told_as_its_results_are():
+def test_the_demo_is_the_run_that_is_told():
     told = json.loads((ROOT / "results/digits-resnet8.json").read_text(encoding="utf-8"))
-    found = {one["name"]: one for one in told["outcomes"]}
-    names = {"seed": "seed", "learned": "fine-tuned", "uniform width multiplier": "uniform"}
-    page, seed, rows = read("results"), found["seed"], {}
     flags = told["command"].removeprefix("python -m experiments.run ")
     assert f"set -- {flags}\n" in (ROOT / "bin/demo").read_text(encoding="utf-8")
-    assert f"bin/demo {flags}" in page
-    for name, outcome in names.items():
-        one, here = found[outcome], told["measured"]
-        shares = [one[key] / seed[key] for key in ("flops", "parameters")]
-        more = [here[outcome][key] / here["seed"][key] for key in ("seconds", "bytes")]
-        accuracy = f"{one['accuracy']:.1%}"
-        cells = [f"{one['steps']:,}", accuracy, *map("{:.1%}".format, shares)]
-        rows[name] = [cell.replace("%", " %") for cell in (*cells, *map("{:.0%}".format, more))]
-        assert f"| {name} | {' | '.join(rows[name])} |" in page
-    _, accuracy, flops, parameters, seconds, _ = rows["learned"]
-    row = (
-        f"{accuracy} at {flops} of the FLOPs, {parameters} of the parameters and {seconds} of the "
-        f"time; a uniform width multiplier {rows['uniform width multiplier'][1]}; the seed "
-        f"{rows['seed'][1]} "
-    )
-    assert row in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"bin/demo {flags}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_begins_with_what_is_true():
@@ -218,6 +207,24 @@ def test_every_reason_is_explained():
     assert {"axis of an output", "sorted along it", "cannot align", "touched by"} <= found
     page = read("pinned")
     assert sorted(piece for piece in found if piece not in page) == []
+
+
+def commands_of(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """The commands that a page gives, with the words behind each."""
+    for block, inline in SHELL.findall(page.read_text(encoding="utf-8")):
+        for line in (block or " ".join(inline.split())).replace("\\\n", " ").splitlines():
+            if told := COMMAND.match(line):
+                name = told[1].replace("demo", "run")
+                yield name, shlex.split(told[2] or "", comments=True)
+
+
+def test_commands_have_the_flags_that_pages_give_them():
+    pages = [page for page in TOLD if page.suffix == ".md"]
+    found = [(page.name, *one) for page in pages for one in commands_of(page)]
+    assert len(found) > 40
+    for page, name, words in found:
+        assert name in (*COMMANDS, *UNLISTED), (page, name)
+        read_flags(declared(name).define(), [page, *words])
 
 
 @pytest.mark.parametrize("page", PAGES_OF_ALL, ids=lambda page: page.name)

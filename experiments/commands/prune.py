@@ -48,6 +48,13 @@ def define(own: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "prune_steps", 1, "The number of steps in which the budget is reached.", 1, flag_values=own
     )
+    flags.DEFINE_string(
+        "text_of",
+        None,
+        "Of a network that tells each next token: package.module:function, from tokens to their "
+        "text. The report then shows how both networks go on.",
+        flag_values=own,
+    )
     flags.DEFINE_string("workdir", "runs/prune", "The working directory.", flag_values=own)
 
 

@@ -25,7 +25,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "shrink_learning_rate", "schedule", "warmup_steps", "weight_decay", "clip_norm",
         "ema_decay", "precision", "loss", "label_smoothing", "metrics", "augment", "mixup", "seed",
         "seeds", "how", "jobs", "slurm",
-        "examples", "by", "prune_steps",
+        "examples", "by", "prune_steps", "text_of",
     ),
     "Distillation": ("distill", "distill_by", "distill_temperature"),
     "Tensor networks": ("tensorize", "tensorize_budget", "tensorize_steps"),

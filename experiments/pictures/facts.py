@@ -1,4 +1,4 @@
-"""What a picture tells of a layer when it is pointed at: its costs, and what fixes its widths."""
+"""What a picture says: the number of groups; a layer's costs, and what fixes its widths."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import regularizers as reg
 from experiments.console.display import humanize
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import layer_name
+
+
+def groups_of(graph: ChannelGraph) -> str:
+    """How many channel groups there are."""
+    count = len(graph.groups)
+    return f"{count} channel group{'' if count == 1 else 's'}"
 
 
 def facts_of(graph: ChannelGraph) -> Mapping[str, list[str]]:

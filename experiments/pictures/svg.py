@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.pictures.facts import facts_of
+from experiments.pictures.facts import facts_of, groups_of
 from experiments.pictures.flow import PALETTE, Flow, Node, Segment, flow_of
 from experiments.pictures.layout import (
     BOX_HEIGHT,
@@ -119,7 +119,7 @@ def to_html(graph: ChannelGraph, title: str) -> str:
         policy=_POLICY,
         script=_SCRIPT,
         title=in_html(title),
-        count=len(graph.groups),
+        groups=groups_of(graph),
         items=items,
         svg=_svg(graph, title),
     )
@@ -187,12 +187,12 @@ def _svg(graph: ChannelGraph, title: str) -> str:
 def _header(title: str, graph: ChannelGraph, flow: Flow) -> Iterator[str]:
     layers = sum(node.kind == "layer" for node in flow.nodes)
     yield _text(MARGIN, 30, title, size=16, weight="bold", anchor="start")
-    yield _text(MARGIN, 48, f"{layers} layers, {len(graph.groups)} channel groups", anchor="start")
+    yield _text(MARGIN, 48, f"{layers} layers, {groups_of(graph)}", anchor="start")
     yield (
         f'<rect x="{MARGIN}" y="58" width="26" height="11" rx="2" fill="{PALETTE[0]}"/>'
         f'<rect x="{MARGIN + 30}" y="58" width="26" height="11" rx="2" fill="{PALETTE[1]}"/>'
     )
-    words = "one colour: one group, which shrinks together"
+    words = "one color: one group, which shrinks together"
     yield _text(MARGIN + 62, 67, words, size=11, anchor="start")
     yield (
         f'<rect x="{MARGIN + 320}" y="58" width="26" height="11" rx="2" fill="url(#fixed)" '
@@ -384,7 +384,7 @@ li i {{ display: inline-block; width: 14px; height: 10px; margin-right: 6px; bor
 </head>
 <body>
 <nav aria-label="Channel groups">
-<h3>{count} channel groups</h3>
+<h3>{groups}</h3>
 <p>Point at a group, or at an edge of a box, to see where it goes; click to keep it.</p>
 <ul>
 {items}

@@ -83,12 +83,22 @@ class Layer(nn.Module):
 class MiniLM(nn.Module):
     """Embeds sentences. What pads them is seen by its token, so that there is one input."""
 
-    @nn.compact
     def __call__(self, tokens: Int[Array, "n t"], train: bool = False) -> Float[Array, "n 384"]:
         """Returns embeddings of length 1, [N, 384]; dropout (stream `dropout`) if `train`.
 
         Raises:
             ValueError: if there are more tokens than positions.
+        """
+        return pooled(self.states(tokens, train)[-1], tokens)
+
+    @nn.compact
+    def states(
+        self, tokens: Int[Array, "n t"], train: bool = False
+    ) -> tuple[Float[Array, "n t c"], ...]:
+        """Returns the activations behind each layer, [N, T, C].
+
+        Raises:
+            ValueError: as the call.
         """
         length = tokens.shape[1]
         if length > POSITIONS:
@@ -99,11 +109,19 @@ class MiniLM(nn.Module):
         x = x + nn.Embed(TOKEN_TYPES, FEATURES, name="types")(jnp.zeros((1, 1), jnp.int32))
         x = nn.LayerNorm(_EPSILON, name="norm")(x)
         x = nn.Dropout(DROPOUT_RATE, deterministic=not train)(x)
+        found = []
         for index in range(LAYERS):
             x = Layer(name=f"layer_{index}")(x, mask[:, None, None, :], train)
-        total = jnp.sum(x, axis=1, where=mask[..., None])  # [N, C]
-        mean = total / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
-        return mean / jnp.maximum(jnp.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+            found.append(x)
+        return tuple(found)
+
+
+def pooled(x: Float[Array, "n t c"], tokens: Int[Array, "n t"]) -> Float[Array, "n c"]:
+    """The mean over the tokens that do not pad, of length 1."""
+    mask = tokens != PAD  # [N, T]
+    total = jnp.sum(x, axis=1, where=mask[..., None])  # [N, C]
+    mean = total / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
+    return mean / jnp.maximum(jnp.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
 
 
 def _rows() -> convert.Rows:

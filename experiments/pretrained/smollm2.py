@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments import texts
 from experiments.pretrained import convert, weights
 from experiments.pretrained.llama import Llama, LlamaConfig
 from morph.errors import need
 from morph.network import Variables
+from morph.training.data import Batch
 from regularizers.errors import InputTypeError
 
 try:
@@ -40,7 +42,9 @@ CONFIG = LlamaConfig(
     rope_base=100_000.0,
     tied=True,
 )
+MODULE = Llama(CONFIG)
 END_OF_TEXT = 0  # the token between documents
+LENGTH, HELD_OUT = 128, 60  # tokens of a piece, and pieces to measure on
 _CONTROL = 3  # the type of tokens that no text has
 
 
@@ -106,8 +110,8 @@ def load(data_dir: str | None = None) -> tuple[Llama, Variables]:
         ' Paris'
     """
     tensors = {t.name: dequantize(t.data, t.tensor_type) for t in _file(data_dir).tensors}
-    module, example = Llama(CONFIG), jax.ShapeDtypeStruct((1, 8), "int32")
-    return module, convert.convert(tensors, _rows(), module, example)
+    example = jax.ShapeDtypeStruct((1, 8), "int32")
+    return MODULE, convert.convert(tensors, _rows(), MODULE, example)
 
 
 def load_words(data_dir: str | None = None) -> Words:
@@ -137,3 +141,32 @@ def load_words(data_dir: str | None = None) -> Words:
     control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL]
     tokenizer.add_special_tokens(control)
     return Words(tokenizer)
+
+
+def variables() -> Variables:
+    """The trained variables, for `--start`."""
+    return load()[1]
+
+
+def data(data_dir: str | None = None) -> tuple[Batch, Batch]:
+    """Pieces of fortunes as inputs and next tokens, for `--data`; the test set nothing else reads.
+
+    Args:
+        data_dir: folder to look in first, see `texts.fortunes`.
+
+    Raises:
+        TextsNotFoundError, WeightsNotFoundError: the message says what to install.
+        DataError: if there is too little text.
+    """
+    words, sets = load_words(data_dir), []
+    for names, fewest in ((None, 1), (texts.HELD_OUT, HELD_OUT)):
+        tokens = words.tokens("\n\n".join(texts.fortunes(names, data_dir)))
+        sets.append(texts.pieces(tokens, LENGTH + 1, fewest))
+    known, unseen = sets
+    unseen = unseen[:: len(unseen) // HELD_OUT][:HELD_OUT]
+    return Batch(known[:, :-1], known[:, 1:]), Batch(unseen[:, :-1], unseen[:, 1:])
+
+
+def text_of(tokens: Sequence[int] | np.ndarray) -> str:
+    """The text of tokens, for `--text_of`."""
+    return load_words().text(tokens)

@@ -24,7 +24,18 @@ def answers_section(told: Mapping[str, Any]) -> str:
     """What `experiments.tested` found, as a table; empty if that is nothing."""
     if "confusion" in told:
         return _confusion(told["confusion"])
+    if told.get("texts"):
+        return _texts(told["texts"])
     return _samples(told["samples"]) if told.get("samples") else ""
+
+
+def _texts(texts: Sequence[Mapping[str, str]]) -> str:
+    rows = [[f"{k}, {who}", text] for k, one in enumerate(texts, 1) for who, text in one.items()]
+    shown = table("Texts", ["sequence", "text"], rows)
+    return (
+        "<p>The beginning of the first test sequences, and how each network goes on, always with "
+        f"the most likely token.</p>{shown}"
+    )
 
 
 def _confusion(counts: Sequence[Sequence[int]]) -> str:

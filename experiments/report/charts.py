@@ -17,8 +17,8 @@ from experiments.pictures.plots import Point, pareto_front
 from experiments.report.tables import esc
 
 _WIDTH = 880
-_NAME_WIDTH = 250
 _NAME_LENGTH = 34  # characters
+_CHARACTER = 7.0  # pixels of one at most, in a name
 _SERIES = 5  # colours that the page has
 _LABEL_ROOM = 130
 _LEFT, _RIGHT = 56, 16
@@ -67,26 +67,28 @@ def bar_chart(bars: Sequence[Bar], alt: str) -> str:
     """Bars from top to bottom, one per layer, all on one scale."""
     row = 22 if len(bars) <= 40 else 15
     widest = max([1e-30, *(max(b.seed, b.now, b.between or 0.0) for b in bars)])
-    scale = (_WIDTH - _NAME_WIDTH - _LABEL_ROOM) / widest
+    names = [tail(bar.name, _NAME_LENGTH) for bar in bars]
+    left = 10 + _CHARACTER * max(map(len, names), default=0)  # of the bars
+    scale = (_WIDTH - left - _LABEL_ROOM) / widest
     parts = []
-    for k, bar in enumerate(bars):
+    for k, (bar, name) in enumerate(zip(bars, names, strict=True)):
         top, tall = k * row + 3, row - 6
         middle = top + tall / 2
         mark = "removed" if bar.removed else "wider" if bar.now > bar.seed else "now"
         parts.append(f'<g class="{mark}"><title>{esc(bar.name)}: {esc(bar.label)}</title>')
-        parts.append(text(_NAME_WIDTH - 10, middle + 4, tail(bar.name, _NAME_LENGTH), "name"))
+        parts.append(text(left - 10, middle + 4, name, "name"))
         if bar.removed:
-            length = min(_NAME_WIDTH - 16, 6.4 * min(len(bar.name), _NAME_LENGTH))
-            left = _NAME_WIDTH - 10 - length
-            parts.append(f'<path class="strike" d="M{left:.0f} {middle:.1f}h{length:.0f}"/>')
-        parts.append(_rect(_NAME_WIDTH, top, max(1.0, bar.seed * scale), tall, "seed"))
+            length = 6.4 * len(name)
+            start = left - 10 - length
+            parts.append(f'<path class="strike" d="M{start:.0f} {middle:.1f}h{length:.0f}"/>')
+        parts.append(_rect(left, top, max(1.0, bar.seed * scale), tall, "seed"))
         if bar.now > 0:
-            parts.append(_rect(_NAME_WIDTH, top + 2, bar.now * scale, tall - 4, "fill"))
+            parts.append(_rect(left, top + 2, bar.now * scale, tall - 4, "fill"))
         if bar.between is not None and not bar.removed:
-            x = _NAME_WIDTH + bar.between * scale
+            x = left + bar.between * scale
             diamond = f"M{x - 4:.1f} {middle:.1f}l4-4 4 4-4 4z"
             parts.append(f'<path class="between" d="{diamond}"/>')
-        right = _NAME_WIDTH + max(bar.seed, bar.now, bar.between or 0.0) * scale
+        right = left + max(bar.seed, bar.now, bar.between or 0.0) * scale
         parts.append(text(right + 9, middle + 4, bar.label, "label"))
         parts.append("</g>")
     return svg(parts, _WIDTH, len(bars) * row + 6, alt, "bars")
@@ -131,27 +133,28 @@ def tradeoff_chart(points: Sequence[Point], alt: str, *, front: bool = True) -> 
         alt: the same in words.
         front: whether the points can be compared, and have one front.
     """
-    height, top, bottom = 380, 18, 44
+    wide, height, top, bottom = 600, 320, 18, 44
     spreads = [
         point.accuracy + sign * (point.spread or 0.0) for point in points for sign in (-1, 1)
     ]
+    if points[0].is_share:  # of at least a point or two, and none above 100 %
+        spreads += [min(spreads) - 0.01, min(max(spreads) + 0.01, max(1.0, *spreads))]
     ticks, up = _axis(spreads, height - bottom, top, False)
-    if points[0].is_share:
-        ticks = _possible(ticks, [point.accuracy for point in points])
-    most = max(point.cost for point in points)
-    across = _scale(0.0, 1.04 * most, _LEFT, _WIDTH - _RIGHT)
+    ticks = _possible(ticks, spreads) if points[0].is_share else ticks
+    costs = [point.cost for point in points]
+    at, across = _axis([*costs, 0.9 * max(costs), 1.1 * max(costs)], _LEFT, wide - _RIGHT, False)
     parts = []
     for value in ticks:
-        parts.append(f'<path class="grid" d="M{_LEFT} {up(value):.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<path class="grid" d="M{_LEFT} {up(value):.1f}H{wide - _RIGHT}"/>')
         parts.append(text(_LEFT - 8, up(value) + 4, _number(value, points[0].is_share), "tick end"))
-    for value in nice_ticks(0.0, most, 6):
+    for value in at:
         parts.append(text(across(value), height - 24, _number(value, True), "tick middle"))
-    parts.append(text((_LEFT + _WIDTH) / 2, height - 5, "cost, share of the seed", "tick middle"))
+    parts.append(text((_LEFT + wide) / 2, height - 5, "cost, share of the seed", "tick middle"))
     if front:
         first, *more = pareto_front(points)
         steps = "".join(f"H{across(p.cost):.1f}V{up(p.accuracy):.1f}" for p in more)
         start = f"M{across(first.cost):.1f} {up(first.accuracy):.1f}"
-        parts.append(f'<path class="front" d="{start}{steps}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<path class="front" d="{start}{steps}H{wide - _RIGHT}"/>')
     names = list(dict.fromkeys(point.series for point in points))
     for k, name in enumerate(names):
         own = sorted((p for p in points if p.series == name), key=lambda point: point.cost)
@@ -170,7 +173,7 @@ def tradeoff_chart(points: Sequence[Point], alt: str, *, front: bool = True) -> 
                 told += f", standard deviation {p.shown(p.spread)} of {p.runs} runs"
             parts.append(_dot(k, x, y, told))
     legend = _legend([Curve(label=name, points=()) for name in names], front=front)
-    return svg(parts, _WIDTH, height, alt, "tradeoff") + legend
+    return svg(parts, wide, height, alt, "tradeoff") + legend
 
 
 def svg(

@@ -116,7 +116,7 @@ def read_run(workdir: str | Path) -> Run:
     """
     place = Path(workdir)
     if not place.is_dir():
-        raise RunError(f"{place} is no directory; name the --workdir of a run")
+        raise RunError(f"{place} is not a directory; name the --workdir of a run")
     if not any((place / name).exists() for name in (CONFIG, RESULTS)):
         raise RunError(
             f"{place} holds no run: there is neither {CONFIG} nor {RESULTS} in it; name the "

@@ -52,6 +52,7 @@ svg .now .fill { fill: var(--c1); } svg .wider .fill { fill: var(--c2); }
 svg .between { fill: var(--paper); stroke: var(--ink); stroke-width: 1.2; }
 svg .removed text { fill: var(--gone); } svg .strike { stroke: var(--gone); stroke-width: 1.3; }
 svg .removed .seed { stroke: var(--gone); stroke-dasharray: 3 3; }
+.tradeoff { max-width: 660px; }
 svg .grid { stroke: var(--faint); fill: none; } svg .shade { fill: var(--card); }
 svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 svg .error { fill: none; stroke-width: 1.2; } svg .dashed { stroke-dasharray: 5 4; }

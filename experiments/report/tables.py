@@ -23,7 +23,7 @@ def table(
     """A table whose first column names the rows; the other columns stand to the right.
 
     Args:
-        caption: plain text.
+        caption: plain text; none where the heading above says it.
         head: of the columns.
         rows: plain text, one cell per column.
         marks: the class of every row, if rows differ.
@@ -41,8 +41,9 @@ def table(
         + "</tr>"
         for row, mark, own in zip(rows, marks, strong, strict=True)
     )
+    above = f"<caption>{esc(caption)}</caption>" if caption else ""
     return (
-        f'<div class="scroll" tabindex="0"><table><caption>{esc(caption)}</caption>\n'
+        f'<div class="scroll" tabindex="0"><table>{above}\n'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>"
     )
 

@@ -56,7 +56,7 @@ def width_multiplier(
             if cost(multiplied(widths, high, round_to)) == cost(widths):
                 return 1.0  # the cost does not depend on the widths
             raise BudgetError(
-                f"a budget of {budget:.6g} is no bound: widths {high:g} times the present ones "
+                f"a budget of {budget:.6g} sets no limit: widths {high:g} times the present ones "
                 f"cost {float(cost(multiplied(widths, high, round_to))):.6g}. Ask for less, e.g. "
                 f"the present cost of {float(cost(widths)):.6g}."
             )

@@ -126,8 +126,8 @@ def adafactor_means(
         ):
             raise ArchitectureError(
                 f"{state.row!r} belongs to a variable of shape {list(state.seed)} that is "
-                f"{list(state.now)} now: whether and along which axes its optimizer would factor "
-                "it then the state does not say; start afresh with "
+                f"{list(state.now)} now: the state does not say along which axes, if any, the "
+                "optimizer would factor it; start again with "
                 "tx.init(architecture.take(variables))."
             )
         if state.factored:

@@ -59,8 +59,8 @@ def check(data: Any) -> None:
         raise ArchitectureError(f"malformed architecture at {where}: {told}")
     if data.get("sha256", found) != found:
         raise ArchitectureError(
-            f"changed since it was written: its sha256 is {data['sha256'][:8]}..., of what it "
-            f'holds {found[:8]}...; if the change is meant, take its entry "sha256" out'
+            f"changed since it was written: its sha256 is {data['sha256'][:8]}..., that of its "
+            f'contents {found[:8]}...; if the change is intended, remove the entry "sha256"'
         )
 
 

@@ -72,7 +72,7 @@ def parse_budget(budget: float | str | Amount, cost: Cost) -> float:
         return budget.value
     found = _AMOUNT.fullmatch(str(budget))
     if found is None:
-        raise BudgetError(f"a budget of {budget!r} is no amount; {_examples(cost)}")
+        raise BudgetError(f"a budget of {budget!r} is not an amount; {_examples(cost)}")
     number, unit = float(found[1]), found[2] or ""
     if unit in ("", "%"):
         scale = cost.seed / (100.0 if unit else 1.0)
@@ -89,7 +89,7 @@ def parse_budget(budget: float | str | Amount, cost: Cost) -> float:
 
 
 def parse_smaller(budget: float | str | Amount, cost: Cost) -> float:
-    """`parse_budget`, of a network that is to become cheaper.
+    """`parse_budget`, of a network that shall become cheaper.
 
     Raises:
         BudgetError: also if it costs less than that now.
@@ -97,8 +97,8 @@ def parse_smaller(budget: float | str | Amount, cost: Cost) -> float:
     limit = parse_budget(budget, cost)
     if limit > cost.seed and not isinstance(budget, Amount):
         raise BudgetError(
-            f"a network is to become cheaper: the budget of {budget!r} is {cost.show(limit)}, and "
-            f"it costs {cost.show(cost.seed)} now"
+            f"the budget must be below the present cost of {cost.show(cost.seed)}: {budget!r} is "
+            f"{cost.show(limit)}"
         )
     return limit
 
@@ -162,7 +162,7 @@ def floors_of(
     """
     for pattern, floor in {"min_width": min_width, **(floors or {})}.items():
         if floor < 1 or floor != int(floor):
-            raise InputError(f"a least width must be at least 1, found {floor} for {pattern!r}")
+            raise InputError(f"a floor must be at least 1, found {floor} for {pattern!r}")
     own = by_group(graph, floors or {}, "floors")
     return {
         name: min(width, max(min_width, own.get(name, 1))) for name, width in graph.widths.items()

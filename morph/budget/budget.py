@@ -40,6 +40,7 @@ SETTLE = {DECAY: 0.5, THRESHOLD: 0.3}  # of all steps: what is left to recover a
 DECAYED = 2.5  # the weakest channels of a group end at exp(-2.5) of what they would be
 TURN = 10  # steps at most from one pull to the next, of that many at once
 TURNS = 30  # at least, until the budget is due: each takes a small share then
+SCORED = 20  # turns before the cut, in which channels that decay are scored
 WARM = 20  # one part in so many of the steps passes before anything is to go
 
 State = TypeVar("State")
@@ -124,6 +125,11 @@ class Budget:
             round_to=round_to,
         )
 
+    def __repr__(self) -> str:
+        """What it comes to, and how it gets there."""
+        limit = self.regularizer.cost.show(self.limit)
+        return f"Budget({limit}, steps={self._steps}, pull={self.pull!r})"
+
     @checked(optimizer=OPTIMIZER)
     def optimizer(
         self, optimizer: optax.GradientTransformation
@@ -142,7 +148,14 @@ class Budget:
         def decay(step: Any) -> Any:
             return jnp.where(step < end, rate, 0.0)
 
-        return proximal(optimizer, self.regularizer, strength=0.0, decay=decay, every=every)
+        return proximal(
+            optimizer,
+            self.regularizer,
+            strength=0.0,
+            decay=decay,
+            every=every,
+            saliency_from=max(0, end - SCORED * every),
+        )
 
     def cuts(self, step: int) -> bool:
         """Whether all that is to go is cut at a step, if it was not before."""
@@ -209,10 +222,10 @@ class Budget:
         if cut:
             last = f"the last look was at step {self._last}" if self.seen else "there was no look"
             warnings.warn(
-                f"{alive} of the channels that go are alive, of {', '.join(map(repr, cut[:3]))}: "
-                "without them the network computes something else. They are at zero from step "
-                f"{self.controller.schedule.end} of {self._steps} on, and {last}: call "
-                "budget.look after every step, and train that long, or say fewer steps=.",
+                f"{alive} of the channels that are cut, of {', '.join(map(repr, cut[:3]))}, are "
+                "alive: without them the network computes something else. They are at zero from "
+                f"step {self.controller.schedule.end} of {self._steps} on, and {last}: call "
+                "budget.look after every step, and train that long, or pass a smaller steps=.",
                 BudgetWarning,
                 stacklevel=2,
             )
@@ -292,8 +305,8 @@ def _pull_of(regularizer: NetworkRegularizer, pull: str | None) -> str:
         raise InputError(f"pull must be {DECAY!r} or {THRESHOLD!r}{near(pull, SETTLE)}")
     if pull == DECAY and gated:
         raise InputError(
-            f"pull is {DECAY!r}, but {gated[0]!r} has gates, which are no weights that decay; "
-            f"give pull={THRESHOLD!r}, or another penalty"
+            f"pull is {DECAY!r}, but {gated[0]!r} has gates, which are not weights and cannot "
+            f"decay; give pull={THRESHOLD!r}, or another penalty"
         )
     return pull
 
@@ -330,4 +343,9 @@ def _placed(old: Any, new: Any) -> Any:
     if isinstance(old, nnx.Variable):
         old.set_value(_placed(old.get_value(), new))
         return old
-    return jax.device_put(new, old.sharding) if old.committed else new
+    if not old.committed:
+        return new
+    if old.is_fully_addressable:
+        return jax.device_put(new, old.sharding)
+    value = np.asarray(new)  # which all processes have: `device_put` would make sure every time
+    return jax.make_array_from_callback(value.shape, old.sharding, lambda part: value[part])

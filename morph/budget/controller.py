@@ -54,9 +54,7 @@ def check_feasible(
         f"  {row.layer} {cost.show(row.cost)}{_fixed(regularizer, row.layer)}" for row in dearest
     )
     bare = float(cost(dict.fromkeys(names, 1)))
-    floors = (
-        f"  least widths and rounding: {cost.show(floor - bare)} of it\n" if bare < floor else ""
-    )
+    floors = f"  floors and rounding: {cost.show(floor - bare)} of it\n" if bare < floor else ""
     raise BudgetError(
         f"cannot meet a budget of {cost.show(budget)}: with every group that may shrink as narrow "
         f"as allowed the network still costs {cost.show(floor)} "

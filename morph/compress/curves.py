@@ -120,7 +120,7 @@ def sensitivity(
     """
     points = tuple(sorted(set(sparsities)))
     if not data.examples:
-        raise InputError("sensitivity: data hold no examples to count on")
+        raise InputError("sensitivity: the data hold no examples")
     chosen = np.linspace(0, data.examples - 1, min(examples, data.examples)).astype(int)
     sample = jax.tree.map(np.asarray, data).rows(chosen)
     evaluator = Evaluator(sample, {"accuracy": METRICS["accuracy"]})

@@ -221,7 +221,7 @@ def _distribution(named: str | Distribution) -> Distribution:
         return named
     if not isinstance(named, str):
         raise InputTypeError(
-            f"pruned: distribution must be one of {', '.join(DISTRIBUTIONS)}, or such an object as "
+            f"pruned: distribution must be one of {', '.join(DISTRIBUTIONS)}, or an object that "
             f"morph.compress.given makes, found {shown(named)}"
         )
     if named not in DISTRIBUTIONS:

@@ -143,8 +143,8 @@ class Layerwise:
             if not own.all():
                 raise InputError(
                     f"pruning: {name} of {math.prod(shapes[name])} weights would keep none at a "
-                    f"sparsity of {sparsities[int(np.argmin(own))]}, and nothing could pass; ask "
-                    "for less, or leave this layer out with patterns"
+                    f"sparsity of {sparsities[int(np.argmin(own))]}, so that no signal could "
+                    "pass; ask for less, or leave this layer out with patterns"
                 )
         return counts
 

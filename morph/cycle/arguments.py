@@ -63,7 +63,7 @@ def check_optimizer(optimizer: Any) -> None:
     """Raises `ConfigError` unless it can be called."""
     if not callable(optimizer):
         raise ConfigError(
-            f"optimizer must be a function, found {optimizer!r}; names belong into the settings"
+            f"optimizer must be a function, found {optimizer!r}; names belong in the settings"
         )
 
 
@@ -123,7 +123,7 @@ def place_of(workdir: Any) -> Path:
             if path.exists() and not (path.is_dir() if is_directory else path.is_file()):
                 kind = "directory" if is_directory else "file"
                 raise WorkdirError(
-                    f"{path} is no {kind}, and a run keeps one there; move it away, or choose "
+                    f"{path} is not a {kind}, which a run keeps there; move it away, or choose "
                     "another workdir"
                 )
     return place

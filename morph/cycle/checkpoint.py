@@ -161,11 +161,13 @@ class Checkpoints:
                 saved = read(path)
             except TornError as error:
                 self._torn.add(number)
-                logger.warning("checkpoint %d in %s is torn (%s)", number, self._directory, error)
+                logger.warning(
+                    "checkpoint %d in %s is damaged (%s)", number, self._directory, error
+                )
             except (OSError, WorkdirError, MemoryError) as error:
                 raise WorkdirError(
                     f"cannot read checkpoint {number} in {self._directory}: {_first_line(error)}. "
-                    "Nothing was touched: repeat the command once it can be read, or move "
+                    "Nothing was changed: repeat the command once it can be read, or move "
                     f"{path.name} away to resume from the one before."
                 ) from error
             else:
@@ -173,8 +175,8 @@ class Checkpoints:
                 return saved
         if found:
             raise WorkdirError(
-                f"all checkpoints in {self._directory} are torn ({', '.join(map(str, found))}); "
-                "nothing was touched. Put a copy back that is whole, or choose another --workdir "
+                f"all checkpoints in {self._directory} are damaged ({', '.join(map(str, found))}); "
+                "nothing was changed. Put back an intact copy, or choose another --workdir "
                 "to begin again."
             )
         return None

@@ -322,7 +322,7 @@ class Cycle:
                 number = phase.stretch.number
                 work = phase.prepare(run, carried, variables)
                 if start and saved is not None:
-                    work.restore(saved)
+                    work.restore(saved, run.layout)
                 interval.begin(start)
                 for step in phase.train(run, work, start):
                     stop, due = any_of(stopped(), is_first() and interval.due(step))

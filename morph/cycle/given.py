@@ -53,9 +53,10 @@ def read_start(start: Start) -> Any:
     if is_path(os.fspath(start)):
         made = find_attribute(os.fspath(start), "start")
         return _read(start, made) if callable(made) else made
+    what = "is not a file of weights" if path.exists() else "is not there"
     raise StartError(
-        f"--start={start} is nothing to start from: it must be a directory that Orbax wrote, a "
-        "file of safetensors, or a function, package.module:attribute"
+        f"--start={start} {what}: give a directory that Orbax wrote, a file of safetensors, or a "
+        "function, package.module:attribute"
     )
 
 
@@ -70,7 +71,8 @@ def fitted(start: Any, like: Any) -> Variables:
     """Variables as a network takes them: copies, by path, in its types.
 
     Args:
-        start: a tree of arrays, or a flat dict of them by path.
+        start: a tree of arrays, or a flat dict of them by path. Paths may lack the collections, as
+            those of `nnx.state(model)` do, also where Orbax wrote it.
         like: the network's variables, abstract.
 
     Raises:
@@ -79,9 +81,10 @@ def fitted(start: Any, like: Any) -> Variables:
     """
     paths, leaves, tree = flat_paths(like)
     found = {_plain(path): leaf for path, leaf in zip(*flat_paths(start)[:2], strict=True)}
-    if not any(path.startswith("params/") for path in found):
-        bare = {f"params/{path}": leaf for path, leaf in found.items()}
-        found = bare if bare.keys() & set(paths) else found
+    if not any(path.startswith("params/") for path in found):  # as nnx.state(model) has them
+        bare = {path.partition("/")[2]: path for path in paths}
+        names = {path: path.removesuffix("/value") for path in found}
+        found = {bare.get(name, path): found[path] for path, name in names.items()}
     wanted = dict(zip(paths, leaves, strict=True))
     _check_paths(wanted, found)
     copies = []

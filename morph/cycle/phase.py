@@ -17,6 +17,7 @@ from morph.cycle.progress import Carried
 from morph.cycle.saved import Saved
 from morph.cycle.schedule import Stretch
 from morph.network import Network, Variables
+from morph.training.layout import Layout
 from morph.training.loop import Course, Look
 from morph.training.step import TrainState
 
@@ -39,9 +40,9 @@ class Work:
     predict: Callable[[Variables, Any], Any]
     budget: Budget | None = None
 
-    def restore(self, saved: Saved) -> None:
-        """Goes on from a checkpoint."""
-        self.state = self.state.replace(**saved.into(arrays_of(self.state)))
+    def restore(self, saved: Saved, layout: Layout) -> None:
+        """Goes on from a checkpoint, with arrays where they belong."""
+        self.state = layout.state(self.state.replace(**saved.into(arrays_of(self.state))))
 
 
 class Phase(Protocol):

@@ -57,7 +57,7 @@ class Outcome:
         try:
             return cls(**told)
         except TypeError as error:
-            raise WorkdirError(f"a network's outcome is not whole: {error}") from error
+            raise WorkdirError(f"a network's outcome is incomplete: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ def drop_records(path: Path, phase: int, step: int) -> None:
     try:
         text = path.read_text(errors="replace") if path.exists() else ""
     except OSError as error:
-        raise WorkdirError(f"cannot read {path}: {reason(error)}; nothing was touched") from error
+        raise WorkdirError(f"cannot read {path}: {reason(error)}; nothing was changed") from error
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             record = json_files.parse_object(line)
@@ -139,7 +139,7 @@ def drop_records(path: Path, phase: int, step: int) -> None:
             continue
         if broken:
             raise WorkdirError(
-                f"line {broken} of {path} is no record, but one that counts follows; take it out, "
+                f"line {broken} of {path} is not a record, but a valid one follows; remove it, "
                 "and repeat the command"
             )
         kept.append(line)

@@ -105,8 +105,8 @@ class Recipe:
             if batch.y is None:
                 raise DataError(
                     f"the loss {name} compares outputs with labels, but the {what} set has none: "
-                    "y is None. Give labels; a loss that wants none: Task(loss=...), --loss; or "
-                    "given weights, to learn from them alone: --start, --distill=1"
+                    "y is None. Give labels, a loss that needs none (Task(loss=...), --loss), or "
+                    "weights to learn from (--start, --distill=1)"
                 )
             for tree in (outputs, batch.y):
                 _check_one_array(f"the loss {name}", tree, "loss")
@@ -198,7 +198,7 @@ def _check_one_array(what: str, tree: Any, argument: str) -> None:
     """Raises if there are several arrays where a function by name takes one."""
     if not jax.tree_util.all_leaves([tree]):
         raise DataError(
-            f"{what} takes one array of outputs and one of what they should be, found "
+            f"{what} takes one array of outputs and one of labels, found "
             f"{jax.tree.map(np.shape, tree)}; give a function of your own: Task({argument}=...)"
         )
 

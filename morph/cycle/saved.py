@@ -100,7 +100,7 @@ def read(path: Path) -> Saved:
     data = path.read_bytes()
     body, digest = memoryview(data)[:-_DIGEST], data[-_DIGEST:]
     if len(data) < _HEAD.size + _DIGEST or hashlib.sha256(body).digest() != digest:
-        raise TornError("its checksum is not that of what it holds")
+        raise TornError("its checksum is wrong")
     try:
         magic, length = _HEAD.unpack_from(body)
         start = _HEAD.size + length
@@ -111,10 +111,10 @@ def read(path: Path) -> Saved:
             arrays[name] = np.frombuffer(body, kind, count, start).reshape(shape)
             start += count * kind.itemsize
         if magic != _MAGIC or start != len(body):
-            raise ValueError("its header does not tell what follows")
+            raise ValueError("its header is incomplete")
         saved = Saved(number=header["number"], arrays=arrays, progress=dict(header["progress"]))
     except (KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
-        raise TornError(f"it is no checkpoint ({error})") from error
+        raise TornError(f"it is not a checkpoint ({error})") from error
     if path.stem != str(saved.number):
         raise WorkdirError(f"{path.name} holds checkpoint {saved.number}; rename it")
     return saved
@@ -131,7 +131,7 @@ def _read_folder(path: Path) -> Saved:
     for name in sorted(arrays):
         crc32 = zlib.crc32(_bytes(arrays[name]), zlib.crc32(name.encode(), crc32))
     if crc32 != told:
-        raise TornError("its checksum is not that of what it holds")
+        raise TornError("its checksum is wrong")
     arrays |= {name: np.zeros(*shape_dtype) for name, shape_dtype in empty.items()}
     return Saved(number=int(path.name), arrays=arrays, progress=progress)
 

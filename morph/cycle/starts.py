@@ -20,7 +20,7 @@ SPREAD = 1.0  # of the shares of clones, relative to equal ones
 
 
 def fresh(network: Network, key: Any, x: Any, layout: Layout | None = None) -> Variables:
-    """Variables as the network's own initialiser draws them, where a layout says."""
+    """Variables as the network's own initializer draws them, where a layout says."""
     places = None if layout is None else layout.places(jax.eval_shape(network.init, key, x))
     options = {} if places is None else {"out_shardings": places}
     return jax.jit(network.init, compiler_options=COMPILE_QUICKLY, **options)(key, x)
@@ -37,7 +37,7 @@ def scaled_to(
     Args:
         architecture: relative to the seed.
         variables: as drawn, at the seed's widths.
-        laws: of the seed's initialiser, see `infer_laws`.
+        laws: of the seed's initializer, see `infer_laws`.
     """
     paths, leaves, tree = flat_paths(variables)
     scaled = []

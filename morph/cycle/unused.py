@@ -70,4 +70,4 @@ def check_unused(config: CycleConfig, unused: Mapping[str, str]) -> None:
     default = CycleConfig()
     for name, why in unused.items():
         if getattr(config, name) != getattr(default, name):
-            raise ConfigError(f"{name} is {getattr(config, name)!r}, but has no use here: {why}")
+            raise ConfigError(f"{name} is {getattr(config, name)!r}, but has no effect here: {why}")

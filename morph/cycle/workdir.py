@@ -102,8 +102,8 @@ def _begin(path: Path, config: Mapping[str, Any]) -> None:
         left = [found for pattern in _LEFT for found in sorted(workdir.glob(pattern))]
         if left:
             raise WorkdirError(
-                f"{workdir} holds {left[0].relative_to(workdir)}, but no {path.name} that tells "
-                "which run left it; nothing was touched. Put the file back, or choose another "
+                f"{workdir} holds {left[0].relative_to(workdir)}, but no {path.name} that says "
+                "which run wrote it; nothing was changed. Put the file back, or choose another "
                 "--workdir."
             )
         write_text(path, json.dumps(dict(config), indent=2, sort_keys=True) + "\n")

@@ -88,8 +88,8 @@ def attempt(
             except Exception as error:  # whatever the user's code makes of a size without a value
                 problem = problem or error
         raise ExportError(
-            f"cannot write this function with shapes={shapes!r}: {first_line(problem)}. Say "
-            "what holds of these sizes (constraints=), or name fewer"
+            f"cannot write this function with shapes={shapes!r}: {first_line(problem)}. State "
+            "what these sizes satisfy (constraints=), or name fewer"
         ) from problem
     note, examples, sizes = NO_BATCH, MIXED, [structs]
     if has_batch(structs):

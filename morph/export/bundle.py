@@ -201,7 +201,7 @@ def check(folder: str | Path) -> dict[str, float]:
         room = INT8_ROOM if name.endswith((".int8.onnx", ".tflite")) else floats
         if not off <= room:
             raise ExportError(
-                f"{path} gives something else than JAX did: off by {off:.2g} of the norm of its "
+                f"{path} differs from JAX by {off:.2g} of the norm of its "
                 f"outputs, at most {room:g} is rounding; export it again"
             )
     return found
@@ -213,7 +213,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         manifest = json_files.read(path)
     except (OSError, ValueError) as error:
         raise ExportError(
-            f"{folder} is no bundle: cannot read {path.name}: {reason(error)}"
+            f"{folder} is not a bundle: cannot read {path.name}: {reason(error)}"
         ) from error
     files = manifest.get("files") if isinstance(manifest, dict) else None
     good = (
@@ -229,7 +229,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     )
     if not good or manifest.get("version") != VERSION:
         raise ExportError(
-            f"{path} is no manifest of version {VERSION}: it must list {WEIGHTS} and the sha256 "
+            f"{path} is not a manifest of version {VERSION}: it must list {WEIGHTS} and the sha256 "
             "and bytes of every file, by plain names."
         )
     manifest.setdefault("figures", {})

@@ -84,7 +84,7 @@ def read(data: bytes) -> Graph:
     """
     need("TFLite", _missing, "export")
     if data[4:8] != b"TFL3":
-        raise ExportError("no TFLite file: its identifier TFL3 is missing")
+        raise ExportError("not a TFLite file: its identifier TFL3 is missing")
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     graph = model.subgraphs[0]
     tensors = [_tensor(t, _content(model.buffers[t.buffer], data)) for t in graph.tensors]

@@ -176,7 +176,7 @@ class OnnxGraph:
             self._file.layer = scope.partition("[")[0].strip() or outside
             try:
                 if any(not isinstance(v, jaxprs.Literal) and v not in env for v in eqn.invars):
-                    raise Unsupported("it takes random keys, which ONNX has not")
+                    raise Unsupported("it takes random keys, which ONNX lacks")
                 env.update(
                     zip(eqn.outvars, self._results(eqn, list(map(read, eqn.invars))), strict=True)
                 )

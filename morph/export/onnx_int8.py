@@ -96,7 +96,7 @@ def to_onnx_int8(
         What was written; the note names the layers that should stay float, if any.
 
     Raises:
-        ExportError: see `to_onnx`; if there are no representative data, a pattern fits no layer,
+        ExportError: see `to_onnx`; if there are no representative data, a pattern matches no layer,
             nothing is left to quantize, or the file gives something else. MissingExtraError.
 
     Example:
@@ -117,7 +117,7 @@ def to_onnx_int8(
         for pattern in patterns:
             if not any(fnmatch.fnmatchcase(own, pattern) for own in layers.values()):
                 raise ExportError(
-                    f"keep={pattern!r} fits no layer{near(pattern, set(layers.values()))}"
+                    f"keep={pattern!r} matches no layer{near(pattern, set(layers.values()))}"
                 )
         whole = {n for n in products if any(fnmatch.fnmatchcase(layers[n], k) for k in patterns)}
         if not products or len(whole) == len(products):
@@ -168,7 +168,7 @@ def errors(path: str | Path) -> list[LayerError]:
         rows = json_files.parse(session.get_modelmeta().custom_metadata_map[ERRORS])
         found = [LayerError(**row) for row in rows]
     except Exception as error:  # ONNX Runtime's own classes have no common base
-        raise ExportError(f"{path} is no file of to_onnx_int8: {error}") from error
+        raise ExportError(f"{path} is not a file of to_onnx_int8: {error}") from error
     return sorted(found, key=lambda own: -own.error)
 
 

@@ -108,7 +108,7 @@ def load(path: str | Path) -> Runner:
         exported = jax_export.deserialize(bytearray(Path(path).read_bytes()))
         sizes = [aval.shape[0] for aval in exported.in_avals if aval.shape]
     except Exception as error:  # the reader of flatbuffers raises what it happens to meet
-        raise ExportError(f"{path} is no file of jax.export: {error}") from error
+        raise ExportError(f"{path} is not a file of jax.export: {error}") from error
     run = jax.jit(exported.call)
     batch = sizes[0] if sizes and isinstance(sizes[0], int) else None
     examples = exported.fun_name.removeprefix(_NAME)

@@ -138,8 +138,8 @@ def _agrees(run: Runner, fn: Callable[..., Any], variables: Any, data: np.ndarra
     lost = norm_difference(expected, found)
     if not lost <= ROOM:
         raise ExportError(
-            f"in 8 bits this network gives something else: off by {lost:.0%} of the norm of its "
-            "outputs on the representative data. Give data like those that it will see, or keep "
+            f"in 8 bits the outputs of this network are off by {lost:.0%} of their norm on "
+            "the representative data. Give data like those that it will see, or keep "
             "floats: ONNX and StableHLO."
         )
 

@@ -111,7 +111,7 @@ class Trial:
                 if off := difference(one, np.asarray(other), self._room):
                     of = f" ({joined_path(path)})" if path else ""
                     raise ExportError(
-                        f"with {count} examples the file gives something else: {off}{of}"
+                        f"with {count} examples the outputs of the file differ: {off}{of}"
                     )
 
     def _runs(self, structs: Any) -> bool:

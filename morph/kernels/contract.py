@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -51,10 +51,18 @@ def contract(tensors: Sequence[Any], labels: Sequence[Labels], out: Labels) -> A
         >>> contract([u, v], [("i", "r"), ("r", "o")], ("i", "o")).shape
         (2, 5)
     """
+    return _contracted(list(tensors), tuple(labels), out, _by_einsum.get())
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3), inline=True)
+def _contracted(
+    tensors: Sequence[Any], labels: tuple[Labels, ...], out: Labels, einsum: bool
+) -> Any:
+    """One program, also where nothing around is compiled."""
     counts = Counter(label for own in (*labels, out) for label in own)
     if len(tensors) == 1:
         return _moved(tensors[0], [labels[0].index(label) for label in out])
-    if _by_einsum.get() or any(count != 2 for count in counts.values()):
+    if einsum or any(count != 2 for count in counts.values()):
         # Summed axes are multiplied in the order of their numbers: that of the kernel's, which
         # are the last tensors, so that they need not move.
         order = dict.fromkeys(label for own in (*labels[1:], *labels) for label in own)
@@ -72,7 +80,7 @@ def contract(tensors: Sequence[Any], labels: Sequence[Labels], out: Labels) -> A
         if len(edges) == 2:
             tn.connect(*edges)
     sizes = sizes_of([tensor.shape for tensor in tensors], labels)
-    for a, b in _path(tuple(labels), out, tuple(sizes.items())):
+    for a, b in _path(labels, out, tuple(sizes.items())):
         node = tn.contract_between(nodes[a], nodes[b], allow_outer_product=True)
         nodes = [*(other for k, other in enumerate(nodes) if k not in (a, b)), node]
     edges = nodes[0].edges

@@ -13,7 +13,7 @@ from morph.kernels.factorized import Factorized, Format
 
 
 def initial_variance(shape: Sequence[int], roles: str) -> float:
-    """The variance of Flax's initialiser of dense layers and convolutions: one over the fan-in.
+    """The variance of Flax's initializer of dense layers and convolutions: one over the fan-in.
 
     That is `lecun_normal` (LeCun et al. 1998), with the inputs and the window in the fan-in.
 

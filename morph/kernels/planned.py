@@ -93,7 +93,7 @@ class PlannedKernel:
         """Fresh cores whose kernel has the variance of another that was drawn.
 
         Args:
-            kernel: as the model's own initialiser draws it; of its shape.
+            kernel: as the model's own initializer draws it; of its shape.
             key: of JAX.
 
         Raises:

@@ -48,8 +48,7 @@ def choose_ranks(
         return _given_ranks(format, ranks), []
     if format.kind == "cp":
         raise InputError(
-            f"cp has no spectrum that tells the rank for {given[0]}=; give ranks, a number or "
-            "'vbmf'."
+            f"cp has no spectrum that gives a rank for {given[0]}=; give ranks, a number or 'vbmf'."
         )
     share = 1.0 / math.sqrt(len(format.bonds) or 1)
     if energy is not None:

@@ -23,7 +23,7 @@ from regularizers.channels.calls import abstract, bind_call
 from regularizers.channels.inference import Inference
 from regularizers.channels.means import find_means
 from regularizers.primitives import jaxprs
-from regularizers.primitives.sources import source_line
+from regularizers.primitives.sources import from_here, source_line
 from regularizers.primitives.step import Body, Step
 from regularizers.primitives.terms import Atom
 
@@ -160,6 +160,6 @@ def _why(error: Exception) -> str:
     """What an exception says, and the user's line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not any(map(Path(f.filename).is_relative_to, FOREIGN))]
-    at = f" [{own[-1].filename}:{own[-1].lineno} ({own[-1].name})]" if own else ""
+    at = f" [{from_here(own[-1].filename)}:{own[-1].lineno} ({own[-1].name})]" if own else ""
     first = next(iter(str(error).splitlines()), "")
     return f"its code raises {type(error).__name__}: {first}{at}"

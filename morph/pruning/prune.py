@@ -119,7 +119,7 @@ def prune(
     graph.leaves(variables)  # or it says what does not fit
     known = list(batches)
     if not known:
-        raise InputError("prune: batches hold nothing to measure on")
+        raise InputError("prune: the batches hold no data")
     regularizer = NetworkRegularizer(graph, cost, threshold=0.0, inexact=inexact)
     limit = parse_smaller(budget, cost)
     least = floors_of(graph, min_width, floors)
@@ -316,5 +316,5 @@ def recalibrate(
                 )
         now |= dict(updates)
     if not count:
-        raise InputError("recalibrate: batches hold nothing to measure on")
+        raise InputError("recalibrate: the batches hold no data")
     return now

@@ -74,10 +74,10 @@ def refit(
             )
     known = list(batches)
     if not known:
-        raise InputError("refit: batches hold nothing to measure on")
+        raise InputError("refit: the batches hold no data")
     leaves, _ = graph.leaves(variables)
     paths, found, treedef = flat_paths(architecture.take(variables))
-    where = {path: i for i, path in enumerate(paths)}
+    where = {path if path in leaves else f"params/{path}": i for i, path in enumerate(paths)}
     after = following(graph)
     for path, product in products(graph, fn, variables, known).items():
         if path not in where:  # its block is gone

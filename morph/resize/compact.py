@@ -249,7 +249,7 @@ def make_plan(
         groups: the atom that stands for each of its groups.
         inference: what inferred `body`, and will infer derivative rules.
         body: the inferred function.
-        what: `call` or `initialiser`, for messages.
+        what: `call` or `initializer`, for messages.
         forget: called when a derivative rule turns out to fix a width.
     """
 

@@ -1,6 +1,6 @@
-"""Fresh variables at an architecture's widths, drawn as the model's own initialiser would.
+"""Fresh variables at an architecture's widths, drawn as the model's own initializer would.
 
-The initialiser itself is resized like any function, so that its distributions stay what they are.
+The initializer itself is resized like any function, so that its distributions stay what they are.
 Only the scale of a fan-dependent law must be corrected: it was computed from the seed's shapes.
 The law of every leaf (constant, fixed scale, or variance scaling by fan-in, fan-out or their
 average) is inferred from samples at the seed's widths.
@@ -34,9 +34,9 @@ from regularizers.primitives.terms import Atom
 
 Shape: TypeAlias = tuple[int, ...]
 
-SAMPLES = 32  # draws of the seed's initialiser at most
+SAMPLES = 32  # draws of the seed's initializer at most
 NUMBERS = 20_000_000  # that they hold together at most
-# An initialiser runs once: compiling it well would take longer than running it.
+# An initializer runs once: compiling it well would take longer than running it.
 COMPILE_QUICKLY: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -85,7 +85,7 @@ FANS: dict[str, Fan] = {
     "fan_avg": fan_average,
     "features": features,
 }
-# Variance x fan of the initialisers in use: Lecun and Glorot 1, He 2, PyTorch's default 1/3.
+# Variance x fan of the initializers in use: Lecun and Glorot 1, He 2, PyTorch's default 1/3.
 SCALES = (1.0, 2.0, 1.0 / 3.0)
 
 
@@ -94,10 +94,10 @@ def init(init_fn: Callable[..., Any], architecture: Architecture, key: Any, *arg
     """Fresh variables at the architecture's widths.
 
     Args:
-        init_fn: the seed's initialiser, `init_fn(key, *args) -> variables`, e.g. `model.init`.
+        init_fn: the seed's initializer, `init_fn(key, *args) -> variables`, e.g. `model.init`.
         architecture: what every group became.
         key: a JAX random key.
-        *args: what the initialiser takes besides, e.g. an input.
+        *args: what the initializer takes besides, e.g. an input.
 
     Returns:
         Variables of the architecture's shapes; factorized kernels as cores, whose product has the
@@ -105,7 +105,7 @@ def init(init_fn: Callable[..., Any], architecture: Architecture, key: Any, *arg
 
     Raises:
         ArchitectureError: if `init_fn` does not give the variables of the architecture's seed, or
-            an initialiser cannot be drawn at other widths.
+            an initializer cannot be drawn at other widths.
 
     Example:
         >>> fresh = morph.init(model.init, wide, jax.random.key(1), x)  # doctest: +SKIP
@@ -211,7 +211,7 @@ def _resized(
             if variable.kind != UNUSED:  # nobody knows its axes; compact slices it where it is read
                 inference.solver.unify(thaw(axis, groups), term)
 
-    plan = make_plan(architecture, groups, inference, body, "initialiser")
+    plan = make_plan(architecture, groups, inference, body, "initializer")
 
     def run(*arrays: Any) -> list[Any]:
         return evaluate(plan, body, arrays)
@@ -223,23 +223,23 @@ def _resized(
 
 
 def _check_seed(architecture: Architecture, outputs: Any) -> None:
-    """The initialiser must give the variables that the architecture was inferred from."""
+    """The initializer must give the variables that the architecture was inferred from."""
     paths, leaves, _ = flat_paths(outputs)
     found: Mapping[str, Shape] = {p: tuple(x.shape) for p, x in zip(paths, leaves, strict=True)}
     for path, variable in architecture.variables.items():
         if path not in found:
             raise ArchitectureError(
-                f"the initialiser gives no variable {path!r}{near(path, found)}; "
+                f"the initializer gives no variable {path!r}{near(path, found)}; "
                 "is the architecture of another seed network?"
             )
         if found[path] != variable.shape:
             raise ArchitectureError(
-                f"the initialiser gives {path!r} the shape {list(found[path])}, the architecture's "
+                f"the initializer gives {path!r} the shape {list(found[path])}, the architecture's "
                 f"seed has {list(variable.shape)}; is it of another seed network?"
             )
     for path in found:
         if path not in architecture.variables:
             raise ArchitectureError(
-                f"the initialiser gives a variable {path!r} that the architecture does not know"
+                f"the initializer gives a variable {path!r} that the architecture does not know"
                 f"{near(path, architecture.variables)}"
             )

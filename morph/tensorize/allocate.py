@@ -41,7 +41,7 @@ def allocate(
         most: the budget of all these kernels, in the unit of the costs.
 
     Raises:
-        BudgetError: if the least ranks cost more.
+        BudgetError: if the smallest ranks cost more.
 
     Example:
         >>> cut = Option(kind="svd", ranks={"r": 2}, cost=4.0, loss=0.1)
@@ -64,7 +64,7 @@ def allocate(
         total += hulls[name][k].cost - hulls[name][at[name]].cost
         at[name] = k
     if total > most * (1.0 + 1e-9):
-        raise BudgetError(f"the least ranks cost {total:g} in these kernels, above {most:g}")
+        raise BudgetError(f"the smallest ranks cost {total:g} in these kernels, above {most:g}")
     chosen = {name: hulls[name][k] for name, k in at.items()}
     for _ in range(len(options)):
         gains = [

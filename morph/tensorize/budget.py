@@ -55,7 +55,7 @@ def ranks_within(
         costing: what it is of.
 
     Raises:
-        BudgetError: if the budget is below what the least ranks cost.
+        BudgetError: if the budget is below what the smallest ranks cost.
     """
     seed = cost_of(graph, costing)
     most = parse_budget(budget, seed)
@@ -68,8 +68,8 @@ def ranks_within(
     spent = market.learned(best)
     if spent > most * ROUNDING:
         raise BudgetError(
-            f"a budget of {seed.show(most)} is out of reach: with every kernel at its least ranks "
-            f"the network costs {seed.show(spent)} (now {seed.show(seed.seed)}, of which "
+            f"a budget of {seed.show(most)} is out of reach: with every kernel at its smallest "
+            f"ranks the network costs {seed.show(spent)} (now {seed.show(seed.seed)}, of which "
             f"{seed.show(market.fixed)} in what is not factorized). Raise the budget, shrink the "
             "network first, or let more kernels be factorized."
         )

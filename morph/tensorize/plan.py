@@ -106,7 +106,7 @@ def tensorize_plan(
     Raises:
         ValueError: if not exactly one of the four is given, a kind is unknown, a pattern matches
             nothing, a kernel is not finite, or the calibration batch does not fit.
-        BudgetError: if the budget is below what the least ranks cost.
+        BudgetError: if the budget is below what the smallest ranks cost.
 
     Example:
         >>> graph = reg.trace_channels(model.apply, variables, x)               # doctest: +SKIP
@@ -159,7 +159,7 @@ def _decided(
     kinds, left = kinds_of(known, kind)
     for path in factors or {}:
         if kinds.get(path, ("", ""))[1] != "tt":
-            raise InputError(f"factors: {path!r} is no kernel of kind tt{near(path, kinds)}")
+            raise InputError(f"factors: {path!r} is not a kernel of kind tt{near(path, kinds)}")
     data = None
     if calibration is not None:
         data = calibrate(graph, leaves, calibration, {path: known[path] for path in kinds})

@@ -157,8 +157,8 @@ def check_labels(
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= outputs[-1]:
         raise DataError(
-            f"labels of the {name} set go from {low} to {high}, but the network tells "
-            f"{outputs[-1]} classes apart: they must be 0 to {outputs[-1] - 1}"
+            f"labels of the {name} set go from {low} to {high}, but the network has "
+            f"{outputs[-1]} classes: they must be 0 to {outputs[-1] - 1}"
         )
 
 

@@ -125,8 +125,8 @@ class Evaluator:
             value = self.metrics[name].compute(state)
             if np.ndim(value):
                 raise DataError(
-                    f"the metric {name!r} comes to an array of shape {np.shape(value)}; it must "
-                    "come to a number"
+                    f"the metric {name!r} gives an array of shape {np.shape(value)}; it must "
+                    "give a number"
                 )
             found[name] = float(value)
         return found

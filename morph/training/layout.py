@@ -50,7 +50,7 @@ def mesh_named(text: str) -> Mesh:
     try:
         sizes = parse(text, "mesh", int)
     except ValueError as error:
-        raise MeshError(f"mesh={text!r} is none; write e.g. data=4,fsdp=2") from error
+        raise MeshError(f"mesh={text!r} is not a mesh; write e.g. data=4,fsdp=2") from error
     for name, size in sizes.items():
         if name not in AXES:
             raise MeshError(
@@ -136,7 +136,7 @@ class Layout:
         idle = [name for name in mesh.axis_names if name not in (*batch_axes(mesh), *used)]
         if any(mesh.shape[name] > 1 for name in idle):
             raise MeshError(
-                f"nothing is divided over {idle[0]}={mesh.shape[idle[0]]}; say what is, e.g. "
+                f"no variable is divided over {idle[0]}={mesh.shape[idle[0]]}; name some, e.g. "
                 f"--shard='*/kernel=-:{idle[0]}', or by nn.with_partitioning in the model"
             )
         return layout
@@ -232,11 +232,11 @@ class Layout:
         for name in every:
             if name not in self.mesh.axis_names:
                 raise MeshError(
-                    f"{path!r} is to be divided over {name!r}, and the mesh has no such axis"
+                    f"{path!r} is to be divided over {name!r}, which is no axis of the mesh"
                     f"{near(name, self.mesh.axis_names)}"
                 )
             if every.count(name) > 1:
-                raise MeshError(f"{path!r} is to be divided twice over {name!r}; say it once")
+                raise MeshError(f"{path!r} is to be divided twice over {name!r}; name it once")
         for k, (names, n) in enumerate(zip(said, shape, strict=True)):
             if n % self._devices(names):
                 raise MeshError(

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import jax
 
-from morph.errors import MeshError, PeerError
+from morph.errors import MeshError, MorphError, PeerError
 from morph.training.mesh import gathered
 
 _RECORD = re.compile(rb"[IWEF]\d{4} \d\d:\d\d:")  # the first line of one in the log of JAX's C++
@@ -70,9 +70,9 @@ def lost_peers() -> Iterator[None]:
     """Turns what JAX raises where another process is gone into a `PeerError`."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        text = str(error)
-        if jax.process_count() == 1 or not any(word in text for word in _LOST):
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # the latter where arrays are placed
+        text, ours = str(error), isinstance(error, MorphError)
+        if ours or jax.process_count() == 1 or not any(word in text for word in _LOST):
             raise
         raise PeerError(_told(text.splitlines()[0].rsplit(": ", 1)[-1][:160])) from error
 

@@ -90,7 +90,7 @@ def calibrate(
         except (OSError, ValueError) as error:
             if path is not None:
                 raise InputError(f"{error}. Delete the file, or give another path") from None
-            warnings.warn(f"{error}. It is made anew", UserWarning, stacklevel=2)
+            warnings.warn(f"{error}. It is measured again", UserWarning, stacklevel=2)
     calibration = measure(designed(), seconds=seconds, progress=progress, device=device)
     if calibration.busy:
         warnings.warn(_complaint(calibration), BusyMachineWarning, stacklevel=2)

@@ -102,10 +102,11 @@ class ChannelGraph:
 
     @checked(path=NAME, frames=FLAG)
     def explain(self, path: str, *, frames: bool = False) -> str:
-        """Why the axes of a variable (or the members of a group) are what they are.
+        """Why the axes of a variable or a layer (or the members of a group) are what they are.
 
         Args:
-            path: the path of a variable, with or without its collection, or a group's name.
+            path: a group's name; or the path of a variable, or of a layer, with or without its
+                collection.
             frames: show all frames behind a pin, of libraries, too, not just the user's own line.
 
         Raises:
@@ -118,8 +119,11 @@ class ChannelGraph:
             if not group.exact:
                 lines += [f"  {group.why_inexact}", f"  {INEXACT}"]
             return "\n".join(lines)
-        variable = self.variables[self._find(path)]
-        position = list(self.variables).index(variable.path)
+        return "\n".join(self._explain(own, frames) for own in self._find(path))
+
+    def _explain(self, path: str, frames: bool) -> str:
+        variable = self.variables[path]
+        position = list(self.variables).index(path)
         lines = [f"{variable.path}  {variable.dtype}{list(variable.shape)}"]
         for k, (axis, term) in enumerate(zip(variable.axes, self._terms[position], strict=True)):
             names = list(dict.fromkeys(ax.groups_of(axis)))
@@ -278,14 +282,17 @@ class ChannelGraph:
         found = judge(self.body, named, produces, lambda i, name: order[i] in paths[name])
         return frozenset(named) - found.reasons.keys()
 
-    def _find(self, path: str) -> str:
-        if path in self.variables:
-            return path
-        matches = [own for own in self.variables if own.split("/", 1)[-1] == path]
-        if len(matches) != 1:
-            names = [*self.groups, *self.variables]
-            raise UnknownNameError(f"no variable or group {path!r}{near(path, names)}")
-        return matches[0]
+    def _find(self, path: str) -> list[str]:
+        """The variable of this path, or those of the layer."""
+        ends = {own: (own, own.split("/", 1)[-1]) for own in self.variables}
+        matches = [own for own, names in ends.items() if path in names]
+        matches = matches or [
+            own for own, names in ends.items() if any(n.startswith(f"{path}/") for n in names)
+        ]
+        if not matches:
+            known = [*self.groups, *self.variables]
+            raise UnknownNameError(f"no variable, layer or group {path!r}{near(path, known)}")
+        return matches
 
     def __str__(self) -> str:
         return "\n".join(_table(self))

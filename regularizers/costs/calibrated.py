@@ -106,7 +106,7 @@ class Calibration:
             elif not isinstance(amount, jax.Array) and np.any(amount):
                 raise InputError(
                     f"this calibration of {self.device} has no price for {name!r}: it timed no "
-                    "such kernel; calibrate anew with the whole designed set of programs"
+                    "such kernel; calibrate again with all programs"
                 )
         return total
 

@@ -206,7 +206,7 @@ class Cost:
         for layer in layers:
             if layer not in known:
                 raise UnknownNameError(
-                    f"{self.name} books nothing on {layer!r}{near(layer, known)}"
+                    f"{self.name} counts nothing for {layer!r}{near(layer, known)}"
                 )
         chosen = np.asarray([k for k, line in enumerate(self.lines) if line.layer in layers])
         return replace(

@@ -56,6 +56,7 @@ class ProximalState(NamedTuple):
     strength=number(least=0.0) | FUNCTION,
     decay=number(least=0.0, below=1.0) | FUNCTION,
     every=whole(least=1),
+    saliency_from=whole(least=0),
 )
 def proximal(
     optimizer: optax.GradientTransformation,
@@ -63,6 +64,7 @@ def proximal(
     strength: float | Float[Array, ""] | Callable[[Any], Any] = 1e-2,
     decay: float | Callable[[Any], Any] | None = None,
     every: int = 1,
+    saliency_from: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that each update ends with a group soft-threshold.
 
@@ -81,9 +83,11 @@ def proximal(
         regularizer: measures strengths and marginal costs.
         strength: per step, dimensionless; a number or a schedule of the step.
         decay: also let channels decay, the faster the weaker they are (see `decay`): the share that
-            the weakest of a group loses per step; a number, a schedule of the step, or None.
+            the weakest of a group loses per step; a number, a schedule of the step, or None. What
+            is pulled is then measured before the optimizer's update, and dead channels stay dead.
         every: pull, decay and measure saliency only at every so many steps, as much as in all of
             them: that is cheaper. Channels that are held at zero stay there at every step.
+        saliency_from: the first step that saliency is measured at; before, it is zero.
 
     Returns:
         An optax transformation; `update` needs `params`. A strength that is given by hand warns
@@ -144,40 +148,50 @@ def proximal(
         count = jnp.where(turn, float(every), 0.0)  # steps that this one pulls for
         held = jnp.stack([flags.any() for flags in state.held.values()]).any()
 
-        def measure(moved: Any, gradients: Any) -> tuple[Any, Any, Any]:
-            slopes = active.slopes(params, gradients)
+        # All scales, and all is measured before the update: so it makes one pass with it.
+        early = decay is not None and all(g.pull.scaled for g in active.groups)
+
+        def measure(here: Any, gradients: Any) -> tuple[Any, Any, Any]:
+            def slope() -> Any:
+                return active.slopes(params, gradients)
+
+            slopes = jax.lax.cond(
+                state.steps >= saliency_from,
+                slope,
+                lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(slope)),
+            )
             if decay is None:
-                return None, pull(moved), slopes
+                return None, pull(here), slopes
             rate = decay(state.steps) if callable(decay) else decay
             rate = 1.0 - (1.0 - rate) ** count
-            decaying = active.find_decay(moved, rate, params, gradients, known[key])
+            decaying = active.find_decay(here, rate, params, gradients, known[key])
             factors = jax.lax.cond(
                 (now > 0.0) | held,
-                lambda: pull(active.decayed(moved, decaying, known[key])),
-                lambda: jax.eval_shape(pull, moved).idle(active.measures, moved),
+                lambda: pull(active.decayed(here, decaying, known[key])),
+                lambda: jax.eval_shape(pull, here).idle(active.measures, here),
             )
             return decaying, factors, slopes
 
-        def pull(moved: Any) -> Any:
+        def pull(here: Any) -> Any:
             factors, left = active.factors(
-                moved, now * count, state.protected, state.held, params, owed=state.owed
+                here, now * count, state.protected, state.held, params, owed=state.owed
             )
             if watch is not None:
                 watch(left, now, state.steps)
             return factors
 
-        def leave(moved: Any, gradients: Any) -> tuple[Any, Any, Any]:
-            decaying, factors, slopes = jax.eval_shape(measure, moved, gradients)
+        def leave(here: Any, gradients: Any) -> tuple[Any, Any, Any]:
+            decaying, factors, slopes = jax.eval_shape(measure, here, gradients)
             ones = jax.tree.map(jnp.ones_like, decaying)
-            return ones, factors.idle(active.measures, moved), jax.tree.map(jnp.zeros_like, slopes)
+            return ones, factors.idle(active.measures, here), jax.tree.map(jnp.zeros_like, slopes)
 
-        # What is small is measured in turns, and applied at all steps, in one pass with the update.
-        works = jnp.asarray(True)
+        # What is small is measured in turns, and applied at all steps.
+        works, here = jnp.asarray(True), params if early else moved
         if every == 1:
-            decaying, factors, slopes = measure(moved, gradients)
+            decaying, factors, slopes = measure(here, gradients)
         else:
             works = turn | held
-            decaying, factors, slopes = jax.lax.cond(works, measure, leave, moved, gradients)
+            decaying, factors, slopes = jax.lax.cond(works, measure, leave, here, gradients)
         if decaying is not None:
             moved = active.decayed(moved, decaying, known[key])
         wide = active.applied(moved, factors)
@@ -283,7 +297,7 @@ def check_state(state: ProximalState, regularizer: NetworkRegularizer) -> None:
         raise InputError(
             f"the optimizer's state is of another network: group {odd!r} has width "
             f"{found.get(odd, 'none')} in it, and {wanted.get(odd, 'none')} here. After shrinking "
-            "go on with architecture.take(state), or start afresh with tx.init(params)."
+            "go on with architecture.take(state), or start again with tx.init(params)."
         )
 
 

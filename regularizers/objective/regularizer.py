@@ -113,7 +113,7 @@ class NetworkRegularizer:
 
     def __repr__(self) -> str:
         """What is paid for, and how much is pulled on."""
-        return f"NetworkRegularizer(cost={self.cost.name}, {len(self.groups)} groups)"
+        return f"NetworkRegularizer(cost={self.cost.name}, groups={len(self.groups)})"
 
     def __call__(self, variables: Any) -> Float[Array, ""]:
         """The loss term, dimensionless: C(A_in R_out + A_out R_in) / C(seed).

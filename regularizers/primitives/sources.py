@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sysconfig
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -15,7 +16,8 @@ def source_line(source: Sequence[Any] | None) -> str:
     """The user's `file:line (function)`: the innermost frame in code of their own.
 
     A helper library's line (einops, numpy) says little. Where all code is installed, it is the
-    innermost line of the package that the function came from, other than Flax.
+    innermost line of the package that the function came from, other than Flax. Files below the
+    working directory are named from there.
 
     Args:
         source: the source infos of an equation and of the calls around it, the innermost first.
@@ -25,7 +27,7 @@ def source_line(source: Sequence[Any] | None) -> str:
     for frames in found:
         for frame in frames:
             if not _is_installed(_file(frame)):
-                return frame
+                return from_here(frame)
     for frames in found:
         packages = {frame: _package(_file(frame)) for frame in frames}
         own = {frame: package for frame, package in packages.items() if package.name != "flax"}
@@ -37,6 +39,14 @@ def source_line(source: Sequence[Any] | None) -> str:
 def source_frames(source: Sequence[Any] | None) -> tuple[str, ...]:
     """All frames of the function that was traced, less those of JAX, the innermost first."""
     return tuple(dict.fromkeys(frame for info in source or () for frame in _frames(info)))
+
+
+def from_here(path: str) -> str:
+    """What begins with the path of a file, from the working directory on if it lies below it."""
+    try:
+        return path.removeprefix(os.path.join(os.getcwd(), ""))
+    except OSError:  # the directory is gone
+        return path
 
 
 def _frames(info: Any) -> list[str]:

@@ -60,7 +60,7 @@ def compare(
 
     Args:
         fn: any function `fn(variables, *inputs, **static)`.
-        variables: its variables, with numbers that no initialiser would draw; see `fill`.
+        variables: its variables, with numbers that no initializer would draw; see `fill`.
         *inputs: its further arguments.
         keep: the share of every exact group that stays; at least one channel stays.
         seed: of the channels that stay, and of the functional whose gradients are compared.
@@ -241,7 +241,7 @@ def distance(a: np.ndarray, b: np.ndarray, what: str) -> tuple[float, float]:
 
 
 def fill(variables: Any, rng: np.random.Generator) -> Any:
-    """Random numbers that no initialiser would draw: nothing is zero, and variances are positive.
+    """Random numbers that no initializer would draw: nothing is zero, and variances are positive.
 
     Args:
         variables: a tree of arrays or of their shapes and types. Integers that are arrays stay as

@@ -21,6 +21,12 @@ def test_seeds_of_one_configuration_are_one_entry(make_run):
     assert compare.differences([first, second]) == [("penalty", "–", "gamma")]
 
 
+def test_checksums_are_cut(make_run):
+    found = entries(make_run("a", data_fingerprint="6b1ac39c73922a4b0c"), make_run("b"))
+    shown = {name: values for name, *values in compare.differences(found)}
+    assert shown["data_fingerprint"][0] == "6b1ac39c7392…"
+
+
 def test_tables_have_both_runs_side_by_side(make_run, capsys, tmp_path):
     a, b = make_run("a", budget=0.5), make_run("b", budget=0.25, accuracy=0.7)
     page, picture = tmp_path / "c.html", tmp_path / "c.png"
@@ -45,7 +51,7 @@ def test_a_run_that_is_not_finished_is_shown_as_such(make_run):
     ("arguments", "told"),
     [
         ([], "nothing to compare"),
-        (["nowhere"], "no directory"),
+        (["nowhere"], "is not a directory"),
         (["--output=c.gif", "nowhere"], "ending must be one of .html, .png"),
         (["--outputs=c.png"], "output"),
     ],

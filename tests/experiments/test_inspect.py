@@ -336,7 +336,7 @@ def test_pins_are_grouped_by_reason_and_line_and_leave_out_ones(capsys):
         (["--seed_network=mlp", "--cost=flops,V10"], "no cost 'V10'; did you mean 'V100'"),
         (["--seed_network=mlp", "--cost=flops+sise"], "no cost 'sise' in 'flops+sise'; did you"),
         (["--seed_network=mlp", "--cost="], "no cost ''; known are 'flops', 'size'"),
-        (["--seed_network=mlp", "--cost=-1*flops"], "'-1' in '-1*flops' is no weight"),
+        (["--seed_network=mlp", "--cost=-1*flops"], "'-1' in '-1*flops' is not a weight"),
         (["--seed_network=mlp", "extra"], "unexpected arguments: extra"),
         (["--modell=a:b"], "Did you mean: model"),
     ],

@@ -17,6 +17,7 @@ from experiments.pretrained.llama import (
     next_token_loss,
     rotated,
 )
+from morph.errors import DataError
 
 TINY = LlamaConfig(
     vocabulary=23, width=10, blocks=2, heads=6, kv_heads=3, head_width=4, hidden=7, tied=True
@@ -107,6 +108,28 @@ def test_eight_billion_parameters_in_shape():
     model, tokens = Llama(LLAMA3_8B), jax.ShapeDtypeStruct((1, 8), "int32")
     variables = jax.eval_shape(model.init, jax.random.key(0), tokens)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 8_030_261_248
+
+
+class Letters:
+    """A tokenizer of single bytes."""
+
+    def tokens(self, text):
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+
+def test_pieces_of_fortunes_are_told_apart_and_must_be_enough(tmp_path, monkeypatch):
+    monkeypatch.setattr(smollm2, "load_words", lambda data_dir: Letters())
+    (tmp_path / "fortunes").mkdir()
+    for name, count in (("art", 300), ("literature", 9000), ("wisdom", 9000)):
+        (tmp_path / "fortunes" / name).write_text(name[0] * count)
+    known, unseen = smollm2.data(str(tmp_path))
+    assert known.x.shape == known.y.shape == (2, smollm2.LENGTH)
+    assert unseen.x.shape == (smollm2.HELD_OUT, smollm2.LENGTH)
+    assert set(np.unique(known.x)) == {ord("a")}
+    np.testing.assert_array_equal(unseen.x[:, 1:], unseen.y[:, :-1])
+    (tmp_path / "fortunes" / "art").write_text("a")
+    with pytest.raises(DataError, match="too short: 1 tokens, of which 1 pieces of 129"):
+        smollm2.data(str(tmp_path))
 
 
 def real(load):

@@ -13,7 +13,7 @@ from experiments.networks.nnx_cnn import NNXCNN
 from experiments.networks.resnet import ResNet
 
 LINEN = sorted(set(networks.SEED_NETWORKS) - {"nnx_cnn"})
-SHAPES = [(8, 8, 1), (28, 28, 1), (32, 32, 3), (7, 11, 5), (1, 1, 1)]
+SHAPES = [(28, 28, 1), (7, 11, 5), (1, 1, 1)]  # others are trained and counted below
 
 
 def abstract_init(name, input_shape=(32, 32, 3), num_classes=10, width=1.0):

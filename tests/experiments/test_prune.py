@@ -1,12 +1,13 @@
 """A network with its weights, pruned by the command: with labels, without, and what it refuses."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 
 import morph
-from experiments import prune, retrain
+from experiments import prune, retrain, tested
 from experiments.report import read_run
 
 OWN = """
@@ -38,6 +39,21 @@ def size(outputs, batch):
 
 def start():
     return Net().init(jax.random.key(0), numbers(1)[0])
+
+class Tokens(nn.Module):
+    @nn.compact
+    def __call__(self, tokens, train=False):
+        return nn.Dense(11)(nn.relu(nn.Dense(8)(nn.Embed(11, 5)(tokens))))
+
+def sentences():
+    tokens = (np.arange(24)[:, None] + np.arange(9)).astype(np.int32) % 11
+    return (tokens[:, :-1], tokens[:, 1:]), (tokens[:4, :-1], tokens[:4, 1:])
+
+def tokens_start():
+    return Tokens().init(jax.random.key(0), sentences()[0][0])
+
+def letters(tokens):
+    return "".join("<bcdefghijk"[token] for token in tokens)
 
 def spread(outputs, batch):
     return (outputs ** 2).mean()
@@ -99,15 +115,32 @@ def test_what_is_kept_is_asked_for(own, by, changes):
     assert read_run(workdir).final["cost"] <= 0.6 * read_run(workdir).outcomes[0]["cost"]
 
 
+def test_texts_of_both_networks_are_in_the_report(own):
+    paths = {"model": "Tokens", "data": "sentences", "start": "tokens_start", "text_of": "letters"}
+    workdir = launch(
+        own, "--examples=16", "--by=refit", "--metrics=log_likelihood",
+        **{name: f"{own}:{one}" for name, one in paths.items()},
+    )  # fmt: skip
+    texts = json.loads((workdir / "results.json").read_text())["tested"]["texts"]
+    assert [list(one) for one in texts] == [["given", "seed", "pruned"]] * tested.SAMPLES
+    assert texts[1]["given"] == "bcdefghi"
+    assert all(len(one["pruned"]) == tested.LENGTH for one in texts)
+    seed = texts[0]["seed"]
+    follows = dict(itertools.pairwise(seed))  # tokens see only themselves
+    assert all(follows[one] == other for one, other in itertools.pairwise(seed))
+    assert seed.replace("<", "&lt;") in (workdir / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "changes", "said"),
     [
         ([], {"start": None}, "--start is missing: name the weights to prune"),
         (["--budget=0.001"], {}, "cannot meet a budget of"),
-        (["--budget=1.5"], {}, "is to become cheaper"),
+        (["--budget=1.5"], {}, "must be below the present cost"),
         (["--examples=999"], {}, "--examples=999, but there are only 64 training examples"),
         (["--distill=0.5"], {}, "by the labels, 0, or by its own outputs, 1"),
         (["--expand=warm"], {}, "expand"),
+        (["--text_of=os:getcwd"], {}, "for networks that are given tokens, integers [n, t]"),
     ],
 )
 def test_what_cannot_be_is_one_line(own, capsys, arguments, changes, said):

@@ -249,7 +249,7 @@ def test_a_broken_file_is_named(make_run, file, text, told):
 def test_the_command_tells_what_is_no_run(make_run, tmp_path, capsys):
     main(["report", str(make_run("fine"))])
     assert capsys.readouterr().out.strip().endswith("fine/report.html")
-    for place, told in ((tmp_path / "none", "no directory"), (tmp_path, "holds no run")):
+    for place, told in ((tmp_path / "none", "is not a directory"), (tmp_path, "holds no run")):
         with pytest.raises(SystemExit) as stop:
             main(["report", str(place)])
         assert stop.value.code == 2

@@ -366,7 +366,7 @@ def test_a_setting_changes_the_result_or_is_refused(world, capsys, entry, name):
             ENTRIES[entry](world, world.folder / "refused", {**given, name: row.value})
         assert stop.value.code == 2
         said = capsys.readouterr().err
-        assert said.startswith(f"error: {name} is {row.value!r}, but has no use here: ")
+        assert said.startswith(f"error: {name} is {row.value!r}, but has no effect here: ")
         assert not (world.folder / "refused").exists()
         return
     assert changes(world, entry, given, {name: row.value}, row.regression)

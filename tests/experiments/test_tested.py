@@ -1,11 +1,14 @@
 """Answers on the test set: counted against labels, or as tokens."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import morph
 from experiments import tested
 from experiments.report.answers import answers_section, metrics_table
+from morph.errors import DataError
 
 
 class Told:
@@ -30,6 +33,26 @@ def test_a_confusion_matrix_counts_every_example(monkeypatch):
     assert "50.0 %" in page
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert tested.tested(one_hot, 2.0, whole) == {}
+
+
+def test_texts_go_on_with_the_likeliest_token(monkeypatch):
+    monkeypatch.setattr(tested, "SAMPLES", 2)
+    monkeypatch.setattr(tested, "LENGTH", 6)
+    tokens = np.array([[1, 2, 3, 4], [4, 3, 2, 1], [0, 0, 0, 0]])
+
+    def sums(variables, x):  # of this token and the one before
+        return jax.nn.one_hot((x + jnp.roll(x, 1, axis=1)) % variables, 9)
+
+    known, other = Told(sums), Told(lambda variables, x: sums(variables, x)[:, 0])
+    given = tested.prompts(known, 9, morph.Batch(tokens))
+    np.testing.assert_array_equal(given, tokens[:2, :3])
+    found = tested.written(
+        {"a": (known, 9), "b": (known, 5)}, given, lambda row: "".join(map(str, row))
+    )
+    assert found["texts"][0] == {"given": "123", "a": "584371", "b": "033140"}
+    assert "584371" in answers_section(found)
+    with pytest.raises(DataError, match=r"of tokens \[2, 9\] this one gives \[2, 9\]"):
+        tested.prompts(other, 9, morph.Batch(tokens))
 
 
 def test_tokens_are_shown_beside_what_is_predicted(monkeypatch):

@@ -5,6 +5,7 @@ Networks are in `tests/corpus`, one per structural idea that is met in the wild.
 
 import functools
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from corpus.soundness import compare, compare_traced, draw_alive, fill
 
 import morph
 import regularizers as reg
+from regularizers.primitives import jaxprs
 
 # fnet: said, and nothing that a width of a group could change.
 pytestmark = pytest.mark.filterwarnings("ignore:fft has no price")
@@ -26,6 +28,16 @@ TOLERANCE = 1e-5  # of values and of gradients
 # Networks that multiply weights with weights, or with constants such as an initial state.
 WEIGHTS_ALONE = {
     "energy", "low_rank", "perceiver", "recurrent_attention", "settled", "spectral_norm",
+}  # fmt: skip
+# Only their values are compared: others have every equation of theirs, see the test.
+REPEATED = {
+    "autoregressive", "bilinear", "convnext", "diffusion_unet", "film", "frequencies", "gated_mlp",
+    "gated_recurrence", "ghost", "graph_messages", "group_norm", "grouped_queries", "highway",
+    "hourglass", "hypernetwork", "inception", "instance_norm", "lora", "maxout", "mixer",
+    "multimodal", "nnx_lora", "nnx_mixer", "nnx_resnet", "nnx_siamese", "perceiver",
+    "pixel_shuffle", "resnet_v1", "resnet_v2", "selective_kernel", "shufflenet_v1", "shufflenet_v2",
+    "squeeze_excite", "squeezenet", "static_arguments", "talking_heads", "tcn", "tied_autoencoder",
+    "tied_lm", "unet", "vae", "weight_norm",
 }  # fmt: skip
 
 
@@ -45,12 +57,29 @@ def modes_of(name):
     return ["eval"] if case_of(name).train is None else ["eval", "train"]
 
 
+def kinds_of(jaxpr):
+    """Primitive, function and ranks of operands of every equation."""
+    for eqn in jaxpr.eqns:
+        ranks = tuple(len(jaxprs.shape_of(v)) for v in eqn.invars)
+        yield eqn.primitive, eqn.params.get("name"), ranks
+        for body in jaxprs.bodies_of(eqn):
+            yield from kinds_of(body.jaxpr)
+
+
+def test_gradients_of_every_kind_of_equation_are_compared():
+    kinds = {name: set(kinds_of(graph_of(name, modes_of(name)[-1]).jaxpr)) for name in NETWORKS}
+    compared = set[Any]().union(*(kinds[name] for name in NETWORKS if name not in REPEATED))
+    assert not REPEATED - kinds.keys()
+    assert not {name: kinds[name] - compared for name in REPEATED if kinds[name] - compared}
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_compact_equals_masked(name):
     """In eval mode and, where there is one, in train mode; gradients in the mode that trains."""
     case, modes = case_of(name), modes_of(name)
     for mode in modes:
-        call, slopes = case.train if mode == "train" else case.eval, mode == modes[-1]
+        call = case.train if mode == "train" else case.eval
+        slopes = mode == modes[-1] and name not in REPEATED
         graph = graph_of(name, mode)
         comparison = compare_traced(
             graph, case.fn, case.variables, case.inputs, call, gradients=slopes

@@ -116,6 +116,7 @@ REGULARIZERS = {
             "strength": [*NUMBERS, -1.0, array(2)],
             "decay": [*(bad for bad in NUMBERS if bad is not None), -1.0, 1.0],
             "every": [*WHOLES, 0],
+            "saliency_from": [*WHOLES, -1],
         },
     ),
     "trace_channels": (

@@ -44,11 +44,11 @@ def test_sums(graph):
     [
         ("flop", "no cost 'flop'; did you mean 'flops'"),
         ("flops+", r"no cost '' in 'flops\+'"),
-        ("x*flops", "'x' in 'x[*]flops' is no weight"),
-        ("-1*flops", "is no weight: a number above 0 is needed"),
-        ("0*flops", "is no weight"),
-        ("nan*flops", "is no weight"),
-        ("inf*flops", "is no weight"),
+        ("x*flops", "'x' in 'x[*]flops' is not a weight"),
+        ("-1*flops", "is not a weight: it must be a number above 0"),
+        ("0*flops", "is not a weight"),
+        ("nan*flops", "is not a weight"),
+        ("inf*flops", "is not a weight"),
     ],
 )
 def test_nonsense(graph, spec, message):

@@ -93,7 +93,7 @@ def encode(leaf: Any, coder: str = BEST) -> tuple[Record, list[Part]]:
     dtype = str(np.dtype(leaf.dtype))
     if dtype not in DTYPES:
         raise InputTypeError(
-            f"leaves of {dtype} have no place in a file; it takes {', '.join(DTYPES)}"
+            f"leaves of {dtype} cannot be stored; possible are {', '.join(DTYPES)}"
         )
     record = {"kind": kind, "dtype": dtype, "shape": list(np.shape(leaf) or leaf.shape), **own}
     record["parts"] = [[part.coder, part.symbols, len(part.data)] for part in parts]
@@ -109,7 +109,7 @@ def decode(record: Record, data: bytes) -> Any:
     lengths = [length for _, _, length in record["parts"]]
     ends = np.cumsum(lengths)
     if len(data) != ends[-1]:
-        raise ContainerError(f"a leaf has {len(data)} bytes, its record tells {ends[-1]}")
+        raise ContainerError(f"a leaf has {len(data)} bytes, its record says {ends[-1]}")
     cut = [data[end - length : end] for end, length in zip(ends, lengths, strict=True)]
     parts = [(coder, n, part) for (coder, n, _), part in zip(record["parts"], cut, strict=True)]
     return KINDS[record["kind"]][2](record, parts)

@@ -21,19 +21,19 @@ from regularizers.errors import InputError
 
 Rank: TypeAlias = int | Mapping[str, int]
 Initializer: TypeAlias = Callable[..., Any]  # of Flax: (key, shape, dtype) to an array
-SAMPLES = 2**16  # that the mean square of an initialiser is estimated from, at least
+SAMPLES = 2**16  # that the mean square of an initializer is estimated from, at least
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cores:
-    """An initialiser, in Flax's sense, of a factorized kernel.
+    """An initializer, in Flax's sense, of a factorized kernel.
 
     Attributes:
         kind: of its format; see `morph.kernels.formats`.
         roles: of the kernel's axes.
         rank: of every bond, cut to what the other axes of a core can tell apart; or one for each
             bond by name, as {"r_in": 4, "r_out": 5}, which has to be attainable.
-        like: an initialiser of dense kernels; the kernel gets the mean square of what it draws. If
+        like: an initializer of dense kernels; the kernel gets the mean square of what it draws. If
             it draws zeros, the last core is zero and the others are not, so that all can be
             trained. None: `fan_in`.
         fan_in: the roles of the axes whose lengths' product is one over the kernel's variance.
@@ -85,7 +85,7 @@ class Cores:
 
 @lru_cache(maxsize=256)
 def mean_square(initializer: Initializer, shape: tuple[int, ...]) -> float:
-    """The mean of the squares of what an initialiser of Flax draws, by drawing.
+    """The mean of the squares of what an initializer of Flax draws, by drawing.
 
     Example:
         >>> round(mean_square(nn.initializers.lecun_normal(), (50, 8)), 3)

@@ -74,7 +74,7 @@ class FactorizedDense(nn.Module):
         return _evaluate(self, layer, self._cores(), (inputs.shape[-1], self.features), inputs)
 
     def _cores(self) -> Cores:
-        """The initialiser of the kernel."""
+        """The initializer of the kernel."""
         raise NotImplementedError
 
 

@@ -66,7 +66,7 @@ class FactorizedLayer(nnx.Module):
 
         Args:
             layer: Linen's, not bound.
-            cores: the initialiser of the kernel.
+            cores: the initializer of the kernel.
             shape: of the kernel.
             mode: see `tensorized`.
             rngs: its stream `params` is drawn from.
@@ -323,5 +323,7 @@ def _known(options: Any, kind: type[Options]) -> Any:
     """The options, none of which Flax's layer may take where this one does not."""
     if unknown := sorted(options.keys() - kind.__annotations__.keys()):
         known = ", ".join(kind.__annotations__)
-        raise InputTypeError(f"{', '.join(unknown)} is no option of this layer; it takes {known}.")
+        raise InputTypeError(
+            f"{', '.join(unknown)} is not an option of this layer; it takes {known}."
+        )
     return options

@@ -27,7 +27,7 @@ def test_a_file_that_was_changed_is_refused_until_its_checksum_is_taken_out(shru
     data["report"]["accuracy"] = 0.9
     place.write_text(json.dumps(data))
     with pytest.raises(
-        ArchitectureError, match=r"a.json: changed since .* take its entry \"sha256"
+        ArchitectureError, match=r"a.json: changed since .* remove the entry \"sha256"
     ):
         Architecture.load(place)
     del data["sha256"]
@@ -99,7 +99,7 @@ def test_whole_floats_are_integers(data):
             b'{"format": 1, "format": 2}',
             "not JSON: an object has the name 'format' twice",
         ),
-        (b'{"format": "morph-architecture", "report": {"a": NaN}}', "NaN is no number"),
+        (b'{"format": "morph-architecture", "report": {"a": NaN}}', "NaN is not a number"),
         (b"[1, 2]", "not an architecture: expected an object.*found 'list'"),
         (b"null", "not an architecture: .*found 'NoneType'"),
         (b"{}", "not an architecture: .*found None"),

@@ -57,10 +57,10 @@ def test_budgets_are_parsed(graph, said, target, amount):
         ("300KB", "size", r"counted in parameters \(the seed's is 88 parameters\)"),
         ("300kb", "activation_bytes", r"bytes are B"),
         ("2KiFLOP", "flops", r"'Ki' is no prefix of FLOP"),
-        ("half", "flops", r"'half' is no amount; give a ratio .*0\.5 or 50%"),
+        ("half", "flops", r"'half' is not an amount; give a ratio .*0\.5 or 50%"),
         ("0", "flops", r"must be above zero, found '0'"),
         (-0.5, "flops", r"must be above zero"),
-        (float("nan"), "flops", r"nan is no amount"),
+        (float("nan"), "flops", r"nan is not an amount"),
         ("3mJ", "0.5*flops+0.5*size", r"counted in x seed"),
     ],
 )

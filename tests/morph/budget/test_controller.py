@@ -36,8 +36,8 @@ def test_feasibility_names_the_layers_and_the_floor(graph, cost):
         check_feasible(regularizer, 15)
     assert "  a 10 FLOP; fixed: a axis 0 (5): axis of an input\n" in str(caught.value)
     assert "  b 6 FLOP; fixed: b axis 1 (3): axis of an output\n" in str(caught.value)
-    assert "least widths" not in str(caught.value)
-    with pytest.raises(BudgetError, match=r"least widths and rounding: 32 FLOP of it\n"):
+    assert "floors" not in str(caught.value)
+    with pytest.raises(BudgetError, match=r"floors and rounding: 32 FLOP of it\n"):
         check_feasible(regularizer, 47, min_width=2, round_to=3)
 
 

@@ -43,7 +43,7 @@ WRONG = {
     "seconds": (lambda c: {"checkpoint_seconds": float("nan")}, "seconds, at least 0 or None"),
     "steps": (lambda c: {"checkpoint_steps": 0}, "checkpoint_steps must be a whole number"),
     "no devices": (lambda c: {"mesh": Mesh(np.empty(0, object), ("a",))}, "mesh has no devices"),
-    "no mesh": (lambda c: {"mesh": "cpu"}, "mesh='cpu' is none; write e.g. data=4,fsdp=2"),
+    "no mesh": (lambda c: {"mesh": "cpu"}, "mesh='cpu' is not a mesh; write e.g. data=4,fsdp=2"),
     "a folder": (lambda c: {"workdir": 3}, "workdir must be a path, found 3"),
     "NUL": (lambda c: {"workdir": Path("a\0b")}, r"workdir must be a path, found .*\\x00"),
     "a set": (lambda c: {"identity": {"a": {1}}}, "identity must be plain JSON: .*set is not JSON"),
@@ -99,7 +99,9 @@ def test_an_identity_is_what_json_gives_back():
 @pytest.mark.parametrize("name", ["checkpoints", "variables"])
 def test_a_file_where_a_directory_belongs(tmp_path, name):
     (tmp_path / name).write_text("")
-    with pytest.raises(WorkdirError, match=rf"{re.escape(name)} is no directory, .*move it away"):
+    with pytest.raises(
+        WorkdirError, match=rf"{re.escape(name)} is not a directory, .*move it away"
+    ):
         place_of(tmp_path)
 
 
@@ -107,7 +109,7 @@ def test_a_file_where_a_directory_belongs(tmp_path, name):
 @pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
 def test_what_is_no_file_where_a_file_belongs(tmp_path, name, put):
     put(tmp_path / name)
-    with pytest.raises(WorkdirError, match=rf"{re.escape(name)} is no file, .*move it away"):
+    with pytest.raises(WorkdirError, match=rf"{re.escape(name)} is not a file, .*move it away"):
         place_of(tmp_path)
 
 

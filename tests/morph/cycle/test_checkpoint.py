@@ -66,7 +66,7 @@ def test_where_all_are_torn_nothing_begins_again(saved):
     for path in (saved / "checkpoints").iterdir():
         cut(path)
     before = contents(saved)
-    with pytest.raises(WorkdirError, match=r"all checkpoints in .* are torn .*choose another"):
+    with pytest.raises(WorkdirError, match=r"all checkpoints in .* are damaged .*choose another"):
         reopened(saved)
     assert contents(saved) == before
 

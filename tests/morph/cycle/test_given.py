@@ -5,10 +5,13 @@ import json
 import flax.linen as nn
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from flax import nnx
 from safetensors.numpy import save_file
 
 import morph
+import regularizers as reg
 from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
 from morph.cycle.given import fitted, read_start
@@ -61,6 +64,21 @@ def test_weights_are_read_from_anywhere(tmp_path, monkeypatch):
         assert_same(fitted(read_start(place), LIKE), VARIABLES)
     with pytest.raises(StartError, match="cannot be read: NameError: name 'TREE' is not defined"):
         read_start("weights.py:made")
+
+
+def test_the_state_of_an_nnx_model_is_taken(tmp_path):
+    """As it is, and as Orbax keeps it: without collections, statistics and all."""
+
+    def make(rngs):
+        return nnx.Sequential(nnx.Linear(5, 3, rngs=rngs), nnx.BatchNorm(3, rngs=rngs))
+
+    model = make(nnx.Rngs(1))
+    _, wanted = reg.nnx_function(model)
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(tmp_path / "orbax", nnx.state(model))
+    like = jax.eval_shape(lambda: reg.nnx_function(make(nnx.Rngs(0)))[1])
+    for start in (nnx.state(model), tmp_path / "orbax"):
+        assert_same(fitted(read_start(start), like), wanted)
 
 
 def without(name, **more):

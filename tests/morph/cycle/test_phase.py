@@ -37,7 +37,11 @@ def test_a_stretch_trains_tells_and_goes_on_from_a_checkpoint(run_of, stretch_of
     assert all(r["loss"] > 0.0 and 0.0 <= r["test_accuracy"] <= 1.0 for r in records)
 
     again = started(run, stretch, run.seed, None)
-    again.restore(Saved(number=1, arrays=kept, progress={}))
+    again.restore(Saved(number=1, arrays=kept, progress={}), run.layout)
+    # Where they belong, also if no step is left: a phase may have been saved at its end.
+    there = jax.tree.leaves(run.layout.abstract(again.state))
+    for leaf, place in zip(jax.tree.leaves(again.state), there, strict=True):
+        assert leaf.sharding == place.sharding
     assert list(trained(run, stretch, again, 2)) == [2, 3]
     same(arrays_of(again.state), arrays_of(work.state))
 

@@ -22,7 +22,7 @@ def test_a_broken_record_before_one_that_counts_is_an_error(tmp_path):
     first, second = (json.dumps({"phase_index": 0, "step": s}) for s in (10, 20))
     for broken in ("\0\0", "5", '{"step": 10}', '{"phase_index": "0", "step": 3}'):
         path.write_text(f"{first}\n{broken}\n{second}\n")
-        with pytest.raises(WorkdirError, match=r"line 2 of .* is no record"):
+        with pytest.raises(WorkdirError, match=r"line 2 of .* is not a record"):
             drop_records(path, 0, 20)
         assert second in path.read_text()
         drop_records(path, 0, 10)
@@ -37,7 +37,7 @@ def test_an_outcome_of_another_version():
     assert Outcome.of({**told, "widths": {}, "steps": 2}).metrics == {}
     with pytest.raises(WorkdirError, match="does not know the later of a network's outcome"):
         Outcome.of({**told, "widths": {}, "steps": 2, "later": 1})
-    with pytest.raises(WorkdirError, match=r"is not whole: .*'widths' and 'steps'"):
+    with pytest.raises(WorkdirError, match=r"is incomplete: .*'widths' and 'steps'"):
         Outcome.of(told)
 
 

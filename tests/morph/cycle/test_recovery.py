@@ -68,7 +68,7 @@ def test_a_run_that_dies_in_every_phase_ends_as_one_that_does_not(tmp_path, capl
     before = contents(workdir)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "read", broken_disk)
-        with pytest.raises(WorkdirError, match=r"cannot read .*Input/output.*Nothing was touched"):
+        with pytest.raises(WorkdirError, match=r"cannot read .*Input/output.*Nothing was changed"):
             run()
     assert contents(workdir) == before
     newest.write_bytes(before[newest][:-1])
@@ -76,7 +76,7 @@ def test_a_run_that_dies_in_every_phase_ends_as_one_that_does_not(tmp_path, capl
         run(Dying("retrain", 20))
     (said,) = [r.getMessage() for r in caplog.records if r.name.startswith("morph")]
     assert f"checkpoint {newest.stem} in" in said
-    assert "is torn" in said
+    assert "is damaged" in said
     again = run()
 
     assert again.outcomes == straight.outcomes

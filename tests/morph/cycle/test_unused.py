@@ -23,5 +23,5 @@ def test_all_are_settings_and_have_a_reason(unused):
 def test_only_what_is_not_as_by_default_is_refused():
     unused = {"budget": "there are several", "cycles": "it runs once"}
     check_unused(CycleConfig(seed_steps=5), unused)
-    with pytest.raises(ConfigError, match="cycles is 3, but has no use here: it runs once"):
+    with pytest.raises(ConfigError, match="cycles is 3, but has no effect here: it runs once"):
         check_unused(CycleConfig(cycles=3), unused)

@@ -81,7 +81,7 @@ def test_what_a_run_left_is_not_taken_over_without_its_configuration(workdir, le
     (workdir / left).write_text("{}")
     assert claim_workdir(workdir, {"network": "mlp", "budget": 0.5})
     (workdir / "config.json").unlink()
-    with pytest.raises(WorkdirError, match=r"but no config.json that tells .* nothing was touched"):
+    with pytest.raises(WorkdirError, match=r"but no config.json that says .* nothing was changed"):
         claim_workdir(workdir, {"network": "mlp", "budget": 0.5})
     assert not (workdir / "config.json").exists()
 

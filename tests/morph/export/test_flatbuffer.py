@@ -17,7 +17,7 @@ pytest.importorskip("litert_converter")
 @pytest.mark.wrong_arrays
 def test_files_that_are_none_are_refused(tmp_path):
     (tmp_path / "a.tflite").write_bytes(b"no such thing")
-    with pytest.raises(ExportError, match="no TFLite file"):
+    with pytest.raises(ExportError, match="not a TFLite file"):
         edge_tpu.placement(tmp_path / "a.tflite")
     with pytest.raises(ExportError, match="cannot read"):
         tflite.load(tmp_path / "a.tflite")

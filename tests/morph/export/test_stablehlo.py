@@ -60,7 +60,7 @@ def test_bad_input_names_what_was_found(shrunk, tmp_path):
     with pytest.raises(ExportError, match="example input"):
         stablehlo.to_stablehlo(fn, variables, 3, tmp_path / "a")
     (tmp_path / "b").write_bytes(b"no such thing")
-    with pytest.raises(ExportError, match=r"no file of jax\.export"):
+    with pytest.raises(ExportError, match=r"not a file of jax\.export"):
         stablehlo.load(tmp_path / "b")
 
 

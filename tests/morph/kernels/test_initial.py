@@ -1,4 +1,4 @@
-"""Fresh cores have the variance of the kernel's initialiser."""
+"""Fresh cores have the variance of the kernel's initializer."""
 
 import jax
 import jax.numpy as jnp

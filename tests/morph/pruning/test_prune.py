@@ -52,10 +52,10 @@ def test_settings_reach_the_walk(case):
         ({}, InputError, "either loss=.* or fn=.*found neither"),
         ({"loss": None, "fn": None, "by": "curve"}, InputError, "by must be .*scores.*curves"),
         ({"loss": lambda v, b: 0.0, "fn": lambda v, b: b}, InputError, "found both"),
-        ({"loss": lambda v, b: 0.0, "batches": []}, InputError, "batches hold nothing"),
+        ({"loss": lambda v, b: 0.0, "batches": []}, InputError, "the batches hold no data"),
         ({"loss": lambda v, b: 0.0, "steps": 0}, InputError, "steps must be .*at least 1, found 0"),
         ({"loss": lambda v, b: 0.0, "budget": 1e-6}, BudgetError, "cannot meet a budget of"),
-        ({"loss": lambda v, b: 0.0, "budget": 1.5}, BudgetError, "is to become cheaper"),
+        ({"loss": lambda v, b: 0.0, "budget": 1.5}, BudgetError, "must be below the present cost"),
         ({"loss": lambda v, b: jnp.nan, "budget": 0.5}, InputError, "loss is nan before"),
     ],
 )  # fmt: skip
@@ -82,7 +82,7 @@ def test_statistics_are_those_of_the_batches():
     np.testing.assert_allclose(stats["mean"], x.mean(0), rtol=1e-5)
     np.testing.assert_allclose(stats["var"], x.var(0), rtol=1e-4)
     jax.tree.map(np.testing.assert_array_equal, found["params"], variables["params"])
-    with pytest.raises(InputError, match="batches hold nothing"):
+    with pytest.raises(InputError, match="the batches hold no data"):
         morph.recalibrate(forward, variables, [])
     with pytest.raises(InputError, match=r"forward gives an array .*statistics by collection"):
         morph.recalibrate(lambda v, batch: batch, variables, [x])

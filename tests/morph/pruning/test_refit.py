@@ -66,6 +66,10 @@ def test_what_others_can_say_is_said_by_them(graph, variables, x, within):
     fn, whole = morph.compact(MODEL.apply, arch), MODEL.apply(variables, x)
     np.testing.assert_allclose(fn(small, x), whole, atol=0.02)
     assert np.abs(fn(arch.take(variables), x) - whole).max() > 0.5
+    alone = morph.refit(
+        graph, arch, variables["params"], fn=lambda p, x: MODEL.apply({"params": p}, x), batches=[x]
+    )
+    np.testing.assert_allclose(fn({"params": alone}, x), whole, atol=0.02)
 
 
 def test_the_rest_comes_as_close_as_least_squares_do():
@@ -112,7 +116,7 @@ def test_pruned_by_what_cannot_be_made_up_for_it_loses_less(graph, variables, x)
 
 def test_what_cannot_be_refit_is_refused(graph, variables, x, within):
     arch = without(graph, within, [2])
-    with pytest.raises(InputError, match="batches hold nothing"):
+    with pytest.raises(InputError, match="the batches hold no data"):
         morph.refit(graph, arch, variables, fn=MODEL.apply, batches=[])
     wide = morph.Architecture(
         **{**vars(arch), "groups": {**arch.groups, within: clones(arch.groups[within])}}

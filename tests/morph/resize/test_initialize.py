@@ -1,4 +1,4 @@
-"""Fresh variables at new widths are drawn as the model's own initialisers would."""
+"""Fresh variables at new widths are drawn as the model's own initializers would."""
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ SEED = (12, 20)
 
 
 class Net(nn.Module):
-    """One layer per initialiser in use, all on one pair of widths."""
+    """One layer per initializer in use, all on one pair of widths."""
 
     widths: tuple[int, int]
 

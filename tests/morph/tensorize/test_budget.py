@@ -55,7 +55,7 @@ def test_every_reachable_budget_is_met_with_about_the_least_loss(dense):
         least = min((loss for cost, loss in every if cost <= most), default=None)
         if least is None:
             assert min(cost for cost, _ in every) > most
-            with pytest.raises(morph.BudgetError, match=r"at its least ranks the network costs"):
+            with pytest.raises(morph.BudgetError, match=r"at its smallest ranks the network costs"):
                 morph.tensorize_plan(graph, v, kind="svd", budget=budget)
             continue
         plan = morph.tensorize_plan(graph, v, kind="svd", budget=budget)

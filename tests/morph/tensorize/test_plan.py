@@ -168,7 +168,7 @@ def test_other_variables_are_decomposed_at_the_ranks_of_the_plan(traced):
     assert relative(second.dense(), other["params"]["Dense_0"]["kernel"]) < 0.2
 
 
-def test_fresh_cores_have_the_variance_of_the_initialiser(traced):
+def test_fresh_cores_have_the_variance_of_the_initializer(traced):
     model, variables, x, graph = traced
     plan = morph.tensorize_plan(graph, variables, rank=4)
     fresh = plan.draw(jax.jit(model.init)(jax.random.key(3), x), jax.random.key(4))
@@ -220,7 +220,10 @@ def test_a_stack_of_layers_keeps_common_ranks():
         ({"rank": 0}, "rank of r_in is a whole number of at least 1, found 0"),
         ({"rank": 3, "kind": "svt"}, "kind 'svt' is none of .* did you mean 'svd'"),
         ({"rank": 3, "kind": {"Covn_0": "svd"}}, "kind='Covn_0' matches no layer"),
-        ({"budget": 0.01}, "a budget of .* is out of reach: with every kernel at its least ranks"),
+        (
+            {"budget": 0.01},
+            "a budget of .* is out of reach: with every kernel at its smallest ranks",
+        ),
         ({"budget": "3ms"}, "does not fit the target"),
         (
             {"rank": 3, "kind": "tt", "factors": {"params/Dense_0/kernel": [[5, 5], [6, 10]]}},

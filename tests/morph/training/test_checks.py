@@ -44,7 +44,7 @@ def test_data_that_nothing_can_be_learned_from_is_refused(train, test, message):
 @pytest.mark.parametrize(
     ("y", "classes", "message"),
     [
-        (np.asarray([0, 3]), True, "go from 0 to 3, but the network tells 3 classes apart"),
+        (np.asarray([0, 3]), True, "go from 0 to 3, but the network has 3 classes"),
         (np.asarray([-1, 2]), True, "go from -1 to 2"),
         (np.asarray([0.5, 1.0]), True, "are float64 of shape"),
         (np.asarray([[0], [1]]), True, r"of shape \(1,\) for an example"),

@@ -61,7 +61,7 @@ def test_networks_are_compared_by_all_that_they_give_out():
         (
             Metric(measure=lambda logits, batch: logits.sum(0), compute=np.abs),
             Batch(X, Y),
-            r"comes to an array of shape \(2,\)",
+            r"gives an array of shape \(2,\)",
         ),
         (mean_of(lambda logits, batch: logits[0]), Batch(X, Y), r"gave shape \(2,\) for a batch"),
         (mean_of(lambda logits, batch: (logits, batch.y)), Batch(X, Y), "weights .* the same"),

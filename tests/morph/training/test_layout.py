@@ -65,11 +65,11 @@ def test_what_shrinks_to_an_odd_width_lies_whole_along_that_axis():
     ("rules", "words"),
     [
         ("c=fsdp", "shard='c' matches no layer or variable"),
-        ("a/kernel=fsdp:tensr", "over 'tensr', and the mesh has no such axis.*'tensor'"),
+        ("a/kernel=fsdp:tensr", "over 'tensr', which is no axis of the mesh.*'tensor'"),
         ("a/kernel=fsdp:fsdp", "divided twice over 'fsdp'"),
         ("a/kernel=-:fsdp", r"'params/a/kernel' is \[8, 130\]: its axis 1 .*fsdp = 4 devices"),
         ("a/kernel=fsdp", r"its axis 1 cannot be divided evenly"),
-        ("a/kernel=fsdp:-", "nothing is divided over tensor=2; say what is"),
+        ("a/kernel=fsdp:-", "no variable is divided over tensor=2; name some"),
         ("a/kernel", "'a/kernel' is not PATTERN=VALUE"),
     ],
 )
@@ -85,7 +85,7 @@ def test_rules_that_make_no_sense_are_refused(rules, words):
         ("data=2,fsdp=64", r"2 x 64 = 128 devices, but"),
         ("fdsp=1", "there is no axis 'fdsp'.*'fsdp'"),
         ("data=0", "data must be at least 1"),
-        ("data", "is none; write e.g. data=4,fsdp=2"),
+        ("data", "is not a mesh; write e.g. data=4,fsdp=2"),
     ],
 )
 def test_meshes_that_make_no_sense_are_refused(text, words):

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from morph.errors import PeerError
+from morph.errors import MeshError, PeerError
 from morph.training import peers
 
 ROOT = Path(__file__).parents[3]
@@ -73,10 +73,10 @@ def test_processes_are_compared_and_one_that_dies_ends_the_other_with_one_line()
 
 
 def test_only_what_tells_of_a_lost_process_is_turned(monkeypatch):
-    def raised(text, processes):
+    def raised(text, processes, kind=jax.errors.JaxRuntimeError):
         monkeypatch.setattr(jax, "process_count", lambda: processes)
         with peers.lost_peers():
-            raise jax.errors.JaxRuntimeError(text)
+            raise kind(text)
 
     lost = "INTERNAL: Gloo all-reduce failed: Read error [::1]:9: Connection reset by peer\nmore"
     with pytest.raises(PeerError, match=r"is gone \(Connection reset by peer\); what it said"):
@@ -84,3 +84,9 @@ def test_only_what_tells_of_a_lost_process_is_turned(monkeypatch):
     for text, processes in ((lost, 1), ("RESOURCE_EXHAUSTED: Out of memory", 2)):
         with pytest.raises(jax.errors.JaxRuntimeError):
             raised(text, processes)
+    gathering = "UNKNOWN: Gloo AllGather failed: [pair.cc:538] Read error: Connection reset by peer"
+    with pytest.raises(PeerError, match=r"is gone \(Connection reset by peer\)"):
+        raised(gathering, 2, ValueError)
+    for kind, text in ((ValueError, "axis 3 is out of bounds"), (MeshError, "no connection")):
+        with pytest.raises(kind, match=text):
+            raised(text, 2, kind)

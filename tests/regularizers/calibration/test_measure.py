@@ -115,7 +115,7 @@ def test_another_path(stubbed, home, tmp_path):
 def test_a_corrupted_cache_is_made_anew(stubbed, home):
     cache_path().parent.mkdir(parents=True)
     cache_path().write_text('{"format": "morph cal')
-    with pytest.warns(UserWarning, match=r"not a calibration, and no JSON.*made anew"):
+    with pytest.warns(UserWarning, match=r"not a calibration, and no JSON.*measured again"):
         fresh = reg.calibrate(progress=False)
     assert Calibration.load(cache_path()) == fresh
 

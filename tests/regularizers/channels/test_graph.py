@@ -333,6 +333,18 @@ def test_paths_work_with_and_without_collection(networks):
     assert "axis 0: 28 = (4 x Conv_0), consumes" in text
 
 
+def test_a_layer_is_explained_by_all_of_its_variables():
+    def fn(v, x):
+        layer = v["params"]["a"]
+        return jnp.sort(x @ layer["w"] + layer["b"][None], axis=1) @ v["params"]["z"]
+
+    variables = {"params": {"a": {"b": struct(7), "w": struct(5, 7)}, "z": struct(7, 3)}}
+    graph = reg.trace_channels(fn, variables, struct(2, 5))
+    told = "\n".join(graph.explain(f"a/{name}") for name in "bw")
+    assert graph.explain("a") == graph.explain("params/a") == told
+    assert told.count("sorted along it") == 2
+
+
 def test_print_graph(networks):
     assert str(networks("towers").graph).splitlines() == [
         "group   width  exact  produced by  consumed by",
@@ -417,7 +429,9 @@ def test_function_that_cannot_be_traced():
 
 def test_unknown_path_lists_near_matches(networks):
     graph = networks("flatten").graph
-    with pytest.raises(KeyError, match=r"no variable or group 'Dense_0/kernal'; did you mean .*"):
+    with pytest.raises(
+        KeyError, match=r"no variable, layer or group 'Dense_0/kernal'; did you mean .*"
+    ):
         graph.explain("Dense_0/kernal")
     with pytest.raises(KeyError, match=r"did you mean 'Dense_0/kernel'|'params/Dense_0/kernel'"):
         graph.explain("Dense_0/kernal")

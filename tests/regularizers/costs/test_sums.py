@@ -166,7 +166,7 @@ def test_some_layers_of_a_cost(costs):
 
 
 def test_a_layer_without_costs_is_refused(costs):
-    with pytest.raises(KeyError, match="flops books nothing on 'dwn'; did you mean 'down'"):
+    with pytest.raises(KeyError, match="flops counts nothing for 'dwn'; did you mean 'down'"):
         costs["flops"].of_layers("a", "dwn")
 
 

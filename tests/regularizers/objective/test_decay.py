@@ -150,6 +150,20 @@ def test_in_turns_it_is_as_much_and_what_is_held_is_held_at_once(net, how):
     np.testing.assert_allclose(now[:, 1:], in_turns[3]["Dense_1"]["kernel"][:, 1:], rtol=1e-6)
 
 
+def test_before_a_step_that_is_given_no_saliency_is_measured(net):
+    variables, regularizer = net
+    params = variables["params"]
+    tx = reg.proximal(optax.sgd(0.0), regularizer, 0.0, decay=1e-3, saliency_from=1)
+    state = tx.init(params)
+    slopes = jax.tree.map(jnp.ones_like, params)
+    update = jax.jit(tx.update)
+    _, state = update(slopes, state, params)
+    assert not any(scores.any() for scores in state.saliency.values())
+    _, state = update(slopes, state, params)
+    for name, found in regularizer.slopes(params, slopes).items():
+        np.testing.assert_allclose(state.saliency[name], 0.03 * found**2, rtol=1e-5)
+
+
 def test_frozen_parameters_do_not_decay(net):
     variables, regularizer = net
     labels = {name: "still" if name == "Dense_3" else "moving" for name in variables["params"]}

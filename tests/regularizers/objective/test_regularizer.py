@@ -107,7 +107,7 @@ def test_gradient_holds_marginal_costs_constant(dense_net):
 def test_it_prints_what_is_paid_for(dense_net):
     graph = dense_net[1]
     shown = repr(reg.NetworkRegularizer(graph, reg.flops(graph)))
-    assert shown == f"NetworkRegularizer(cost=flops, {len(graph.groups)} groups)"
+    assert shown == f"NetworkRegularizer(cost=flops, groups={len(graph.groups)})"
 
 
 def test_threshold_decides_what_is_alive(dense_net):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -10,8 +11,15 @@ import pytest
 
 import regularizers as reg
 
+FILE = Path(__file__).name
 HELPER = "import jax.numpy as jnp\n\ndef pick(h):\n    return jnp.sort(h, axis=1)\n"
 MODEL = "def model(helper, v, x):\n    return helper.pick(x @ v['a']) @ v['z']\n"
+
+
+@pytest.fixture(autouse=True)
+def beside_this_file(monkeypatch):
+    """Files below the working directory are named from there."""
+    monkeypatch.chdir(Path(__file__).parent)
 
 
 @pytest.fixture
@@ -44,8 +52,8 @@ def test_a_helper_library_is_passed_over(installed, v):
     graph = reg.trace_channels(fn, v, jnp.ones((2, 5)))
     line = inspect.getsourcelines(fn)[1] + 1
     (pin,) = [pin for pin in graph.pins() if pin.reason == "sorted along it"]
-    assert pin.source.startswith(f"{__file__}:{line}:")
-    assert f"{__file__}:{line}:" in graph.explain("a")
+    assert pin.source.startswith(f"{FILE}:{line}:")
+    assert f"{FILE}:{line}:" in graph.explain("a")
     assert "site-packages" not in graph.explain("a")
     shown = graph.explain("a", frames=True).splitlines()
     at = next(k for k, text in enumerate(shown) if "helper/__init__.py:4" in text)
@@ -55,9 +63,15 @@ def test_a_helper_library_is_passed_over(installed, v):
 def test_of_an_installed_model_it_is_the_models_line(installed, v):
     helper, model = installed("helper", HELPER), installed("net", MODEL).model
     graph = reg.trace_channels(lambda v, x: model(helper, v, x), v, jnp.ones((2, 5)))
-    assert f"{__file__}:" in graph.explain("a")  # the lambda is the user's own
+    assert f"{FILE}:" in graph.explain("a")  # the lambda is the user's own
     graph = reg.trace_channels(jax.tree_util.Partial(model, helper), v, jnp.ones((2, 5)))
     assert "net/__init__.py:2" in graph.explain("a")
+
+
+def test_from_elsewhere_it_is_the_whole_path(monkeypatch, tmp_path, v):
+    monkeypatch.chdir(tmp_path)
+    graph = reg.trace_channels(lambda v, x: jnp.sort(x @ v["a"]) @ v["z"], v, jnp.ones((2, 5)))
+    assert f"[{__file__}:" in graph.explain("a")
 
 
 def test_numpy_is_passed_over():
@@ -70,4 +84,4 @@ def test_numpy_is_passed_over():
     graph = reg.trace_channels(Up().apply, jax.eval_shape(Up().init, jax.random.key(0), x), x)
     line = inspect.getsourcelines(Up.__call__)[1] + 2
     (pin,) = {pin for pin in graph.pins() if "convolution kernel" in pin.reason}
-    assert pin.source.startswith(f"{__file__}:{line}:")
+    assert pin.source.startswith(f"{FILE}:{line}:")

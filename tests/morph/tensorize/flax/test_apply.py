@@ -40,7 +40,7 @@ def test_the_kernel_starts_with_the_variance_of_flax(name):
 
 @pytest.mark.parametrize("flax", [nn.Dense(24), nn.Conv(24, (3,)), nn.Embed(30, 24)])
 def test_flax_starts_so(flax):
-    """What the initialisers of `STARTS` are compared with is what Flax draws."""
+    """What the initializers of `STARTS` are compared with is what Flax draws."""
     table = isinstance(flax, nn.Embed)
     x = jnp.zeros((1, 2), int) if table else jnp.zeros((1, 2, 30))
     kernel = jax.tree.leaves(jax.jit(flax.init)(KEY, x))[-1]

@@ -27,7 +27,7 @@ def normal(*shape):
 
 
 def drawn(init, *args):
-    """Variables without an initialiser's work, and with biases that are not zero."""
+    """Variables without an initializer's work, and with biases that are not zero."""
     shapes = jax.eval_shape(init, *args)
     return jax.tree.map(lambda leaf: normal(*leaf.shape).astype(leaf.dtype) / 2, shapes)
 
@@ -136,7 +136,7 @@ def test_embedding(mode):
 
 
 @pytest.mark.promotes
-def test_an_initialiser_of_dense_kernels_tells_the_variance():
+def test_an_initializer_of_dense_kernels_tells_the_variance():
     @jax.jit
     def kernels():
         return [

@@ -38,5 +38,5 @@ def test_parameters_and_results_have_the_types_that_were_asked_for():
 
 
 def test_options_that_have_no_meaning():
-    with pytest.raises(TypeError, match="feature_group_count is no option of this layer"):
+    with pytest.raises(TypeError, match="feature_group_count is not an option of this layer"):
         nnx_layers.TuckerConv(8, 8, (3, 3), rank=2, feature_group_count=2, rngs=nnx.Rngs(0))
