@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
+from typing import Any
 
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
@@ -32,7 +34,7 @@ BATCHES = (1, 32, 256)
 LAYERS = {"1024x1024, 2 cores, rank 16": ((32, 32), 16)}
 
 
-def row(name: str, batch: int, seconds: float) -> dict:
+def row(name: str, batch: int, seconds: float) -> dict[str, Any]:
     """One layer at one batch."""
     parts, rank = LAYERS[name]
     size = int(np.prod(parts))
@@ -71,7 +73,7 @@ def row(name: str, batch: int, seconds: float) -> dict:
     }
 
 
-def without_gradients(layer: torch.nn.Module, x: torch.Tensor):
+def without_gradients(layer: Any, x: Any) -> Callable[[], None]:
     """The layer as it is used to predict."""
 
     def run() -> None:
