@@ -122,7 +122,7 @@ def ended(processes: Processes, killed: int, log: Path) -> dict[str, Any]:
         SystemExit: if one does not end; all are killed.
     """
     began = time.monotonic()
-    told: dict[str, Any] = {"statuses": [], "last_lines": []}
+    told: dict[str, Any] = {"statuses": [], "said": []}
     try:
         for number, process in enumerate(processes):
             if number != killed:
@@ -130,7 +130,7 @@ def ended(processes: Processes, killed: int, log: Path) -> dict[str, Any]:
                 told["statuses"].append(process.wait(max(1.0, left)))
                 lines = log_of(log, number).read_text(errors="replace").split("\n")
                 errors = [line for line in lines if line.startswith("error:")]
-                told["last_lines"].append(errors[-1] if errors else "")
+                told["said"].append(errors[-1].partition(". To go on")[0] if errors else "")
     except subprocess.TimeoutExpired as error:
         for process in processes:
             process.kill()
