@@ -59,6 +59,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL = re.compile(
     r"^```sh\n(.*?)^```$|`((?:morph|python -m experiments)[^`]*)`", re.DOTALL | re.MULTILINE
 )
+DEFAULT = re.compile(r"`--(\w+)` \((?:default )?([^\s)]+)\)|`--(\w+)=([^`]+)`(?: is|,) the default")
 COMMAND = re.compile(r"(?:morph |bin/(?=demo)|python -m experiments\.)(\w+)(?: (.*))?$")
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
 
@@ -226,6 +227,17 @@ def test_commands_have_the_flags_that_pages_give_them(monkeypatch):
     for page, name, words in found:
         assert name in (*COMMANDS, *UNLISTED), (page, name)
         read_flags(declared(name).define(), [page, *words])
+
+
+def test_defaults_of_flags_are_as_pages_say():
+    """As in "`--checkpoint_seconds` (60)" and "`--penalty=decay` is the default"."""
+    found = [one for page in PAGES_OF_ALL for one in DEFAULT.findall(page.read_text("utf-8"))]
+    told = {(name or other, value or text) for name, value, other, text in found}
+    assert {"checkpoint_seconds", "penalty"} <= {name for name, _ in told}
+    every = {name: declared(name).define() for name in ("run", *COMMANDS, *UNLISTED)}
+    for name, value in told:  # of `run`, where it has the flag
+        flag = next(flags[name] for flags in every.values() if name in flags)
+        assert flag.default == flag.parser.parse(value), name
 
 
 @pytest.mark.parametrize("page", PAGES_OF_ALL, ids=lambda page: page.name)

@@ -1,22 +1,16 @@
-"""The figures of README and the pages are those of the files in `results/`."""
+"""The figures of README and the pages are those of the files in `results/`, or of constants."""
 
 import re
 
 import figures.kernels
+import figures.models
 import figures.speed
 import figures.structure  # noqa: F401
 import pytest
 from figures.said import ROOT, SAYS, bare, raw, read, text_of
 
-BOUND = (
-    "results",
-    "real_networks",
-    "quantization",
-    "tensorize",
-    "export",
-    "pruning",
-    "inference",
-)  # here no figure stands that no file says
+PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
+BOUND = [page for page in PAGES if page != "settings"]  # that page is generated
 FIGURE = re.compile(r"[\d,]*\d\.\d+(?:e-?\d+)?|\d+ %")
 LINK = re.compile(r"\(\.\./results/([\w.-]+)\.json\)")
 HERE = re.compile(r" --(?:out|output|json|plot|figure)[= ]\S+")

@@ -203,6 +203,13 @@ def tensorize_gpt(told):
     yield f"a token accuracy of {accuracies[0]} instead of {accuracies[1]}"
 
 
+@says("against_tltorch")
+def against_tltorch(told):
+    for one in told["rows"]:
+        times = (f"{one[f'{whose}_over_dense']:.2f}" for whose in ("ours", "theirs"))
+        yield row(str(one["batch"]), *times)
+
+
 @says("tensorize_speed")
 def tensorize_speed(told):
     yield f"at most {told['worst']:.2f} times as long as the best of the three in all of"

@@ -1,12 +1,13 @@
 """What pages say of the files in `results/`.
 
-A function of `@says` reads one file and yields the phrases that its figures make, as they stand in
-the page.
+A function of `@says` reads one file, or a constant of the packages, and yields the phrases that its
+figures make, as they stand in the page.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ SAYS: dict[tuple[str, str], Callable[[Any], Iterator[str]]] = {}
 
 
 def says(name: str, page: str = "results"):
-    """Registers what `page` says of `results/NAME.json`."""
+    """Registers what `page` says of `results/NAME.json`, or of a constant, `module:name`."""
     return lambda phrases: SAYS.setdefault((name, page), phrases)
 
 
@@ -37,6 +38,9 @@ def bare(text: str) -> str:
 
 
 def read(name: str) -> Any:
+    module, _, constant = name.partition(":")
+    if constant:
+        return getattr(import_module(module), constant)
     return json.loads((ROOT / f"results/{name}.json").read_text(encoding="utf-8"))
 
 

@@ -213,8 +213,11 @@ def zoo_in_short(told):
 def zoo_exports(told):
     totals = told["totals"]
     assert (totals["holds"], totals["wrong"]) == (True, [])
-    yield f"{totals['models']} of them were also exported"
-    yield f"within {totals['largest_difference']:.1e} of the largest output"
+    assert totals["stablehlo, dense and half"] == totals["models"]
+    yield f"{totals['models']} models of ten packages"
+    yield f"{totals['onnx, dense and half']} of them export to ONNX, all to StableHLO"
+    yield f"largest difference is {totals['largest_difference']:.1e} of the largest output"
+    yield f"{totals['batch']['any']} of {sum(totals['batch'].values())} files take any batch size"
 
 
 @says("edge_tpu")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 
@@ -70,25 +69,6 @@ def test_a_device_without_any_peak_is_refused():
 def test_a_device_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         device().bytes_per_s = 1.0
-
-
-def test_the_page_shows_the_table():
-    """docs/costs.md: TFLOP/s by type, and GB/s."""
-    page = (Path(__file__).parents[3] / "docs" / "costs.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
-    shown = {row[0]: row[1:6] for row in rows if row and row[0] in reg.DEVICES}
-    types = ("float32", "float16", "bfloat16", "int8")
-
-    def text(figure):
-        return f"{figure:.4g}" if figure else ""
-
-    assert shown == {
-        name: [
-            *(text(found.peak_flops_per_s.get(dtype, 0.0) / 1e12) for dtype in types),
-            text(found.bytes_per_s / 1e9),
-        ]
-        for name, found in reg.DEVICES.items()
-    }
 
 
 def test_unknown_types_list_the_known():
