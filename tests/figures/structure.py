@@ -220,6 +220,33 @@ def zoo_exports(told):
     yield f"{totals['batch']['any']} of {sum(totals['batch'].values())} files take any batch size"
 
 
+@says("beside")
+def beside(told):
+    """Every outcome is in a row."""
+    kinds = (
+        ("any",),
+        ("fixed",),
+        ("refused", "crashed"),
+        ("wrong", "does not load", "does not run"),
+    )
+    leads = {
+        "models": ("right at two batch sizes", "right at the one", "refused, or", "written, and"),
+        "lines": ("right at two batch sizes", "right at one", "refused, or", "wrong, or"),
+    }
+    for what, name in (("models", "models"), ("lines", "functions")):
+        totals = told["totals"][what]
+        count = sum(totals["morph"].values())
+        assert {who: sum(own.values()) for who, own in totals.items()} == dict.fromkeys(
+            totals, count
+        )
+        yield f"of {count} {name}, {leads[what][0]}"
+        for some in kinds:
+            cells = [
+                sum(totals[who].get(kind, 0) for kind in some) for who in ("morph", "jax2onnx")
+            ]
+            yield f" | {cells[0]} | {cells[1]} |"
+
+
 @says("edge_tpu")
 def edge_tpu(told):
     one, other = (told["accuracy"][of]["trusted"]["left_out"] for of in ("edge_tpu", "log_macs"))
