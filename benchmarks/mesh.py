@@ -131,9 +131,15 @@ def run(case: str, workdir: Path, **places: Any) -> dict[str, Any]:
         **{**where, **places},
     ).run()
     with (workdir / "metrics.jsonl").open() as lines:
-        losses = [json.loads(line)["loss"] for line in lines]
+        records = [json.loads(line) for line in lines]
+    losses = [record["loss"] for record in records]
+    whole = [record.get("cost_ratio", 1.0) == 1.0 for record in records]
     groups = result.architecture.groups.items()
-    return {"losses": losses, "kept": {name: list(g.parents) for name, g in groups}}
+    return {
+        "losses": losses,
+        "before": [*whole, False].index(False),
+        "kept": {name: list(g.parents) for name, g in groups},
+    }
 
 
 def main() -> None:
@@ -154,6 +160,7 @@ def main() -> None:
                 {
                     "case": case,
                     "mesh": CASES[case][3]["mesh"],
+                    "difference_before_the_cut": float(apart[: alone["before"]].max()),
                     "largest_relative_difference": float(apart.max()),
                     "same_structure": shared["kept"] == alone["kept"],
                     "widths": widths,

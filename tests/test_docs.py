@@ -220,7 +220,7 @@ def commands_of(page: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def test_commands_have_the_flags_that_pages_give_them(monkeypatch):
-    monkeypatch.chdir(ROOT)  # where files of flags are named from
+    monkeypatch.chdir(ROOT)  # where files of flags are found
     pages = [page for page in TOLD if page.suffix == ".md"]
     found = [(page.name, *one) for page in pages for one in commands_of(page)]
     assert len(found) > 40

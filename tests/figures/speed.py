@@ -75,6 +75,14 @@ def scale(told):
     yield f"agree with those on one device within {worst:.1e}"
 
 
+@says("mesh")
+def mesh(told):
+    apart = max(one["difference_before_the_cut"] for one in told["rows"])
+    yield f"agree with those on one device within {apart:.1e}"
+    same = sum(one["same_structure"] for one in told["rows"])
+    yield f"The same channels are kept in {same} of {len(told['rows'])}"
+
+
 @says("sweep")
 def sweep(told):
     found = by(told["rows"], "stage")
