@@ -68,6 +68,13 @@ def kill(told):
     yield "loses at most two checkpoint intervals"
 
 
+@says("kill_processes")
+def kill_processes(told):
+    assert all({2} == {*row["statuses"]} and all(row["said"]) for row in told["rows"])
+    yield f"end by themselves within {told['longest_end_s']:.1f} s"
+    yield f"bit-identical results {told['identical']} times out of {told['kills']}"
+
+
 @says("scale")
 def scale(told):
     rows = [one for one in told["rows"] if one["run"] not in ("one", "nudged")]
