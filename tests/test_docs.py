@@ -9,7 +9,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType
+from types import CodeType, SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -251,6 +251,13 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
             assert section in slugs, section
+
+
+def test_links_out_of_the_site_become_names():
+    hook = runpy.run_path(str(ROOT / "docs/outside_links.py"))["on_page_markdown"]
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="notebooks/own.md"))
+    text = "[one](../data.md), [two](../../examples/two.py), [`a.py`](../../bin/a.py)"
+    assert hook(text, page=page) == "[one](../data.md), two (`examples/two.py`), `bin/a.py`"
 
 
 def test_addresses_outside_are_listed():

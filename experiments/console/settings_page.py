@@ -52,15 +52,15 @@ def settings_page() -> str:
         for one in settings_of(CycleConfig)
     }
     cycle = _table(
-        ["setting", "default", "may be", "what it is", "refused by"],
+        ["setting", "default", "what it is", "may be", "refused by"],
         [[*_cells(one), refused[one.name]] for one in settings_of(CycleConfig)],
     )
     compress = _table(
-        ["setting", "default", "may be", "what it is"],
+        ["setting", "default", "what it is", "may be"],
         [_cells(one) for one in settings_of(CompressConfig)],
     )
     placement = _table(
-        ["setting", "default", "may be", "what it is"],
+        ["setting", "default", "what it is", "may be"],
         [_cells(one) for one in settings_of(Placement)],
     )
     return "\n".join([_HEAD + _CYCLE, cycle + _PLACEMENT, placement + _COMPRESS, compress])
@@ -68,7 +68,7 @@ def settings_page() -> str:
 
 def _cells(one: Setting) -> list[str]:
     default = "empty" if one.default == "" else f"`{one.default}`"
-    return [f"`{one.name}`", default, _may_be(one), one.help.replace("*", r"\*")]
+    return [f"`{one.name}`", default, one.help.replace("*", r"\*"), _may_be(one)]
 
 
 def _may_be(one: Setting) -> str:
