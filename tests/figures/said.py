@@ -56,7 +56,8 @@ def each(values, form: str = "{:.1f}") -> str:
 
 def span(values, form: str = "{:.1f}") -> str:
     values = list(values)
-    return f"{form.format(min(values))} to {form.format(max(values))}"
+    low, high = form.format(min(values)), form.format(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def row(*cells: str) -> str:

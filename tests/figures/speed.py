@@ -1,6 +1,6 @@
 """Speed and runs."""
 
-from figures.said import by, each, says, span
+from figures.said import by, says, span
 
 
 @says("proximal_step")
@@ -15,7 +15,7 @@ def proximal_step(told):
     small = [found["mlp", pull] for pull in pulls]
     looks = [one["with_looks"] - one["ratio"] for one in small]
     yield f"it is {span(deep, '{:.2f}')} for the residual networks"
-    yield f"{each((one['ratio'] for one in small), '{:.2f}')} for the MLP"
+    yield f"{span((one['ratio'] for one in small), '{:.2f}')} for the MLP"
     yield f"to which looks add {span(looks, '{:.2f}')}"
 
 

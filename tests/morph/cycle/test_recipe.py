@@ -37,7 +37,9 @@ def test_data_is_checked_at_the_entrance(data):
     train, test = data
     check(train, test)
     cases = {
-        "go from 1 to 3, but the network has 3 classes": Batch(train.x, np.where(train.y, train.y, 3)),
+        "go from 1 to 3, but the network has 3 classes": Batch(
+            train.x, np.where(train.y, train.y, 3)
+        ),
         "training set is empty": Batch(train.x[:0], train.y[:0]),
         "are not finite": Batch(np.where(train.x > 3, np.nan, train.x), train.y),
         "of the test set": Batch(train.x[:, :4], train.y),
