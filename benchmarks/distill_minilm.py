@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import onnxruntime
+from onnx_speed import session
 from timing import write
 
 import morph
@@ -186,13 +186,6 @@ def cut(flags: argparse.Namespace, variables: Any, known: Sentences) -> tuple[An
     arch.save(place / "architecture.json")
     save_variables(place / "variables", small)
     return arch, small, seconds
-
-
-def session(path: Path) -> Any:
-    """An ONNX file, run by one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def timed(sessions: dict[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def main() -> None:
     validation, lessons = known[:VALIDATION], known[VALIDATION:]
     unseen = words.tokens("\n\n".join(texts.fortunes(texts.HELD_OUT)))
     unseen = texts.pieces(unseen, LENGTH, flags.held_out)
-    unseen = unseen[:: len(unseen) // flags.held_out][: flags.held_out]
+    unseen = texts.spread(unseen, flags.held_out)
     prompt = words.tokens(PROMPT)[None]
     loss = next_token_loss(module.apply)
 

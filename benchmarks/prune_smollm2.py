@@ -51,7 +51,7 @@ def main() -> None:
     known = known[np.random.default_rng(0).permutation(len(known))]
     unseen = words.tokens("\n\n".join(texts.fortunes(texts.HELD_OUT)))
     unseen = texts.pieces(unseen, LENGTH, flags.held_out)
-    unseen = unseen[:: len(unseen) // flags.held_out][: flags.held_out]
+    unseen = texts.spread(unseen, flags.held_out)
     measured = [known[i : i + BATCH] for i in range(0, flags.examples, BATCH)]
     more = [known[i : i + BATCH] for i in range(0, need, BATCH)]
     loss = next_token_loss(module.apply)

@@ -141,3 +141,8 @@ def pieces(tokens: Int[np.ndarray, " n"], length: int, count: int = 1) -> Int[np
             f"each were to be cut ({count * length})"
         )
     return found
+
+
+def spread(rows: Int[np.ndarray, "m t"], count: int) -> Int[np.ndarray, "n t"]:
+    """So many of the rows, evenly spread over all."""
+    return rows[:: len(rows) // count][:count]

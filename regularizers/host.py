@@ -1,4 +1,4 @@
-"""Bringing arrays to the host, wherever their parts lie."""
+"""Bringing arrays to the host, wherever their parts lie, and back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 Tree = TypeVar("Tree")
 
@@ -26,3 +26,11 @@ def on_host(tree: Tree) -> Tree:
 
     fetched_tree: Tree = jax.tree.map(fetched, tree)
     return fetched_tree
+
+
+def on_devices(leaf: Any, place: Sharding) -> jax.Array:
+    """An array, equal in all processes, where a sharding says."""
+    if isinstance(leaf, jax.Array) and (jax.process_count() == 1 or not leaf.is_fully_addressable):
+        return jax.device_put(leaf, place)
+    value = np.asarray(leaf)  # which all have: `device_put` would make sure every time
+    return jax.make_array_from_callback(value.shape, place, lambda part: value[part])

@@ -163,7 +163,7 @@ def data(data_dir: str | None = None) -> tuple[Batch, Batch]:
         tokens = words.tokens("\n\n".join(texts.fortunes(names, data_dir)))
         sets.append(texts.pieces(tokens, LENGTH + 1, fewest))
     known, unseen = sets
-    unseen = unseen[:: len(unseen) // HELD_OUT][:HELD_OUT]
+    unseen = texts.spread(unseen, HELD_OUT)
     return Batch(known[:, :-1], known[:, 1:]), Batch(unseen[:, :-1], unseen[:, 1:])
 
 

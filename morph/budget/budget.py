@@ -31,7 +31,7 @@ from morph.vocabulary import DECAY, THRESHOLD
 from regularizers.checks import NAME, OPTIMIZER, a, by_name, checked, number, whole
 from regularizers.costs.cost import Cost
 from regularizers.errors import InputError
-from regularizers.host import on_host
+from regularizers.host import on_devices, on_host
 from regularizers.messages import near
 from regularizers.objective.proximal import ProximalState, check_state, proximal
 from regularizers.objective.regularizer import NetworkRegularizer
@@ -343,9 +343,4 @@ def _placed(old: Any, new: Any) -> Any:
     if isinstance(old, nnx.Variable):
         old.set_value(_placed(old.get_value(), new))
         return old
-    if not old.committed:
-        return new
-    if old.is_fully_addressable:
-        return jax.device_put(new, old.sharding)
-    value = np.asarray(new)  # which all processes have: `device_put` would make sure every time
-    return jax.make_array_from_callback(value.shape, old.sharding, lambda part: value[part])
+    return on_devices(new, old.sharding) if old.committed else new

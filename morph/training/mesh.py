@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from morph.errors import MeshError, PeerError
-from regularizers.host import on_host
+from regularizers.host import on_devices, on_host
 
 T = TypeVar("T")
 TENSOR = "tensor"  # the axis of a mesh that batches are not divided over
@@ -116,14 +116,7 @@ def split(chunk: T, mesh: Mesh) -> T:
 
 def placed(tree: T, places: Any) -> T:
     """The arrays of a tree, equal in all processes, where a tree of shardings says."""
-    return jax.tree.map(_placed, tree, places)
-
-
-def _placed(leaf: Any, place: NamedSharding) -> jax.Array:
-    if isinstance(leaf, jax.Array) and (jax.process_count() == 1 or not leaf.is_fully_addressable):
-        return jax.device_put(leaf, place)
-    value = np.asarray(leaf)
-    return jax.make_array_from_callback(value.shape, place, lambda part: value[part])
+    return jax.tree.map(on_devices, tree, places)
 
 
 def local(tree: Any) -> Any:

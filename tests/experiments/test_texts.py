@@ -75,3 +75,9 @@ def test_pieces_are_whole_and_enough():
     np.testing.assert_array_equal(pieces(np.arange(7), 3, 2), [[0, 1, 2], [3, 4, 5]])
     with pytest.raises(DataError, match="too short: 7 tokens, of which 3 pieces of 3"):
         pieces(np.arange(7), 3, 3)
+
+
+def test_rows_are_spread_over_all_of_them():
+    rows = np.arange(7)[:, None]
+    assert texts.spread(rows, 3)[:, 0].tolist() == [0, 2, 4]
+    assert texts.spread(rows, 7).tolist() == rows.tolist()

@@ -6,8 +6,7 @@ transposes between them.
 
 from __future__ import annotations
 
-import functools
-import operator
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,19 +43,15 @@ def _dot(graph: Graph, eqn: JaxprEqn, lhs: str, rhs: str) -> str:
     inner, columns = ([shapes[1][k] for k in own] for own in (right, free))
     lhs = moved(graph, lhs, [*left_batch, *rest, *left])
     rhs = moved(graph, rhs, [*right_batch, *right, *free])
-    ahead = rows if not batch and rows else [_product(rows)]  # a matrix takes rows of any rank
+    ahead = rows if not batch and rows else [math.prod(rows)]  # a matrix takes rows of any rank
     if ahead != rows or len(inner) != 1:
-        lhs = reshaped(graph, lhs, [*batch, *ahead, _product(inner)])
+        lhs = reshaped(graph, lhs, [*batch, *ahead, math.prod(inner)])
     if len(inner) != 1 or len(columns) != 1:
-        rhs = reshaped(graph, rhs, [*batch, _product(inner), _product(columns)])
+        rhs = reshaped(graph, rhs, [*batch, math.prod(inner), math.prod(columns)])
     result = graph.node("MatMul", lhs, rhs)
     if ahead == rows and len(columns) == 1:
         return result
     return reshaped(graph, result, [*batch, *rows, *columns])
-
-
-def _product(sizes: Sequence[Any]) -> Any:
-    return functools.reduce(operator.mul, sizes, 1)
 
 
 def _convolution(graph: Graph, eqn: JaxprEqn, x: str, kernel: str) -> str:
