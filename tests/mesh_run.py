@@ -70,11 +70,12 @@ def tokens(count):
     return Batch(ids[:, :-1].astype(np.int32), ids[:, 1:].astype(np.int32))
 
 
-def budget_of(graph):
+def budget_of(graph, layout, steps=STEPS):
     regularizer = reg.NetworkRegularizer(
         graph, reg.flops(graph), threshold=0.0, relative_to="fresh", blocks=True
     )
-    budget = morph.Budget(regularizer, 0.6, steps=STEPS, every=EVERY, settle=0.0, round_to=4)
+    regularizer = regularizer.summed(layout.sums)
+    budget = morph.Budget(regularizer, 0.6, steps=steps, every=EVERY, settle=0.0, round_to=4)
     return budget, budget.optimizer(optax.sgd(0.3, momentum=0.9))
 
 
@@ -87,7 +88,7 @@ GRAPH = reg.trace_channels(NETWORK.predict, START, DATA.x[:1])
 def train(mesh, rules, resumed=None, saved=None):
     """Trained to the cut, and cut; the losses, what is left, and what each device holds of it."""
     layout = Layout.of(mesh, rules_named(rules), START)
-    budget, tx = budget_of(GRAPH)
+    budget, tx = budget_of(GRAPH, layout)
     objective = make_objective()
     loop = Loop(
         step=make_step(objective, laid=layout.constrained),
@@ -139,11 +140,11 @@ def compiled():
     variables = jax.eval_shape(network.init, KEY, DATA.x[:1])
     graph = reg.trace_channels(network.predict, variables, DATA.x[:1])
     eight = Layout.of(mesh_of(fsdp=4, tensor=2), rules_named(RULES), variables)
-    plain, regularized = optax.sgd(0.3, momentum=0.9), budget_of(graph)[1]
+    one = Layout(mesh=mesh_of(data=1))
     cases = {
-        "plain": (plain, eight),
-        "regularized": (regularized, eight),
-        "one": (regularized, Layout(mesh=mesh_of(data=1))),
+        "plain": (optax.sgd(0.3, momentum=0.9), eight),
+        "regularized": (budget_of(graph, eight, 1000)[1], eight),  # in turns of two steps
+        "one": (budget_of(graph, one, 1000)[1], one),
     }
     chunk = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[None, :4], DATA))
     found = {}
@@ -161,13 +162,14 @@ def compiled():
 
 
 def moved(text):
-    """Of every array that a collective operation gives, how many numbers it has."""
-    sizes = []
-    kinds = r"(?:all-\w+|reduce-scatter|collective-permute)(?:-start)?"
-    for result in re.findall(rf" = (.*?) {kinds}\(", text):
+    """Of every collective operation its name, and how many numbers each array that it gives has."""
+    found = []
+    kinds = r"(all-\w+|reduce-scatter|collective-permute)(?:-start)?"
+    for result, kind in re.findall(rf" = (.*?) {kinds}\(", text):
         shapes = re.findall(r"\[([\d,]*)\]", result)
-        sizes.append([int(np.prod([int(n) for n in s.split(",") if n])) for s in shapes])
-    return sizes
+        sizes = [int(np.prod([int(n) for n in s.split(",") if n])) for s in shapes]
+        found.append([kind, sizes])
+    return found
 
 
 if __name__ == "__main__":

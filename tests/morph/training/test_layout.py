@@ -200,13 +200,12 @@ def test_memory_falls_with_the_number_of_devices(run):
     assert eight["peak"] < 1.15 * one["peak"] / 8
 
 
-def test_a_regularized_step_moves_nothing_more_than_vectors_of_channels(run):
-    plain, regularized = (
-        [size for result in run["compiled"][name]["moved"] for size in result]
-        for name in ("plain", "regularized")
-    )
-    least = run["compiled"]["channels"]
-    large = [sorted(s for s in sizes if s > least) for sizes in (plain, regularized)]
-    assert large[0] == large[1] != []
-    more = sum(regularized) - sum(plain)
-    assert 0 < more < 10 * least
+def test_a_regularized_step_adds_one_exchange_of_vectors_and_one_of_a_number_per_variable(run):
+    plain, regularized = (run["compiled"][name]["moved"] for name in ("plain", "regularized"))
+    left = [one for one in regularized if one not in plain or plain.remove(one)]
+    assert plain == []
+    channels, variables = run["compiled"]["channels"], 9
+    (vectors,), (numbers,) = sorted((sizes for _, sizes in left), reverse=True)
+    assert [kind for kind, _ in left] == ["all-reduce"] * 2
+    assert channels < vectors < 10 * channels
+    assert numbers == variables
