@@ -28,7 +28,7 @@ from morph.training.step import TrainState, make_objective, make_step
 from regularizers.host import on_host
 
 WIDTH, HIDDEN, TOKENS = 24, 64, 16
-STEPS, SAVED, EVERY = 8, 4, 2
+STEPS, EVERY = 8, 2
 RULES = (
     "q=fsdp:tensor:-,k=fsdp:tensor:-,v=fsdp:tensor:-,o=tensor:fsdp,"
     "gate=fsdp:tensor,up=fsdp:tensor,down=tensor:fsdp,embed=tensor:fsdp,head=fsdp:tensor"
@@ -85,8 +85,15 @@ START = jax.device_get(jax.jit(NETWORK.init)(jax.random.key(0), DATA.x[:1]))
 GRAPH = reg.trace_channels(NETWORK.predict, START, DATA.x[:1])
 
 
-def train(mesh, rules, resumed=None, saved=None):
-    """Trained to the cut, and cut; the losses, what is left, and what each device holds of it."""
+def train(mesh, rules, saves, start=0):
+    """Trained to the cut, and cut; the losses, what is left, and what each device holds of it.
+
+    Args:
+        mesh: of devices.
+        rules: of what is divided over it.
+        saves: checkpoints, by the step that each is of; all is saved that is not there.
+        start: the step to go on from; of one that does not begin the losses are enough.
+    """
     layout = Layout.of(mesh, rules_named(rules), START)
     budget, tx = budget_of(GRAPH, layout)
     objective = make_objective()
@@ -98,18 +105,17 @@ def train(mesh, rules, resumed=None, saved=None):
         layout=layout,
     )
     state = TrainState.of(NETWORK, layout.variables(START), tx)
-    start = 0
-    if resumed is not None:
-        start, state = SAVED, state.replace(**resumed.into(arrays_of(state)))
+    if start:
+        state = state.replace(**saves[start].newest().into(arrays_of(state)))
     course = Course(name="shrink", steps=STEPS, key=KEY, shuffle=0, start=start)
     losses = []
     for done in loop.run(layout.state(state), course):
         state = done.state
         losses.append(float(done.loss))
-        if done.step == SAVED and saved is not None:
+        if (saved := saves.get(done.step)) and saved.newest() is None:
             saved.save(arrays_of(state), {})
             saved.wait()
-    if resumed is not None:
+    if start:
         return {"losses": losses, "share": share((state.params, state.opt_state))}
     state = budget.look(STEPS, state.params, state)
     batches = loop.sample(1, 4)
@@ -174,12 +180,14 @@ def moved(text):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        checkpoints = Checkpoints(Path(scratch))
+        saves = {step: Checkpoints(Path(scratch, str(step))) for step in (4, 6)}
         found = {
-            "one": train(mesh_of(data=1), ""),
-            "eight": train(mesh_of(fsdp=4, tensor=2), RULES, saved=checkpoints),
-            "four": train(mesh_of(data=2, fsdp=2), "", resumed=checkpoints.newest()),
+            "one": train(mesh_of(data=1), "", {}),
+            "eight": train(mesh_of(fsdp=4, tensor=2), RULES, saves={4: saves[4]}),
+            "four": train(mesh_of(data=2, fsdp=2), "", saves, start=4),
+            "fsdp": train(mesh_of(fsdp=4), "", saves, start=6),
             "compiled": compiled(),
         }
-        checkpoints.close()
+        for checkpoints in saves.values():
+            checkpoints.close()
     print(json.dumps(found))

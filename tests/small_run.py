@@ -1,13 +1,13 @@
 """A small run for the tests of recovery and scale; as a script one process of many:
 
-small_run.py WORKDIR COORDINATOR PROCESS PROCESSES
+small_run.py WORKDIR COORDINATOR PROCESS PROCESSES MESH
 """
 
 import os
 import signal
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ CONFIG = CycleConfig(
     batch_size=32,
     learning_rate=0.05,
 )
-STOP = ("retrain", 10)
+STOPS = ("shrink", 30), ("retrain", 0)
+SHARD = "Dense_0/kernel=-:fsdp,BatchNorm_0=fsdp,Dense_1/kernel=fsdp:-"
 
 
 class Net(nn.Module):
@@ -67,8 +68,8 @@ def compiled_once(directory):
         compilation_cache.reset_cache()
 
 
-def make(workdir, cycle=Cycle):
-    """The run."""
+def make(workdir, cycle=Cycle, mesh=None):
+    """The run; on a mesh its widths are multiples of 4, over which `fsdp` may divide them."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 310).astype(np.int32)
     x = rng.normal(size=(310, 7)).astype(np.float32)
@@ -77,14 +78,16 @@ def make(workdir, cycle=Cycle):
         network=morph.linen_network(Net()),
         train=Batch(x[:200], y[:200]),
         test=Batch(x[200:], y[200:]),
-        config=CONFIG,
+        config=replace(CONFIG, round_to=4) if mesh else CONFIG,
         workdir=Path(workdir),
+        mesh=mesh,
+        shard=SHARD if mesh == "fsdp=4" else "",
     )
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """A phase in which one process, not the first, is asked to stop."""
+    """A phase in which one process, not the first if there are others, is asked to stop."""
 
     phase: Any
 
@@ -97,7 +100,8 @@ class Stopping:
 
     def train(self, run, work, start):
         for step in self.phase.train(run, work, start):
-            if (self.stretch.name, step) == STOP and jax.process_index() == 1:
+            here = (self.stretch.name, step) == STOPS[jax.process_count() > 1]
+            if here and jax.process_index() == min(1, jax.process_count() - 1):
                 os.kill(os.getpid(), signal.SIGTERM)
             yield step
 
@@ -115,10 +119,10 @@ class Stopped(Cycle):
 
 def main():
     """Runs it until it is stopped."""
-    workdir, coordinator, process, count = sys.argv[1:]
+    workdir, coordinator, process, count, mesh = sys.argv[1:]
     connect(coordinator, int(process), int(count), timeout_s=120)
     try:
-        make(workdir, Stopped).run()
+        make(workdir, Stopped, mesh).run()
     except Interrupted as stop:
         print(f"{stop} on {jax.device_count()} devices", flush=True)
 

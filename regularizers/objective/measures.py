@@ -80,6 +80,11 @@ class Measures:
         )
         return self.sums.whole(found)
 
+    def of_both(self, variables: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The strengths of all channels, by group, and of all blocks, by name."""
+        found = self.measured(variables)
+        return self.weakened(found), found.blocks
+
     def weakened(self, measured: Measured) -> dict[str, Float[Array, " width"]]:
         """The strength of every channel, of what was measured."""
         found = dict(measured.own)

@@ -142,12 +142,11 @@ class NetworkRegularizer:
 
     def measured(self, variables: Any) -> dict[str, np.ndarray]:
         """The strengths, on the host; for whoever looks between two steps: compiled once."""
-        found: dict[str, np.ndarray] = on_host(self._compiled(self.measures.read(variables)))
-        return found
+        return on_host(self._compiled(self.measures.read(variables)))[0]
 
     @cached_property
-    def _compiled(self) -> Callable[[Any], Any]:
-        return jax.jit(self.strengths)
+    def _compiled(self) -> Callable[[Any], tuple[dict[str, Any], dict[str, Any]]]:
+        return jax.jit(self.measures.of_both)
 
     def worth(
         self, strengths: Mapping[str, Any], saliency: Mapping[str, Any] | None = None
@@ -281,8 +280,10 @@ class NetworkRegularizer:
 
     def silent_blocks(self, variables: Any) -> frozenset[str]:
         """The names of the blocks that give nothing, and can go."""
-        found = self.measures.measured(variables).blocks
-        return spared(self.measures.blocks, [name for name, s in found.items() if not float(s)])
+        if not (blocks := self.measures.blocks):
+            return frozenset()
+        _, found = on_host(self._compiled(self.measures.read(variables)))
+        return spared(blocks, [name for name, strength in found.items() if not strength])
 
     def alive(self, variables: Any) -> dict[str, Bool[Array, " width"]]:
         """Which channels are alive, by group; never none of a group (its strongest stays)."""
@@ -373,8 +374,7 @@ class NetworkRegularizer:
         found = measured or self.measures.measured(variables, before)
         strengths = self.measures.weakened(found)
         marginal, factor = self.marginal_costs(strengths), self.multipliers
-        names = [g.group for g in self.groups]
-        pulls = {n: step * factor.get(n, 1.0) * jnp.maximum(marginal[n], 0.0) for n in names}
+        pulls = {n: step * factor.get(n, 1.0) * jnp.maximum(marginal[n], 0.0) for n in found.own}
         return find_factors(
             self.measures,
             variables,

@@ -189,9 +189,11 @@ def test_a_divided_network_is_trained_and_cut_as_on_one_device(run):
     assert eight["share"] == eight["share_after"] == 1 / 8
 
 
-def test_a_checkpoint_goes_on_on_half_the_devices(run):
+def test_a_checkpoint_goes_on_on_half_the_devices_and_divided_otherwise(run):
     np.testing.assert_allclose(run["four"]["losses"], run["eight"]["losses"][2:], rtol=1e-5)
+    np.testing.assert_allclose(run["fsdp"]["losses"], run["eight"]["losses"][3:], rtol=1e-5)
     assert 0.5 < run["four"]["share"] < 0.8  # most of so small a network lies whole
+    assert run["fsdp"]["share"] < run["four"]["share"]
 
 
 def test_memory_falls_with_the_number_of_devices(run):
