@@ -59,7 +59,8 @@ class Checkpoints:
 
     Only process 0 reads and writes; the others get what it read, and hear of what went wrong. But
     of arrays that no process holds whole each writes and reads its own parts, if all see the
-    directory. Older ones go once enough newer ones are whole; one that was found torn is never deleted.
+    directory. Older ones go once enough newer ones are whole; one that was found torn is never
+    deleted.
 
     Args:
         workdir: where the run keeps its files.
