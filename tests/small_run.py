@@ -3,6 +3,7 @@
 small_run.py WORKDIR COORDINATOR PROCESS PROCESSES MESH
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -68,15 +69,32 @@ def compiled_once(directory):
         compilation_cache.reset_cache()
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Batches of a set, of which every process reads its own part."""
+
+    whole: Batch
+
+    def batches(self, start):
+        return self.parts(start, 0, 1)
+
+    def parts(self, start, part, parts):
+        assert (part, parts) in {(0, 1), (jax.process_index(), jax.process_count())}
+        for number in itertools.count(start):
+            rows = np.random.default_rng(number).permutation(self.whole.examples)[:32]
+            yield self.whole.rows(np.split(rows, parts)[part])
+
+
 def make(workdir, cycle=Cycle, mesh=None):
-    """The run; on a mesh its widths are multiples of 4, over which `fsdp` may divide them."""
+    """The run; on a mesh in widths that four can divide, and of batches that four can read."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 310).astype(np.int32)
     x = rng.normal(size=(310, 7)).astype(np.float32)
     x[np.arange(310), y] += 3.0
+    train = Batch(x[:200], y[:200])
     return cycle(
         network=morph.linen_network(Net()),
-        train=Batch(x[:200], y[:200]),
+        train=Rows(train) if mesh else train,
         test=Batch(x[200:], y[200:]),
         config=replace(CONFIG, round_to=4) if mesh else CONFIG,
         workdir=Path(workdir),

@@ -102,16 +102,71 @@ def replicated(tree: T, mesh: Mesh) -> T:
     return placed(tree, jax.tree.map(lambda _: place, tree))
 
 
-def split(chunk: T, mesh: Mesh) -> T:
-    """Arrays [steps, batch, ...], equal in all processes; each device gets its part of a batch.
+def part_here(mesh: Mesh) -> tuple[int, int]:
+    """Which part of every batch the devices of this process have, of how many equal ones.
+
+    Where they lie apart it is the whole, number 0 of 1.
+    """
+    axes = batch_axes(mesh)
+    count = math.prod(mesh.shape[name] for name in axes)
+    place = NamedSharding(mesh, PartitionSpec(axes))
+    every: Any = place.devices_indices_map((count,)).items()
+    here = jax.process_index()
+    held = {part[0].indices(count)[0] for device, part in every if device.process_index == here}
+    first, own = min(held), max(held) - min(held) + 1
+    return (0, 1) if first % own or count % own else (first // own, count // own)
+
+
+def split(chunk: T, mesh: Mesh, part: tuple[int, int] = (0, 1)) -> T:
+    """Arrays [steps, batch, ...]; each device gets its part of a batch.
+
+    Args:
+        chunk: equal in all processes; or, of each, its part of the batches.
+        mesh: of the devices.
+        part: which part it is, of how many equal ones; see `part_here`.
 
     Raises:
         MeshError: if the batch cannot be cut evenly.
     """
-    for leaf in jax.tree.leaves(chunk):
-        check_divisible(leaf.shape[1], mesh)
+    number, parts = part
     place = NamedSharding(mesh, PartitionSpec(None, batch_axes(mesh)))
-    return placed(chunk, jax.tree.map(lambda _: place, chunk))
+
+    def cut(leaf: Any) -> jax.Array:
+        check_divisible(leaf.shape[1] * parts, mesh)
+        if parts == 1:
+            return on_devices(leaf, place)
+        before = number * leaf.shape[1]
+        shape = (leaf.shape[0], parts * leaf.shape[1], *leaf.shape[2:])
+
+        def own(at: Any) -> Any:
+            start, stop, _ = at[1].indices(shape[1])
+            return leaf[(at[0], slice(start - before, stop - before), *at[2:])]
+
+        return jax.make_array_from_callback(shape, place, own)
+
+    return jax.tree.map(cut, chunk)
+
+
+def rows_of(data: T, indices: Any, mesh: Mesh) -> T:
+    """The rows of a set [steps, batch, ...], cut as by `split`; a process reads its own only.
+
+    Args:
+        data: arrays on the host, equal in all processes.
+        indices: int [steps, batch], likewise.
+        mesh: of the devices.
+    """
+    check_divisible(indices.shape[1], mesh)
+    place = NamedSharding(mesh, PartitionSpec(None, batch_axes(mesh)))
+
+    def cut(leaf: Any) -> jax.Array:
+        shape = (*indices.shape, *leaf.shape[1:])
+
+        def own(at: Any) -> Any:
+            return leaf[indices[at[:2]]]
+
+        return jax.make_array_from_callback(shape, place, own)
+
+    return jax.tree.map(cut, data)
 
 
 def placed(tree: T, places: Any) -> T:
