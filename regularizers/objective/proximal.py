@@ -208,7 +208,8 @@ def proximal(
             decaying, factors, slopes = measure(here, gradients)
         else:
             works = turn | held
-            decaying, factors, slopes = jax.lax.cond(works, measure, leave, here, gradients)
+            found = jax.lax.cond(works, measure, leave, here, gradients)
+            decaying, factors, slopes = sums.whole(found)
         if decaying is not None:
             moved = active.decayed(moved, decaying, known[key])
         wide = active.applied(moved, factors)
