@@ -53,8 +53,8 @@ class Table:
     def __call__(self, values: Any) -> Any:
         """The sums [sums] at a vector, which numpy counts in float64 and JAX in float32."""
         if not isinstance(values, jax.Array):
-            padded = np.append(values, 1.0)
-            return np.bincount(self.owner, self._products(padded[self.index]), self.sums)
+            factors = np.append(values, 1.0)[self.index]
+            return np.bincount(self.owner, self._products(factors), self.sums)
         padded = jax.lax.pad(values, jnp.ones((), values.dtype), [(0, 1, 0)])
         products = self._products(padded.at[self.index].get(mode="promise_in_bounds"))
         if np.array_equal(self.owner, np.arange(self.sums)):  # one addend each
