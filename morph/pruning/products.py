@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,9 +64,10 @@ class Product:
 def products(
     graph: ChannelGraph, fn: Callable[[Any, Any], Any], variables: Any, batches: Iterable[Any]
 ) -> dict[str, Product]:
-    """The dense layers of which inputs can go, by the path of the kernel.
+    """The dense layers and convolutions of which inputs can go, by the path of the kernel.
 
-    Left out are kernels that are used in any other way too, or that a loop takes from a stack.
+    An input of a convolution is a channel at a place of its window. Left out are convolutions in
+    groups, kernels that are used in any other way too, and those that a loop takes from a stack.
 
     Args:
         graph: of the network.
@@ -106,21 +108,51 @@ def products(
 
 def _inputs(variable: Variable, eqn: JaxprEqn, side: int, pair: list[Any]) -> Any:
     """The axes of a kernel that a product sums over, if it is no other kind of use."""
-    if eqn.primitive is not p.dot_general_p or pair[side].shape != variable.shape:
+    if pair[side].shape != variable.shape:
         return None
-    summed, apart = eqn.params["dimension_numbers"]
-    axes = frozenset(summed[side])
-    if apart[side] or not axes <= variable.consumes or axes & variable.produces:
+    if eqn.primitive is p.conv_general_dilated_p:
+        _, channels, *window = eqn.params["dimension_numbers"].rhs_spec
+        grouped = eqn.params["feature_group_count"] > 1 or eqn.params["batch_group_count"] > 1
+        found = (channels, *window)
+        apart, summed = grouped or side == 0, frozenset({channels})
+    else:
+        contracted, batched = eqn.params["dimension_numbers"]
+        found = tuple(sorted(contracted[side]))
+        apart, summed = bool(batched[side]), frozenset(found)
+    if apart or not summed <= variable.consumes or summed & variable.produces:
         return None
-    return tuple(sorted(axes))
+    return found
 
 
 def _as_rows(x: Array, eqn: JaxprEqn, side: int) -> Float[Array, "n m"]:
     """Data with the inputs of a kernel as the last axis, in the kernel's order."""
+    if eqn.primitive is p.conv_general_dilated_p:
+        return _patches(x, eqn)
     (summed, _) = eqn.params["dimension_numbers"]
     axes = [summed[1 - side][i] for i in np.argsort(summed[side])]
     moved = jnp.moveaxis(x, axes, range(-len(axes), 0))
     return moved.reshape(-1, int(np.prod([x.shape[k] for k in axes])))
+
+
+def _patches(x: Array, eqn: JaxprEqn) -> Float[Array, "n m"]:
+    """What the window of a convolution sees at each place: its channels, and of each the window."""
+    params = eqn.params
+    kernel = jaxprs.shape_of(eqn.invars[1])
+    window = [kernel[k] for k in params["dimension_numbers"].rhs_spec[2:]]
+    x = jnp.transpose(x, params["dimension_numbers"].lhs_spec)
+    inside = zip(params["padding"], params["lhs_dilation"], strict=True)
+    pads = [(0, 0, 0), (0, 0, 0), *((low, high, every - 1) for (low, high), every in inside)]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
+    steps, apart = params["window_strides"], params["rhs_dilation"]
+    ends = [n - gap * (size - 1) for n, gap, size in zip(x.shape[2:], apart, window, strict=True)]
+    seen = []
+    for at in itertools.product(*map(range, window)):
+        starts = [place * gap for place, gap in zip(at, apart, strict=True)]
+        cut = zip(starts, ends, steps, strict=True)
+        own = (slice(low, low + count, step) for low, count, step in cut)
+        seen.append(x[:, :, *own])
+    patches = jnp.moveaxis(jnp.stack(seen, axis=2), (1, 2), (-2, -1))
+    return patches.reshape(-1, patches.shape[-2] * patches.shape[-1])
 
 
 @jax.jit

@@ -40,10 +40,11 @@ def refit(
 ) -> Any:
     """The small network's variables, with what its layers lose made up for.
 
-    A dense layer of which inputs go gets the kernel (and bias) that come closest to what it gave
-    on the batches, from the inputs that stay; damped towards its own. Nothing is trained, and no
-    label is read. Convolutions, kernels that are used in other ways too, and those in loops stay as
-    `architecture.take` gives them.
+    A dense layer or convolution of which inputs go gets the kernel (and bias, or the mean of the
+    batch norm behind it) that come closest to what it gave on the batches, from the inputs that
+    stay; damped towards its own. Nothing is trained, and no label is read. Convolutions in groups,
+    kernels that are used in other ways too, and those in loops stay as `architecture.take` gives
+    them.
 
     Args:
         graph: of the network.

@@ -127,3 +127,58 @@ def test_what_cannot_be_refit_is_refused(graph, variables, x, within):
 
 def clones(group):
     return ResizedGroup(seed_width=5, parents=(0, 0, 1, 2), members=group.members)
+
+
+class Convolved(nn.Module):
+    """A map of five channels that a strided, dilated, grouped and transposed convolution read."""
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.tanh(nn.Conv(5, (2, 2), name="first")(x))
+        norm = nn.BatchNorm(use_running_average=True, name="norm")
+        z = norm(nn.Conv(3, (3, 2), 2, kernel_dilation=2, use_bias=False, name="next")(y))
+        return z.mean((1, 2)) + nn.ConvTranspose(3, (2, 3), strides=(2, 1), name="up")(y).mean(
+            (1, 2)
+        )
+
+
+@pytest.fixture(scope="module")
+def convolved():
+    x = jnp.asarray(np.random.default_rng(3).normal(size=(8, 9, 8, 2)), jnp.float32)
+    given = jax.jit(Convolved().init)(jax.random.key(1), x)
+    first = jax.tree.map(np.array, given["params"]["first"])
+    first["kernel"][..., 4] = first["kernel"][..., 0]  # [2, 2, 2, 5]
+    first["kernel"][..., 2], first["bias"][2] = 0.0, 3.0
+    return {**given, "params": {**given["params"], "first": jax.tree.map(jnp.asarray, first)}}, x
+
+
+def test_convolutions_say_what_others_said_too(convolved):
+    variables, x = convolved
+    graph = reg.trace_channels(Convolved().apply, variables, x[:1])
+    name = next(name for name, width in graph.widths.items() if width == 5)
+    arch = without(graph, name, [2, 4])
+    small = morph.refit(graph, arch, variables, fn=Convolved().apply, batches=[x[:4], x[4:]])
+    fn, whole = jax.jit(morph.compact(Convolved().apply, arch)), Convolved().apply(variables, x)
+    assert np.abs(fn(arch.take(variables), x) - whole).max() > 0.2
+    np.testing.assert_allclose(fn(small, x), whole, atol=0.1)
+
+
+def test_inputs_of_a_convolution_are_what_its_kernel_is_multiplied_with(convolved):
+    variables, x = convolved
+    graph = reg.trace_channels(Convolved().apply, variables, x[:1])
+    found = products(graph, Convolved().apply, variables, [x])
+    y = nn.tanh(nn.Conv(5, (2, 2)).apply({"params": variables["params"]["first"]}, x))
+    layers = {
+        "next": nn.Conv(3, (3, 2), 2, kernel_dilation=2, use_bias=False),
+        "up": nn.ConvTranspose(3, (2, 3), strides=(2, 1), use_bias=False),
+    }
+    assert found.keys() == {f"params/{name}/kernel" for name in layers}
+    for name, layer in layers.items():
+        product = found[f"params/{name}/kernel"]
+        assert product.inputs == (2, 0, 1)
+        kernel = variables["params"][name]["kernel"]
+        given = np.asarray(layer.apply({"params": {"kernel": kernel}}, y)).reshape(-1, 3)
+        matrix = product.matrix(kernel)
+        moments = matrix.T @ product.moments[:-1, :-1] @ matrix
+        np.testing.assert_allclose(moments, given.T @ given / len(given), rtol=1e-4)
+        np.testing.assert_array_equal(product.kernel(matrix, kernel.shape), kernel)
