@@ -2,7 +2,8 @@
 
 Between the least and the largest value nothing is cut off, but a rare one makes every step of the
 others larger. A narrower range, by the least mean square of what rounding and cutting off take,
-often is closer; which of both is has to be tried.
+often is closer; which of both is has to be tried. What no product follows are outputs, whose
+largest numbers count: nothing of these is cut off.
 
 Source: Banner et al. 2019, "Post training 4-bit quantization of convolutional networks for
 rapid-deployment" (the mean square of clipping and rounding).
@@ -40,6 +41,21 @@ def narrowed(ranges: Ranges, values: Iterable[Mapping[str, Any]]) -> Ranges:
     return {
         name: _best(counts[name], *own) if name in counts else own for name, own in ranges.items()
     }
+
+
+def before(
+    operations: Iterable[tuple[bool, Iterable[str], Iterable[str]]],
+) -> set[str]:
+    """The values that a product follows, near or far.
+
+    Args:
+        operations: in order: whether it is a product, what it takes, and what it gives.
+    """
+    found: set[str] = set()
+    for product, takes, gives in reversed(list(operations)):
+        if product or found.intersection(gives):
+            found.update(takes)
+    return found
 
 
 def spread(total: int, count: int) -> np.ndarray:

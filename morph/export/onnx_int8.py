@@ -230,7 +230,9 @@ class _Network:
         )  # fmt: skip
         if products:
             wide = self._ranges, self.moved(products, whole=True)
-            self._ranges = onnx_ranges.narrow(base.path, given, names, base.batch, self._ranges)
+            self._ranges = onnx_ranges.narrow(
+                base.path, given, names, base.batch, self._ranges, PRODUCTS
+            )
             if self.moved(products, whole=True) > wide[1]:
                 self._ranges = wide[0]
 
@@ -279,7 +281,7 @@ class _Network:
     def quantized(self, products: Sequence[str], found: Sequence[LayerError]) -> bytes:
         """The file with these products in 8 bits, and what stands between them."""
         made = self._made(products, True)
-        rows = [vars(own) for own in found]
+        rows = [vars(own) | {"error": float(f"{own.error:.3g}")} for own in found]
         facts = {x.key: x.value for x in self._model.metadata_props}
         onnx.helper.set_model_props(made, facts | {ERRORS: json_files.text(rows)})
         onnx.checker.check_model(made)

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from morph.export.clipping import COUNTED, Ranges, narrowed, spread
+from morph.export.clipping import COUNTED, Ranges, before, narrowed, spread
+from morph.export.onnx_layout import used_names
 
 with contextlib.suppress(ModuleNotFoundError):  # `morph.export.onnx_int8` says so
     import onnx
@@ -43,7 +44,12 @@ def whole(
 
 
 def narrow(
-    path: Path, given: Any, names: Sequence[str], batch: int | None, ranges: Ranges
+    path: Path,
+    given: Any,
+    names: Sequence[str],
+    batch: int | None,
+    ranges: Ranges,
+    products: Sequence[str],
 ) -> Ranges:
     """Ranges within `whole` ones, see `clipping`.
 
@@ -53,24 +59,30 @@ def narrow(
         names: see `whole`.
         batch: see `whole`.
         ranges: those of `whole`.
+        products: the operations that are products.
     """
     model = onnx.load(path)
+    ahead = before(
+        (own.op_type in products, used_names([own]), own.output) for own in model.graph.node
+    )
     known = {own.name for own in (*model.graph.input, *model.graph.output)}
     inner = [own for node in model.graph.node for own in node.output if own in ranges]
+    inner = [own for own in inner if own in ahead]
     model.graph.output.extend(
         onnx.helper.make_empty_tensor_value_info(own) for own in inner if own not in known
     )
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    results = [own.name for own in session.get_outputs() if own.name in ranges]
+    results = [own.name for own in session.get_outputs() if own.name in inner]
     rows = spread(len(jax.tree.leaves(given)[0]), COUNTED)
     chosen = jax.tree.map(lambda leaf: leaf[rows], given)
 
     def values() -> Iterator[Mapping[str, Any]]:
         for feeds in _batches(chosen, names, batch or 1):
             yield {name: own for name, own in feeds.items() if name in ranges}
-            yield dict(zip(results, session.run(results, feeds), strict=True))
+            if results:  # none stands for all
+                yield dict(zip(results, session.run(results, feeds), strict=True))
 
     return narrowed(ranges, values())
 

@@ -59,6 +59,9 @@ except ModuleNotFoundError as error:
 INPUT, OUTPUT = "input", "logits"
 ONE = "one_example"  # the input of a file whose function does not mix examples
 ROOM = 0.5  # of the norm of all outputs: what rounding to 8 bits may take
+PRODUCTS = (
+    "BATCH_MATMUL", "CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV",
+)  # fmt: skip
 FEW = 2  # samples, of which nothing is cut off
 CHECKED = 16  # representative examples that the file is run on
 _SIGNATURE = "serving_default"
@@ -246,7 +249,13 @@ def _closest(model: bytes, samples: Sequence[Sequence[np.ndarray]]) -> bytes:
 
     forms = [made(whole)]
     if len(samples) > FEW:
-        forms.append(made(clipping.narrowed(whole, _values(model, chosen, list(whole)))))
+        graph = flatbuffer.read(model)
+        ahead = clipping.before(
+            (op.name in PRODUCTS, (t.name for t in op.inputs), [t.name for t in op.outputs])
+            for op in graph.operations
+        )
+        inner = [name for name in whole if name in ahead]
+        forms.append(made(clipping.narrowed(whole, _values(model, chosen, inner))))
     return min(forms, key=lambda own: norm_difference(wanted, _results(own, chosen)))
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from morph.export.clipping import narrowed, spread
+from morph.export.clipping import before, narrowed, spread
 
 RNG = np.random.default_rng(0)
 
@@ -22,3 +22,8 @@ def test_a_range_is_narrower_where_few_numbers_are_far_out():
 def test_some_examples_of_all():
     np.testing.assert_array_equal(spread(9, 3), [0, 4, 8])
     np.testing.assert_array_equal(spread(2, 32), [0, 1])
+
+
+def test_what_a_product_follows():
+    operations = [(False, ["a"], ["b"]), (True, ["b", "kernel"], ["c"]), (False, ["c"], ["d"])]
+    assert before(iter(operations)) == {"a", "b", "kernel"}

@@ -20,8 +20,9 @@ def test_ranges_hold_all_numbers_and_narrow_ones_most(tmp_path, batch):
     (result,) = found.keys() - {"input"}
     for name, value in {"input": x, result: x @ kernel}.items():
         np.testing.assert_allclose(found[name], (value.min(), value.max()), rtol=1e-5)
-    less = onnx_ranges.narrow(path, x, ["input"], batch, found)
+    less = onnx_ranges.narrow(path, x, ["input"], batch, found, ["MatMul"])
     assert less.keys() == found.keys()
+    assert less[result] == found[result]  # no product follows
     low, high = less["input"]
     assert 2 < high < 12
     assert -5 < low < -1.5
