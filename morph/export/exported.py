@@ -158,7 +158,7 @@ def batched(run: Callable[[Any], Any], batch: int | None, examples: str) -> Runn
     """
 
     def runner(inputs: Any) -> Any:
-        inputs = jax.tree.map(np.asarray, inputs)
+        inputs = jax.tree.map(_as_in_jax, inputs)
         count = next((len(leaf) for leaf in jax.tree.leaves(inputs) if leaf.ndim), None)
         if count == 0:
             raise ExportError("there is nothing to run: 0 examples")
@@ -179,6 +179,12 @@ def batched(run: Callable[[Any], Any], batch: int | None, examples: str) -> Runn
         )
 
     return runner
+
+
+def _as_in_jax(leaf: Any) -> np.ndarray:
+    """An array of the type that JAX makes of it: float32 of NumPy's float64, unless told."""
+    value = np.asarray(leaf)
+    return value.astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
 
 
 def _rows_of(inputs: Any, rows: np.ndarray) -> Any:

@@ -28,6 +28,7 @@ OPENED = frozenset({
     jaxprs.call_hi_primitive_p,
 })  # fmt: skip
 
+SMALL = 256  # numbers that are computed in any case
 
 # Numbers from a key that is known; no target has keys.
 _RANDOM = frozenset({
@@ -205,7 +206,7 @@ def _is_free(value: Any) -> bool:
 
 
 def _folds(eqn: JaxprEqn) -> bool:
-    """Whether its results take no more room than its operands; broadcasts stay equations."""
+    """Whether its results take no more room than its operands; large broadcasts stay equations."""
     if eqn.primitive in _RANDOM:
         return True
     if eqn.primitive is jaxprs.dim_as_value_p:
@@ -214,7 +215,7 @@ def _folds(eqn: JaxprEqn) -> bool:
     if not all(isinstance(n, int) for shape in sizes for n in shape):
         return False  # a batch of any size
     room = sum(int(np.prod(jaxprs.shape_of(v))) for v in eqn.invars)
-    return sum(int(np.prod(shape)) for shape in sizes) <= max(room, 1)
+    return sum(int(np.prod(shape)) for shape in sizes) <= max(room, SMALL)
 
 
 def _struct(value: Any) -> jax.ShapeDtypeStruct:

@@ -7,12 +7,19 @@ same function: the padding of a convolution is in front of its scale.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from morph.export.onnx_layout import permutation, used_names
+
+with contextlib.suppress(ModuleNotFoundError):  # `morph.export.onnx` says so
+    from onnx.reference import ReferenceEvaluator
+
+FEW = 256  # numbers of an array that is computed when the file is written
 _AFFINE = ("Add", "Sub", "Mul", "Div")
 
 
@@ -33,6 +40,35 @@ def fold(
     return _Fold(nodes, arrays, kept, make).run()
 
 
+def compute_known(
+    nodes: Sequence[Any],
+    arrays: MutableMapping[str, np.ndarray],
+    kept: Sequence[str],
+    make: Callable[..., Any],
+) -> list[Any]:
+    """The nodes, less those of small arrays that are known, whose results are added to these.
+
+    Args:
+        nodes: see `fold`.
+        arrays: see `fold`.
+        kept: see `fold`.
+        make: see `fold`.
+    """
+    del make
+    found = []
+    for node in nodes:
+        given = {name: arrays.get(name) for name in node.input if name}
+        known = [own for own in given.values() if own is not None and own.size <= FEW]
+        plain = given and not any(own.HasField("g") for own in node.attribute)
+        if plain and len(known) == len(given) and not {*node.output}.intersection(kept):
+            results: Any = ReferenceEvaluator(node).run(None, given)
+            if all(own.size <= FEW for own in results):
+                arrays.update(zip(node.output, results, strict=True))
+                continue
+        found.append(node)
+    return found
+
+
 class _Fold:
     def __init__(
         self, nodes: Sequence[Any], arrays: MutableMapping[str, np.ndarray], kept: Sequence[str],
@@ -41,16 +77,34 @@ class _Fold:
         self._nodes, self._arrays, self._make = nodes, arrays, make
         self._uses = Counter([*used_names(nodes), *kept])
         self._by: dict[str, Any] = {}  # what gives a name
+        self._gone: list[Any] = []
 
     def run(self) -> list[Any]:
-        found = []
+        found: list[Any] = []
         for node in self._nodes:
-            if node.op_type in _AFFINE and self._folds(node):
+            if node.op_type in _AFFINE and (self._undoes(node) or self._folds(node)):
                 continue
             own = self._activation(node)
             self._by.update(dict.fromkeys(own.output, own))
             found.append(own)
-        return found
+        return [node for node in found if node not in self._gone]
+
+    def _undoes(self, node: Any) -> bool:
+        """A mean of a window, which JAX writes as a sum by their number, and ONNX the other way."""
+        times = self._by.get(node.input[0])
+        if node.op_type != "Div" or times is None or times.op_type != "Mul":
+            return False
+        pool = self._by.get(times.input[0])
+        if pool is None or pool.op_type != "AveragePool":
+            return False
+        by, number = (self._arrays.get(own.input[1]) for own in (node, times))
+        once = all(self._uses[own.output[0]] == 1 for own in (times, pool))
+        if not once or by is None or by.size != 1 or by != number:
+            return False
+        pool.output[0] = node.output[0]
+        self._by[node.output[0]] = pool
+        self._gone.append(times)
+        return True
 
     def _folds(self, node: Any) -> bool:
         left, right = node.input
@@ -64,7 +118,7 @@ class _Fold:
             return False
         last, product = chain[0], chain[-1]
         rank = product.op_type == "Conv" and self._arrays[product.input[1]].ndim
-        order = _permutation(last) if last.op_type == "Transpose" else None
+        order = permutation(last) if last.op_type == "Transpose" else None
         axis = -1 if not rank else order.index(1) if order else 1
         width = self._arrays[product.input[1]].shape[0 if rank else -1]
         vector = _per_channel(value, axis, rank or value.ndim, width)
@@ -133,25 +187,11 @@ class _Fold:
         if limit is None or limit.ndim or limit.dtype != np.float32 or before is None:
             return node
         if node.op_type == "Max" and not limit and before.op_type in ("Conv", "Transpose", "Add"):
-            return self._make("Relu", [name], list(node.output))
+            return self._make("Relu", [name], list(node.output), name=node.name)
         if node.op_type == "Min" and before.op_type == "Relu" and self._uses[name] == 1:
             zero = self._new(np.zeros((), np.float32))
-            return self._make("Clip", [name, zero, bound], list(node.output))
+            return self._make("Clip", [name, zero, bound], list(node.output), name=node.name)
         return node
-
-
-def used_names(nodes: Sequence[Any]) -> Iterator[str]:
-    """The names that nodes read, those inside of them, too."""
-    for node in nodes:
-        yield from node.input
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from used_names(attribute.g.node)
-                yield from (own.name for own in attribute.g.output)
-
-
-def _permutation(node: Any) -> list[int]:
-    return list(next(a.ints for a in node.attribute if a.name == "perm"))
 
 
 def _per_channel(value: np.ndarray, axis: int, rank: int, width: int) -> np.ndarray | None:

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from morph.errors import ExportError
-from morph.export.onnx_fold import fold, used_names
+from morph.export.onnx_fold import compute_known, fold
+from morph.export.onnx_layout import cancel_transposes, used_names
 from morph.export.onnx_rules.graph import Graph, Typed, Unsupported, computed
 from morph.export.onnx_rules.table import AS_IT_IS, MOVED, MOVES, RULES, TOLD
 from regularizers.primitives import jaxprs
@@ -236,15 +237,18 @@ class OnnxGraph:
 
     def model(self, inputs: Mapping[str, Typed], outputs: Mapping[str, Typed], **facts: str) -> Any:
         """The finished model; arrays that nothing uses are left out."""
-        nodes = fold(self._nodes, self._file.arrays, list(outputs), helper.make_node)
+        arrays = self._file.arrays
+        nodes = self._nodes
+        for change in (compute_known, cancel_transposes, fold):
+            nodes = change(nodes, arrays, list(outputs), helper.make_node)
         used = set(used_names(nodes))
-        arrays = [numpy_helper.from_array(a, n) for n, a in self._file.arrays.items() if n in used]
+        stored = [numpy_helper.from_array(a, n) for n, a in arrays.items() if n in used]
         graph = helper.make_graph(
             nodes,
             "network",
             [_described(name, x) for name, x in inputs.items()],
             [_described(name, x) for name, x in outputs.items()],
-            arrays,
+            stored,
         )
         opset = helper.make_opsetid("", OPSET)
         model = helper.make_model(

@@ -11,7 +11,7 @@ import copy
 import fnmatch
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ import numpy as np
 
 from morph.errors import ExportError, need
 from morph.export import onnx as floats
+from morph.export import onnx_ranges
+from morph.export.clipping import spread
 from morph.export.exported import Exported, example_struct, written
+from morph.export.onnx_lean import lean
 from morph.export.trial import Trial, norm_difference
 from regularizers import json_files
-from regularizers.checks import FUNCTION, NAMES, PATH, checked
+from regularizers.checks import FUNCTION, NAMES, NONE, PATH, checked, number
 from regularizers.messages import near
 
 _missing: ModuleNotFoundError | None = None
@@ -32,15 +35,15 @@ try:
     import onnx
     import onnxruntime
     from onnxruntime import quantization
-    from onnxruntime.quantization.calibrate import create_calibrator
+    from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 except ModuleNotFoundError as error:
     _missing = error
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+ACTIVATIONS = ("Clip", "Relu")
 BETWEEN = ("AveragePool", "Clip", "Concat", "MaxPool", "Relu", "Reshape", "Transpose")
 ERRORS = "quantization_errors"  # in the file, see `errors`
-TOGETHER = 32  # representative examples at once
 PROBES = 32  # representative examples that each layer is measured with
 ROOM = 0.5  # of the norm of all outputs: what rounding to 8 bits may take
 STAY = 0.05  # of that norm: a layer that moves the outputs further should stay float
@@ -69,7 +72,7 @@ def check_installed() -> None:
     need("ONNX", _missing, "export")
 
 
-@checked(fn=FUNCTION, path=PATH, keep=NAMES)
+@checked(fn=FUNCTION, path=PATH, keep=NAMES, within=number(above=0.0) | NONE)
 def to_onnx_int8(
     fn: Callable[..., Any],
     variables: Any,
@@ -78,6 +81,7 @@ def to_onnx_int8(
     *,
     calibration: Any,
     keep: str | Sequence[str] = (),
+    within: float | None = None,
 ) -> Exported:
     """Writes a function and its weights as one ONNX file of 8-bit integers.
 
@@ -91,6 +95,8 @@ def to_onnx_int8(
         calibration: representative inputs [M, ...] like the example: the range of every activation
             is what they make of it. Some hundred training examples are customary.
         keep: patterns of layers that stay float, e.g. `"Dense_0/*"`; `errors` names layers.
+        within: how far the outputs may be off on the representative data, by their norm, e.g. 0.1:
+            the layers that move them furthest stay float until they are not. None: none do.
 
     Returns:
         What was written; the note names the layers that should stay float, if any.
@@ -107,43 +113,34 @@ def to_onnx_int8(
     given, trial = _like(calibration, structs), Trial(fn, variables, example, structs)
     with tempfile.TemporaryDirectory() as folder:
         base = floats.to_onnx(fn, variables, example, Path(folder) / "float.onnx")
-        model = onnx.load(base.path)
-        products = [n.name for n in model.graph.node if _is_product(n, model)]
-        scopes = Counter(name.rpartition("/")[0] for name in products)
-        layers = {n: n.rpartition("/")[0] if scopes[n.rpartition("/")[0]] == 1 else n
-                  for n in products}  # fmt: skip
-        layers = {name: layer or name for name, layer in layers.items()}
+        network = _Network(base, given, floats.names_of(structs))
         patterns = [keep] if isinstance(keep, str) else keep
-        for pattern in patterns:
-            if not any(fnmatch.fnmatchcase(own, pattern) for own in layers.values()):
-                raise ExportError(
-                    f"keep={pattern!r} matches no layer{near(pattern, set(layers.values()))}"
-                )
-        whole = {n for n in products if any(fnmatch.fnmatchcase(layers[n], k) for k in patterns)}
-        if not products or len(whole) == len(products):
+        whole = {name for pattern in patterns for name in network.matched(pattern)}
+        if not network.layers or len(whole) == len(network.layers):
             raise ExportError(
-                f"there is nothing to quantize: of {len(products)} products with known kernels "
-                f"{len(whole)} stay float; `to_onnx` writes floats"
+                f"there is nothing to quantize: of {len(network.layers)} products with known "
+                f"kernels {len(whole)} stay float; `to_onnx` writes floats"
             )
-        ranges = _ranges(base, given, floats.names_of(structs))
-        probes = jax.tree.map(lambda leaf: leaf[:PROBES], given)
-        wanted = load(base.path)(probes)
-        found = []
-        for name in products:
-            (Path(folder) / "one.onnx").write_bytes(_quantized(model, ranges, [name]))
-            moved = norm_difference(wanted, load(Path(folder) / "one.onnx")(probes))
-            found.append(LayerError(layer=layers[name], error=moved, is_float=name in whole))
-        data = _quantized(model, ranges, [n for n in products if n not in whole], found)
+        alone = {name: network.moved([name]) for name in network.layers}
+        whole |= network.more(alone, whole, within)
+        found = [
+            LayerError(layer=layer, error=alone[name], is_float=name in whole)
+            for name, layer in network.layers.items()
+        ]
+        data = network.quantized([n for n in network.layers if n not in whole], found)
     weak = [f"{x.layer} ({x.error:.2g})" for x in found if x.error > STAY and not x.is_float]
     told = [base.note, f"should stay float (keep=): {', '.join(weak)}" if weak else ""]
+    if within is not None and (kept := [x.layer for x in found if x.is_float]):
+        told.append(f"float: {', '.join(kept)}")
+    probes = network.probes
 
     def check(draft: Path) -> None:
         moved = norm_difference(trial.run(probes), load(draft)(probes))
         if not moved <= ROOM:
             raise ExportError(
                 f"in int8 the outputs are off by {moved:.0%} of their norm. The layers that move "
-                f"them furthest: {_furthest(found)}; keep these as floats (keep=), or calibrate "
-                "with more data"
+                f"them furthest: {_furthest(found)}; keep these as floats (keep=, or within=), or "
+                "calibrate with more data"
             )
 
     return written(
@@ -177,11 +174,6 @@ def _furthest(found: Sequence[LayerError]) -> str:
     return ", ".join(f"{x.layer} ({x.error:.2g})" for x in worst)
 
 
-def _is_product(node: Any, model: Any) -> bool:
-    known = {array.name for array in model.graph.initializer}
-    return node.op_type in PRODUCTS and node.input[1] in known
-
-
 def _stays_between(node: Any) -> bool:
     """Whether it has a form in 8 bits; average pools with gaps have none."""
     gaps = node.op_type == "AveragePool" and any(own.name == "dilations" for own in node.attribute)
@@ -208,54 +200,114 @@ def _like(calibration: Any, structs: Any) -> Any:
     return jax.tree.map(lambda a, x: np.asarray(a, x.dtype), calibration, structs)
 
 
-def _ranges(base: Exported, given: Any, names: Sequence[str]) -> Any:
-    """The least and the largest value of every activation."""
-    leaves = jax.tree.leaves(given)
-    total, size = len(leaves[0]), base.batch or TOGETHER
+class _Network:
+    """A network in floats, of which parts are made 8 bits.
 
-    def batches() -> Iterator[dict[str, np.ndarray]]:
-        for start in range(0, total, size):
-            rows = np.arange(start, start + size) % total
-            yield dict(zip(names, (leaf[rows] for leaf in leaves), strict=True))
+    Attributes:
+        layers: what stands where in the model, by the name of the product.
+        probes: some representative inputs.
 
-    calibrator = create_calibrator(
-        base.path,
-        [*PRODUCTS, *BETWEEN],
-        augmented_model_path=str(base.path.with_name("augmented.onnx")),
-        calibrate_method=quantization.CalibrationMethod.MinMax,
-    )
-    reader = _Reader()
-    reader.rows = batches()
-    calibrator.collect_data(reader)
-    return calibrator.compute_data()
+    Args:
+        base: the file in floats.
+        given: representative inputs.
+        names: of the file's inputs.
+    """
 
+    def __init__(self, base: Exported, given: Any, names: Sequence[str]) -> None:
+        self._model, self._folder = onnx.load(base.path), base.path.parent
+        graph = self._model.graph
+        known = {array.name for array in graph.initializer}
+        products = [n.name for n in graph.node if n.op_type in PRODUCTS and n.input[1] in known]
+        scopes = Counter(name.rpartition("/")[0] for name in products)
+        own = {name: name.rpartition("/")[0] for name in products}
+        self.layers = {name: own[name] if scopes[own[name]] == 1 else name for name in products}
+        self.layers = {name: layer or name for name, layer in self.layers.items()}
+        rows = spread(len(jax.tree.leaves(given)[0]), PROBES)
+        self.probes = jax.tree.map(lambda leaf: leaf[rows], given)
+        self._wanted = load(base.path)(self.probes)
+        self._ranges = onnx_ranges.whole(
+            base.path, given, names, base.batch, [*PRODUCTS, *BETWEEN]
+        )  # fmt: skip
+        if products:
+            wide = self._ranges, self.moved(products, whole=True)
+            self._ranges = onnx_ranges.narrow(
+                base.path, given, names, base.batch, self._ranges, PRODUCTS
+            )
+            if self.moved(products, whole=True) > wide[1]:
+                self._ranges = wide[0]
 
-if _missing is None:
+    def matched(self, pattern: str) -> list[str]:
+        """The products whose layers match.
 
-    class _Reader(quantization.CalibrationDataReader):
-        rows: Iterator[dict[str, np.ndarray]]
+        Raises:
+            ExportError: if there is none.
+        """
+        found = [n for n, layer in self.layers.items() if fnmatch.fnmatchcase(layer, pattern)]
+        if not found:
+            raise ExportError(
+                f"keep={pattern!r} matches no layer{near(pattern, set(self.layers.values()))}"
+            )
+        return found
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.rows, None)
+    def moved(self, products: Sequence[str], *, whole: bool = False) -> float:
+        """How far the outputs move if these are of 8 bits, and with `whole` what is between."""
+        path = self._folder / "some.onnx"
+        path.write_bytes(self._made(products, whole).SerializeToString())
+        return norm_difference(self._wanted, load(path)(self.probes))
 
+    def more(
+        self, alone: Mapping[str, float], kept: Container[str], within: float | None
+    ) -> set[str]:
+        """Which further products stay float, the worst first, until the outputs are `within`.
 
-def _quantized(
-    model: Any, ranges: Any, products: Sequence[str], found: Sequence[LayerError] = ()
-) -> bytes:
-    """The model with these products in int8, and what stands between them."""
-    between = [n.name for n in model.graph.node if _stays_between(n)] if found else []
-    quantizer = QDQQuantizer(
-        copy.deepcopy(model), per_channel=True, reduce_range=False,
-        weight_qType=quantization.QuantType.QInt8, activation_qType=quantization.QuantType.QUInt8,
-        tensors_range=ranges, nodes_to_quantize=[*products, *between], nodes_to_exclude=[],
-        op_types_to_quantize=[*PRODUCTS, *BETWEEN], extra_options={},
-    )  # fmt: skip
-    quantizer.quantize_model()
-    made = quantizer.model.model
-    if found:
-        rows = [vars(own) for own in found]
-        onnx.helper.set_model_props(
-            made,
-            {x.key: x.value for x in model.metadata_props} | {ERRORS: json_files.text(rows)},
+        Raises:
+            ExportError: if they never are.
+        """
+        order = sorted((n for n in self.layers if n not in kept), key=lambda name: -alone[name])
+        if within is None:
+            return set()
+        squares = np.cumsum([alone[name] ** 2 for name in order[::-1]])[::-1]
+        count, moved = int(np.sum(squares > within**2)), np.inf
+        while count < len(order):
+            moved = self.moved(order[count:], whole=True)
+            if moved <= within:
+                return set(order[:count])
+            count += max(1, count // 4)
+        raise ExportError(
+            f"in int8 the outputs are off by {moved:.2g} of their norm with nearly all layers in "
+            f"floats, not within {within:g}; `to_onnx` writes floats"
         )
-    return bytes(made.SerializeToString())
+
+    def quantized(self, products: Sequence[str], found: Sequence[LayerError]) -> bytes:
+        """The file with these products in 8 bits, and what stands between them."""
+        made = self._made(products, True)
+        rows = [vars(own) | {"error": float(f"{own.error:.3g}")} for own in found]
+        facts = {x.key: x.value for x in self._model.metadata_props}
+        onnx.helper.set_model_props(made, facts | {ERRORS: json_files.text(rows)})
+        onnx.checker.check_model(made)
+        return bytes(made.SerializeToString())
+
+    def _made(self, products: Sequence[str], whole: bool) -> Any:
+        nodes = [*products]
+        ends = {own for n in self._model.graph.node if n.name in products for own in n.output}
+        for node in self._model.graph.node:
+            if node.op_type in ACTIVATIONS and node.input[0] in ends:
+                ends.add(node.output[0])  # they become part of what rounds
+                nodes.append(node.name)
+            elif whole and _stays_between(node):
+                nodes.append(node.name)
+        data = {
+            name: tuple(np.asarray(end, np.float32) for end in own)
+            for name, own in self._ranges.items()
+        }
+        quantizer = QDQQuantizer(
+            copy.deepcopy(self._model), per_channel=True, reduce_range=False,
+            weight_qType=quantization.QuantType.QInt8,
+            activation_qType=quantization.QuantType.QUInt8,
+            tensors_range=TensorsData(quantization.CalibrationMethod.MinMax, data),
+            nodes_to_quantize=nodes, nodes_to_exclude=[],
+            op_types_to_quantize=[*PRODUCTS, *BETWEEN], extra_options={},
+        )  # fmt: skip
+        quantizer.quantize_model()
+        lean(quantizer.model.model, self._model)
+        return quantizer.model.model

@@ -13,7 +13,7 @@ integer-arithmetic-only inference"; LiteRT 8-bit quantization specification.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from jax import export as jax_export
 from jaxtyping import Float
 
 from morph.errors import ExportError, need
-from morph.export import flatbuffer
+from morph.export import clipping, flatbuffer
+from morph.export.clipping import Ranges
 from morph.export.exported import (
     INDEPENDENT,
     MIXED,
@@ -58,6 +59,10 @@ except ModuleNotFoundError as error:
 INPUT, OUTPUT = "input", "logits"
 ONE = "one_example"  # the input of a file whose function does not mix examples
 ROOM = 0.5  # of the norm of all outputs: what rounding to 8 bits may take
+PRODUCTS = (
+    "BATCH_MATMUL", "CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV",
+)  # fmt: skip
+FEW = 2  # samples, of which nothing is cut off
 CHECKED = 16  # representative examples that the file is run on
 _SIGNATURE = "serving_default"
 
@@ -163,9 +168,7 @@ def load(path: str | Path) -> Runner:
     def run(x: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(given["index"], _quantized(x, given))
         interpreter.invoke()
-        scale, zero = result["quantization"]
-        found = interpreter.get_tensor(result["index"]).astype(np.float32)
-        return (found - zero) * scale if scale else found
+        return _floats(interpreter.get_tensor(result["index"]), result)
 
     names = [n for own in interpreter.get_signature_list().values() for n in own["inputs"]]
     examples = INDEPENDENT if names == [f"{ONE}_0"] else UNKNOWN
@@ -178,6 +181,12 @@ def _quantized(x: np.ndarray, tensor: Any) -> np.ndarray:
         return x.astype(tensor["dtype"])
     limits = np.iinfo(tensor["dtype"])
     return np.clip(np.round(x / scale) + zero, limits.min, limits.max).astype(tensor["dtype"])
+
+
+def _floats(value: np.ndarray, tensor: Any) -> np.ndarray:
+    scale, zero = tensor["quantization"]
+    found = value.astype(np.float32)
+    return (found - zero) * scale if scale else found
 
 
 def _checked(calibration: Any, struct: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -212,13 +221,9 @@ def _built(
         foreign = [op.name for op in flatbuffer.read(model).operations if not _is_builtin(op)]
         if foreign:
             return b"", f"it becomes {foreign[0]}, which is no TFLite operation"
-        quantizer = Quantizer(model, static_wi8_ai8())
         with warnings.catch_warnings():  # that it keeps all tensors, which it does to read them
             warnings.filterwarnings("ignore", ".*experimental_preserve_all_tensors.*")
-            result = quantizer.quantize(
-                _ranges(model, samples), enable_progress_bar=False, enable_progress_report=False
-            )
-        data = bytes(result.quantized_model)
+            data = _closest(model, samples)
     except (MLIRError, ValueError, RuntimeError, NotImplementedError) as error:
         return b"", str(error).strip().split("\n")[0]
     floats = [op.name for op in flatbuffer.read(data).operations if not _is_int8(op)]
@@ -226,11 +231,55 @@ def _built(
     return data, f"{floats[0]} has no int8 form" if floats else ""
 
 
-def _ranges(model: bytes, samples: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
+def _closest(model: bytes, samples: Sequence[Sequence[np.ndarray]]) -> bytes:
+    """The file in 8 bits: by whole ranges or narrower ones, whichever gives about the same."""
+    chosen = [samples[k] for k in clipping.spread(len(samples), clipping.COUNTED)]
+    whole = _ranges(model, samples)
+    wanted = _results(model, chosen)
+
+    def made(ranges: Ranges) -> bytes:
+        given = {
+            name: {"min": np.full(1, low, np.float32), "max": np.full(1, high, np.float32)}
+            for name, (low, high) in sorted(ranges.items())
+        }
+        result = Quantizer(model, static_wi8_ai8()).quantize(
+            given, enable_progress_bar=False, enable_progress_report=False
+        )
+        return bytes(result.quantized_model)
+
+    forms = [made(whole)]
+    if len(samples) > FEW:
+        graph = flatbuffer.read(model)
+        ahead = clipping.before(
+            (op.name in PRODUCTS, (t.name for t in op.inputs), [t.name for t in op.outputs])
+            for op in graph.operations
+        )
+        inner = [name for name in whole if name in ahead]
+        forms.append(made(clipping.narrowed(whole, _values(model, chosen, inner))))
+    return min(forms, key=lambda own: norm_difference(wanted, _results(own, chosen)))
+
+
+def _ranges(model: bytes, samples: Sequence[Sequence[np.ndarray]]) -> Ranges:
     """The least and the largest value of every computed tensor over all samples, by name.
 
     The quantizer's own calibration takes moving averages instead, which cut off what is rare.
     """
+    graph = flatbuffer.read(model)
+    computed = {t.name for op in graph.operations for t in op.outputs if t.dtype == "FLOAT32"}
+    computed |= {t.name for t in graph.inputs}
+    low = dict.fromkeys(sorted(computed), np.inf)
+    high = dict.fromkeys(low, -np.inf)
+    for values in _values(model, samples, list(low)):
+        for name, value in values.items():
+            low[name] = min(low[name], value.min())
+            high[name] = max(high[name], value.max())
+    return {name: (float(low[name]), float(high[name])) for name in low}
+
+
+def _values(
+    model: bytes, samples: Sequence[Sequence[np.ndarray]], names: Sequence[str]
+) -> Iterator[dict[str, np.ndarray]]:
+    """What tensors are for each sample."""
     interpreter = Interpreter(
         model_content=model,
         num_threads=1,
@@ -238,25 +287,27 @@ def _ranges(model: bytes, samples: Sequence[Sequence[np.ndarray]]) -> dict[str, 
         experimental_preserve_all_tensors=True,
     )
     interpreter.allocate_tensors()
-    graph = flatbuffer.read(model)
-    computed = {t.name for op in graph.operations for t in op.outputs if t.dtype == "FLOAT32"}
-    computed |= {t.name for t in graph.inputs}
     places = {d["name"]: d["index"] for d in interpreter.get_tensor_details()}
-    given = [places[t.name] for t in graph.inputs]
-    low = dict.fromkeys(computed, np.inf)
-    high = dict.fromkeys(computed, -np.inf)
+    given = [places[t.name] for t in flatbuffer.read(model).inputs]
     for sample in samples:
         for index, value in zip(given, sample, strict=True):
             interpreter.set_tensor(index, value)
         interpreter.invoke()
-        for name in computed:
-            value = interpreter.get_tensor(places[name])
-            low[name] = min(low[name], value.min())
-            high[name] = max(high[name], value.max())
-    return {
-        name: {"min": np.full(1, low[name], np.float32), "max": np.full(1, high[name], np.float32)}
-        for name in sorted(computed)
-    }
+        yield {name: interpreter.get_tensor(places[name]) for name in names}
+
+
+def _results(model: bytes, samples: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """What a file makes of samples, as floats."""
+    interpreter = Interpreter(model_content=model, num_threads=1)
+    interpreter.allocate_tensors()
+    (result,) = interpreter.get_output_details()
+    found = []
+    for sample in samples:
+        for tensor, value in zip(interpreter.get_input_details(), sample, strict=True):
+            interpreter.set_tensor(tensor["index"], _quantized(value, tensor))
+        interpreter.invoke()
+        found.append(_floats(interpreter.get_tensor(result["index"]), result))
+    return np.stack(found)
 
 
 def _converted(

@@ -61,7 +61,7 @@ class Trial:
         leaves = jax.tree.leaves(self._example)
         if not seed and all(isinstance(x, np.ndarray | jax.Array) for x in leaves):
             return jax.tree.map(
-                lambda leaf, x: _like(np.asarray(leaf), x.shape), self._example, structs
+                lambda leaf, x: _like(np.asarray(leaf, x.dtype), x.shape), self._example, structs
             )
         rng = np.random.default_rng(seed)
         return jax.tree.map(lambda struct: _random(rng, struct), structs)

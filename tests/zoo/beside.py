@@ -10,6 +10,7 @@ our own tests of ONNX's rules, which favours us.
 """
 
 import argparse
+import fnmatch
 import importlib
 import json
 import sys
@@ -41,7 +42,7 @@ def main() -> int:
     arguments = run.parse(__doc__)
     if arguments.worker:
         if arguments.worker == LINES:
-            lines(arguments.skip)
+            lines(arguments)
         else:
             run.work(arguments, measure)
         return 0
@@ -60,7 +61,7 @@ def main() -> int:
     return 0
 
 
-def lines(skip: int) -> None:
+def lines(options: argparse.Namespace) -> None:
     """The functions of one line in the tests of ONNX's rules, but for the first ones."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "morph/export/onnx_rules"))
     x = np.random.default_rng(1).uniform(0.1, 0.9, (3, 5, 3)).astype(np.float32)
@@ -69,7 +70,8 @@ def lines(skip: int) -> None:
         module = importlib.import_module(f"test_{rules}")
         tables = [t for n, t in vars(module).items() if isinstance(t, dict) and n.isupper()]
         found += [(f"{rules}: {n}", fn) for t in tables for n, fn in t.items() if takes(fn, x)]
-    for name, fn in found[skip:]:
+    found = [own for own in found if fnmatch.fnmatch(own[0], options.only)]
+    for name, fn in found[options.skip :]:
         run.say({"start": name})
         row = {"package": LINES, "model": name}
         run.say({"row": row | both(lambda _, x, fn=fn: fn(x), {"unused": x}, (x,))})

@@ -122,6 +122,8 @@ def _gather(graph: Graph, eqn: JaxprEqn, operand: str, indices: str) -> str:
     numbers, mode = eqn.params["dimension_numbers"], eqn.params["mode"]
     shape, sizes = jaxprs.shape_of(eqn.invars[0]), list(eqn.params["slice_sizes"])
     batch = jaxprs.shape_of(eqn.invars[1])[:-1]
+    if (part := _part(graph, eqn, operand, graph.value(indices))) is not None:
+        return part
     batched = dict(
         zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)
     )
@@ -163,6 +165,28 @@ def _gather(graph: Graph, eqn: JaxprEqn, operand: str, indices: str) -> str:
         value = graph.constant(np.asarray(fill, computed(eqn.outvars[0])))
         found = graph.node("Where", valid, found, value)
     return found
+
+
+def _part(graph: Graph, eqn: JaxprEqn, operand: str, start: np.ndarray | None) -> str | None:
+    """One window at a known place, as slices are of a batch of any size; None for others."""
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    if start is None or start.ndim != 1:
+        return None
+    begins = dict(zip(numbers.start_index_map, map(int, start), strict=True))
+    shape, cuts = jaxprs.shape_of(eqn.invars[0]), {}
+    for k, (size, n) in enumerate(zip(sizes, shape, strict=True)):
+        begin = begins.get(k, 0)
+        if size == n and not begin:
+            continue
+        if not isinstance(n, int) or (eqn.params["mode"] == FILL and not 0 <= begin <= n - size):
+            return None
+        begin = min(max(begin, 0), n - size)
+        cuts[k] = begin, begin + size
+    if cuts:
+        ends = (integers(graph, *own) for own in (*zip(*cuts.values(), strict=True), cuts))
+        operand = graph.node("Slice", operand, *ends)
+    gone = numbers.collapsed_slice_dims
+    return graph.node("Squeeze", operand, integers(graph, *gone)) if gone else operand
 
 
 def _spread(graph: Graph, name: str, batch: Sequence[Any], slots: Sequence[int], rank: int) -> str:

@@ -80,17 +80,40 @@ def test_average_pools_between_products(tmp_path, gap):
 
 
 def test_a_layer_that_loses_much_is_named(tmp_path):
-    """One example a thousand times as large takes all steps of the numbers."""
-    kernel = RNG.normal(size=(6, 4)).astype(np.float32)
+    """One channel, which does not count, is so large that it takes all steps of the numbers."""
+    kernel = RNG.normal(size=(6, 4)).astype(np.float32) * (np.arange(6) < 5)[:, None]
     x = RNG.normal(size=(40, 6)).astype(np.float32)
-    wide = np.concatenate([x, 100 * x[:1]])
-    told = to_onnx_int8(lambda w, x: x @ w, kernel, x[:2], tmp_path / "a.onnx", calibration=wide)
-    assert "should stay float (keep=): MatMul" in told.note
+
+    def write(times, **options):
+        wide = x * np.where(np.arange(6) < 5, 1, np.float32(times))
+        return to_onnx_int8(
+            lambda w, x: x @ w, kernel, x[:2], tmp_path / "a.onnx", calibration=wide, **options
+        )
+
+    assert "should stay float (keep=): MatMul" in write(12).note
     with pytest.raises(ExportError, match=r"off by .* of their norm\. The layers that move"):
-        to_onnx_int8(
-            lambda w, x: x @ w, kernel, x[:2], tmp_path / "b.onnx",
-            calibration=np.concatenate([x, 1e4 * x[:1]]),
-        )  # fmt: skip
+        write(1e4)
+    with pytest.raises(ExportError, match=r"off by .* with nearly all .*, not within 0\.01"):
+        write(12, within=0.01)
+
+
+def test_layers_stay_float_until_the_outputs_are_close(tmp_path):
+    """The first product is as above; the second loses little."""
+    first = RNG.normal(size=(6, 30)).astype(np.float32) * (np.arange(6) < 5)[:, None]
+    weights = {"first": first, "second": RNG.normal(size=(30, 30)).astype(np.float32)}
+    x = RNG.normal(size=(40, 6)).astype(np.float32) * (1, 1, 1, 1, 1, 12)
+
+    def fn(weights, x):
+        for name, kernel in weights.items():
+            with jax.named_scope(name):
+                x = x @ kernel
+        return x
+
+    told = to_onnx_int8(fn, weights, x[:2], tmp_path / "a.onnx", calibration=x, within=0.03)
+    assert told.note == "float: first"
+    wanted = fn(weights, x)
+    off = np.linalg.norm(onnx_int8.load(told.path)(x) - wanted)
+    assert off < 0.03 * np.linalg.norm(wanted)
 
 
 def test_what_cannot_be_quantized_is_refused(tmp_path):
