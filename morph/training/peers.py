@@ -39,6 +39,7 @@ _NAMED = re.compile(rb"tasks are unhealthy")  # the next line has their numbers
 _NAMING_S = (
     HEARTBEAT_S + 5
 )  # until JAX tells which process is gone, where something else fails first
+_ABORT = re.compile(rb"terminate called|Check failure stack trace")  # a sleep of 6 s begins
 _TELLING_S = 2
 _LOST = ("Gloo", "NCCL", "onnection", "UNAVAILABLE", "DEADLINE", "heartbeat", "coordination")
 
@@ -107,7 +108,7 @@ def watch(gone: Callable[[str], None]) -> None:
     threading.Thread(target=_pass_on, args=(log, stderr, gone), daemon=True).start()
 
 
-_watching = threading.Event()
+_watching, _aborting = threading.Event(), threading.Event()
 
 
 def _pass_on(log: BinaryIO, stderr: BinaryIO, gone: Callable[[str], None]) -> None:
@@ -120,6 +121,8 @@ def _pass_on(log: BinaryIO, stderr: BinaryIO, gone: Callable[[str], None]) -> No
             gone(_told(silent, line.decode(errors="replace").strip()))
         if _RECORD.match(line):
             noise = bool(_NOISE.search(line))
+        if _ABORT.search(line):
+            _aborting.set()
         if _FIRST.search(line):
             gone(_told(silent, "0"))
         elif named := bool(_NAMED.search(line)):
@@ -145,7 +148,8 @@ def lost_peers() -> Iterator[None]:
         if ours or jax.process_count() == 1 or not any(word in text for word in _LOST):
             raise
         if _watching.is_set():
-            time.sleep(_NAMING_S)
+            _aborting.wait(_NAMING_S)
+            time.sleep(_TELLING_S)
         raise LostError(_told(text.splitlines()[0].rsplit(": ", 1)[-1][:160])) from error
 
 
