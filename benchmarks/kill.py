@@ -115,8 +115,14 @@ def kill_when(
     return True
 
 
-def ended(processes: Processes, killed: int, log: Path) -> dict[str, Any]:
+def ended(processes: Processes, killed: int, log: Path, before: list[int]) -> dict[str, Any]:
     """How the other processes end: after how long, with which status, and what they say last.
+
+    Args:
+        processes: all of them.
+        killed: the number of the one that is gone.
+        log: as of `log_of`.
+        before: how long the logs were when they started.
 
     Raises:
         SystemExit: if one does not end; all are killed.
@@ -128,7 +134,8 @@ def ended(processes: Processes, killed: int, log: Path) -> dict[str, Any]:
             if number != killed:
                 left = LONGEST_END_S - (time.monotonic() - began)
                 told["statuses"].append(process.wait(max(1.0, left)))
-                lines = log_of(log, number).read_text(errors="replace").split("\n")
+                said = log_of(log, number).read_bytes()[before[number] :]
+                lines = said.decode(errors="replace").split("\n")
                 errors = [line for line in lines if line.startswith("error:")]
                 told["said"].append(errors[-1].partition(". To go on")[0] if errors else "")
     except subprocess.TimeoutExpired as error:
@@ -159,13 +166,15 @@ def killed(
     workdir, log = root / f"killed{number}", root / f"killed{number}.log"
     rows = []
     for moment in moments:
+        logs = [log_of(log, i) for i in range(args.processes)]
+        before = [one.stat().st_size if one.exists() else 0 for one in logs]
         processes = start(args.network, workdir, log, args.processes)
         records, victim = int(moment * len(whole)), rng.randrange(args.processes)
         delay_s = rng.uniform(0.0, LONGEST_DELAY_S)
         if not kill_when(processes, victim, workdir, records, delay_s):
             finish(processes, log)
             break
-        others = ended(processes, victim, log) if args.processes > 1 else {}
+        others = ended(processes, victim, log, before) if args.processes > 1 else {}
         last, kept = max(positions(workdir), default=(0, 0)), saved(workdir)
         between = [position for position in whole if kept < position <= last]
         rows.append(
