@@ -12,7 +12,7 @@ Compared bit by bit: metrics.jsonl, architecture.json, shrunk.json, and the vari
 networks. About 15 s for each kill.
 
 With several processes one of them gets it, any of them. The others must end by themselves, with
-status 2 and one line of an error, before all are started again; how long that takes is told.
+status 75 and one line of an error, before all are started again; how long that takes is told.
 """
 
 import argparse

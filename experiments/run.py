@@ -16,7 +16,7 @@ from rich.console import Console
 
 from experiments import compress, export, pictures
 from experiments.commands.run import COMMAND
-from experiments.console.command import fail, launch
+from experiments.console.command import LOST, fail, launch
 from experiments.console.display import (
     Display,
     result_of,
@@ -38,8 +38,8 @@ from morph.errors import MissingExtraError
 from morph.facts import write_facts
 from morph.files import write_text
 from morph.tensorize.diagram import to_dot
-from morph.training.mesh import connect, is_first
-from morph.training.peers import watch
+from morph.training.mesh import is_first
+from morph.training.peers import join
 from regularizers import json_files
 from regularizers.costs.cost import SEEDS
 
@@ -52,8 +52,8 @@ def run(options: flags.FlagValues, command: str, console: Console) -> None:
         export.targets_of(options.export)  # or it says what is wrong, before any training
     if options.compress:
         compress.compression_of(options)  # likewise
-    if connect(options.coordinator, options.process_id, options.num_processes):
-        watch(partial(fail, command))
+    gone = partial(fail, command, status=LOST)
+    join(gone, options.coordinator, options.process_id, options.num_processes)
     data = data_of(options, {})
     network, name = seed_of({}, options, data)
     workdir = Path(options.workdir or f"runs/{slug(data.name)}-{slug(name)}")

@@ -45,6 +45,10 @@ class PeerError(MeshError):
     """Another process of this run failed, or is gone."""
 
 
+class LostError(PeerError):
+    """Another process of this run is gone: start all of them again."""
+
+
 class NativeError(MorphError, ValueError):
     """The model's own code cannot run at the widths of an architecture."""
 

@@ -28,7 +28,7 @@ from morph.training.step import TrainState, make_objective, make_step
 from regularizers.host import on_host
 
 WIDTH, HIDDEN, TOKENS = 24, 64, 16
-STEPS, SAVED, EVERY = 8, 4, 2
+STEPS, EVERY = 8, 2
 RULES = (
     "q=fsdp:tensor:-,k=fsdp:tensor:-,v=fsdp:tensor:-,o=tensor:fsdp,"
     "gate=fsdp:tensor,up=fsdp:tensor,down=tensor:fsdp,embed=tensor:fsdp,head=fsdp:tensor"
@@ -70,11 +70,12 @@ def tokens(count):
     return Batch(ids[:, :-1].astype(np.int32), ids[:, 1:].astype(np.int32))
 
 
-def budget_of(graph):
+def budget_of(graph, layout, steps=STEPS):
     regularizer = reg.NetworkRegularizer(
         graph, reg.flops(graph), threshold=0.0, relative_to="fresh", blocks=True
     )
-    budget = morph.Budget(regularizer, 0.6, steps=STEPS, every=EVERY, settle=0.0, round_to=4)
+    regularizer = regularizer.summed(layout.sums)
+    budget = morph.Budget(regularizer, 0.6, steps=steps, every=EVERY, settle=0.0, round_to=4)
     return budget, budget.optimizer(optax.sgd(0.3, momentum=0.9))
 
 
@@ -84,10 +85,17 @@ START = jax.device_get(jax.jit(NETWORK.init)(jax.random.key(0), DATA.x[:1]))
 GRAPH = reg.trace_channels(NETWORK.predict, START, DATA.x[:1])
 
 
-def train(mesh, rules, resumed=None, saved=None):
-    """Trained to the cut, and cut; the losses, what is left, and what each device holds of it."""
+def train(mesh, rules, saves, start=0):
+    """Trained to the cut, and cut; the losses, what is left, and what each device holds of it.
+
+    Args:
+        mesh: of devices.
+        rules: of what is divided over it.
+        saves: checkpoints, by the step that each is of; all is saved that is not there.
+        start: the step to go on from; of one that does not begin the losses are enough.
+    """
     layout = Layout.of(mesh, rules_named(rules), START)
-    budget, tx = budget_of(GRAPH)
+    budget, tx = budget_of(GRAPH, layout)
     objective = make_objective()
     loop = Loop(
         step=make_step(objective, laid=layout.constrained),
@@ -97,18 +105,17 @@ def train(mesh, rules, resumed=None, saved=None):
         layout=layout,
     )
     state = TrainState.of(NETWORK, layout.variables(START), tx)
-    start = 0
-    if resumed is not None:
-        start, state = SAVED, state.replace(**resumed.into(arrays_of(state)))
+    if start:
+        state = state.replace(**saves[start].newest().into(arrays_of(state)))
     course = Course(name="shrink", steps=STEPS, key=KEY, shuffle=0, start=start)
     losses = []
     for done in loop.run(layout.state(state), course):
         state = done.state
         losses.append(float(done.loss))
-        if done.step == SAVED and saved is not None:
+        if (saved := saves.get(done.step)) and saved.newest() is None:
             saved.save(arrays_of(state), {})
             saved.wait()
-    if resumed is not None:
+    if start:
         return {"losses": losses, "share": share((state.params, state.opt_state))}
     state = budget.look(STEPS, state.params, state)
     batches = loop.sample(1, 4)
@@ -139,11 +146,11 @@ def compiled():
     variables = jax.eval_shape(network.init, KEY, DATA.x[:1])
     graph = reg.trace_channels(network.predict, variables, DATA.x[:1])
     eight = Layout.of(mesh_of(fsdp=4, tensor=2), rules_named(RULES), variables)
-    plain, regularized = optax.sgd(0.3, momentum=0.9), budget_of(graph)[1]
+    one = Layout(mesh=mesh_of(data=1))
     cases = {
-        "plain": (plain, eight),
-        "regularized": (regularized, eight),
-        "one": (regularized, Layout(mesh=mesh_of(data=1))),
+        "plain": (optax.sgd(0.3, momentum=0.9), eight),
+        "regularized": (budget_of(graph, eight, 1000)[1], eight),  # in turns of two steps
+        "one": (budget_of(graph, one, 1000)[1], one),
     }
     chunk = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[None, :4], DATA))
     found = {}
@@ -161,23 +168,26 @@ def compiled():
 
 
 def moved(text):
-    """Of every array that a collective operation gives, how many numbers it has."""
-    sizes = []
-    kinds = r"(?:all-\w+|reduce-scatter|collective-permute)(?:-start)?"
-    for result in re.findall(rf" = (.*?) {kinds}\(", text):
+    """Of every collective operation its name, and how many numbers each array that it gives has."""
+    found = []
+    kinds = r"(all-\w+|reduce-scatter|collective-permute)(?:-start)?"
+    for result, kind in re.findall(rf" = (.*?) {kinds}\(", text):
         shapes = re.findall(r"\[([\d,]*)\]", result)
-        sizes.append([int(np.prod([int(n) for n in s.split(",") if n])) for s in shapes])
-    return sizes
+        sizes = [int(np.prod([int(n) for n in s.split(",") if n])) for s in shapes]
+        found.append([kind, sizes])
+    return found
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        checkpoints = Checkpoints(Path(scratch))
+        saves = {step: Checkpoints(Path(scratch, str(step))) for step in (4, 6)}
         found = {
-            "one": train(mesh_of(data=1), ""),
-            "eight": train(mesh_of(fsdp=4, tensor=2), RULES, saved=checkpoints),
-            "four": train(mesh_of(data=2, fsdp=2), "", resumed=checkpoints.newest()),
+            "one": train(mesh_of(data=1), "", {}),
+            "eight": train(mesh_of(fsdp=4, tensor=2), RULES, saves={4: saves[4]}),
+            "four": train(mesh_of(data=2, fsdp=2), "", saves, start=4),
+            "fsdp": train(mesh_of(fsdp=4), "", saves, start=6),
             "compiled": compiled(),
         }
-        checkpoints.close()
+        for checkpoints in saves.values():
+            checkpoints.close()
     print(json.dumps(found))

@@ -1,13 +1,14 @@
 """A small run for the tests of recovery and scale; as a script one process of many:
 
-small_run.py WORKDIR COORDINATOR PROCESS PROCESSES
+small_run.py WORKDIR COORDINATOR PROCESS PROCESSES MESH
 """
 
+import itertools
 import os
 import signal
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ CONFIG = CycleConfig(
     batch_size=32,
     learning_rate=0.05,
 )
-STOP = ("retrain", 10)
+STOPS = ("shrink", 30), ("retrain", 0)
+SHARD = "Dense_0/kernel=-:fsdp,BatchNorm_0=fsdp,Dense_1/kernel=fsdp:-"
 
 
 class Net(nn.Module):
@@ -67,24 +69,43 @@ def compiled_once(directory):
         compilation_cache.reset_cache()
 
 
-def make(workdir, cycle=Cycle):
-    """The run."""
+@dataclass(frozen=True)
+class Rows:
+    """Batches of a set, of which every process reads its own part."""
+
+    whole: Batch
+
+    def batches(self, start):
+        return self.parts(start, 0, 1)
+
+    def parts(self, start, part, parts):
+        assert (part, parts) in {(0, 1), (jax.process_index(), jax.process_count())}
+        for number in itertools.count(start):
+            rows = np.random.default_rng(number).permutation(self.whole.examples)[:32]
+            yield self.whole.rows(np.split(rows, parts)[part])
+
+
+def make(workdir, cycle=Cycle, mesh=None):
+    """The run; on a mesh in widths that four can divide, and of batches that four can read."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 310).astype(np.int32)
     x = rng.normal(size=(310, 7)).astype(np.float32)
     x[np.arange(310), y] += 3.0
+    train = Batch(x[:200], y[:200])
     return cycle(
         network=morph.linen_network(Net()),
-        train=Batch(x[:200], y[:200]),
+        train=Rows(train) if mesh else train,
         test=Batch(x[200:], y[200:]),
-        config=CONFIG,
+        config=replace(CONFIG, round_to=4) if mesh else CONFIG,
         workdir=Path(workdir),
+        mesh=mesh,
+        shard=SHARD if mesh == "fsdp=4" else "",
     )
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """A phase in which one process, not the first, is asked to stop."""
+    """A phase in which one process, not the first if there are others, is asked to stop."""
 
     phase: Any
 
@@ -97,7 +118,8 @@ class Stopping:
 
     def train(self, run, work, start):
         for step in self.phase.train(run, work, start):
-            if (self.stretch.name, step) == STOP and jax.process_index() == 1:
+            here = (self.stretch.name, step) == STOPS[jax.process_count() > 1]
+            if here and jax.process_index() == min(1, jax.process_count() - 1):
                 os.kill(os.getpid(), signal.SIGTERM)
             yield step
 
@@ -115,10 +137,10 @@ class Stopped(Cycle):
 
 def main():
     """Runs it until it is stopped."""
-    workdir, coordinator, process, count = sys.argv[1:]
+    workdir, coordinator, process, count, mesh = sys.argv[1:]
     connect(coordinator, int(process), int(count), timeout_s=120)
     try:
-        make(workdir, Stopped).run()
+        make(workdir, Stopped, mesh).run()
     except Interrupted as stop:
         print(f"{stop} on {jax.device_count()} devices", flush=True)
 

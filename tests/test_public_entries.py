@@ -53,6 +53,7 @@ MADE = {
     "Pipeline", "Placement", "Sensitivity", "TensorizePlan",
 }  # fmt: skip
 ELSEWHERE = {
+    "GrainBatches": "tests/morph/training/test_grain_batches.py",
     "Cycle": "tests/morph/cycle/test_checks.py",
     "CycleConfig": "tests/morph/cycle/test_checks.py",
     "CompressConfig": "tests/morph/test_settings.py",

@@ -18,12 +18,13 @@ from experiments.console.declared import Command
 from experiments.console.lasting import lasting, lasting_output
 from experiments.console.stop import interruptible, is_interruption, stopped, to_go_on
 from experiments.console.terminal import terminal
-from morph.errors import Interrupted, PeerError
+from morph.errors import Interrupted, LostError, PeerError
 from morph.untrusted import printable
 from regularizers.errors import MorphError
 
 # What a person can cause; everything else is a bug and shows its traceback.
 USER_ERRORS = (MorphError, OSError, flags.Error)
+LOST = 75  # exit status where another process of a run is gone: `EX_TEMPFAIL`, try again
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ def ending(command: str) -> Iterator[None]:
         except KeyboardInterrupt:
             stopped(to_go_on(printable(command)))
         except PeerError as error:
-            fail(command, str(error))
+            fail(command, str(error), LOST if isinstance(error, LostError) else 2)
         except USER_ERRORS as error:
             fail(None, in_words(error))
         except Exception as error:
@@ -71,7 +72,7 @@ def is_one_of_several() -> bool:
     return jax is not None and jax.distributed.is_initialized()
 
 
-def fail(command: str | None, error: str) -> NoReturn:
+def fail(command: str | None, error: str, status: int = 2) -> NoReturn:
     """Ends with one line; with the command, if it is worth repeating in all processes of a run."""
     again = ""
     if is_one_of_several():
@@ -79,7 +80,7 @@ def fail(command: str | None, error: str) -> NoReturn:
             threading.Event().wait()  # another thread has said it, and ends us
         again = f". To go on, start all processes again: {printable(command)}" if command else ""
     print(f"error: {printable(error)}{again}", file=sys.stderr)
-    leave(2)
+    leave(status)
 
 
 def leave(status: int) -> NoReturn:

@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -54,7 +53,7 @@ def convert(
     ]
     if wrong:
         raise WeightsError(f"{type(module).__name__} has other shapes: {'; '.join(wrong)}.")
-    return unflatten_dict({path: jnp.asarray(value) for path, value in found.items()})
+    return jax.device_put(unflatten_dict(found))
 
 
 def _shape(arrays: Mapping[Path, Any], path: Path) -> tuple[int, ...] | None:

@@ -332,7 +332,7 @@ class Cycle:
                         interval.begin(step)
                     if stop:
                         checkpoints.wait()
-                        left = f"a checkpoint is in {self.workdir}"
+                        left = f"a checkpoint is in {checkpoints.workdir}"
                         raise Interrupted(
                             f"stopped at step {step} of phase {phase.stretch.name!r}; "
                             f"{left if number or step else 'nothing was trained yet'}"

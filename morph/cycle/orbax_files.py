@@ -6,7 +6,7 @@ import glob
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,32 @@ def read_arrays(path: Path, like: Any = None) -> Any:
     plain = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), like)
     with _said_once("read", path), _checkpointer() as checkpointer:
         return checkpointer.restore(path.absolute(), plain)
+
+
+def write_shards(path: Path, arrays: Mapping[str, jax.Array]) -> None:
+    """Writes arrays of which processes hold parts to a new folder; in all processes.
+
+    Raises:
+        WorkdirError: if they cannot be written.
+    """
+    with _said_once("write", path), _shared(path) as checkpointer:
+        checkpointer.save(path.absolute(), dict(arrays))
+
+
+def read_shards(path: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """Reads what `write_shards` wrote, where the shardings of `like` say; in all processes.
+
+    Raises:
+        WorkdirError: if it cannot be read, or there are others.
+    """
+    with _said_once("read", path), _shared(path) as checkpointer:
+        found: dict[str, jax.Array] = checkpointer.restore(path.absolute(), dict(like))
+        return found
+
+
+def _shared(path: Path) -> ocp.Checkpointer:
+    one_database = not glob.has_magic(str(path.absolute()))  # see `write_arrays`
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler(use_ocdbt=one_database))
 
 
 def _checkpointer(one_database: bool = True) -> ocp.Checkpointer:

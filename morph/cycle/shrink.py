@@ -42,6 +42,7 @@ class Shrink:
         c, architecture = run.config, carried.architecture
         network, graph = run.network(architecture), run.traces.of(architecture)
         regularizer = make_regularizer(c, graph, target_cost(c, graph), left=True)
+        regularizer = regularizer.summed(run.layout.sums)
         budget = make_budget(
             c, regularizer, run.shrink_to, self.stretch.steps, run.loop.every, left=True
         )

@@ -13,7 +13,6 @@ from types import FrameType, MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from morph.cycle.config import renewed
 from morph.cycle.orbax_files import read_arrays, write_arrays
@@ -131,7 +130,7 @@ def load_variables(path: str | Path, like: Any = None) -> Variables:
     Raises:
         WorkdirError: if it cannot be read, or does not fit.
     """
-    variables: Variables = jax.tree.map(jnp.asarray, read_arrays(Path(path), like))
+    variables: Variables = jax.device_put(read_arrays(Path(path), like))
     return variables
 
 

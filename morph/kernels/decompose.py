@@ -127,7 +127,7 @@ def factorize(
         if most < wanted[bond]
     ]
     found = DECOMPOSERS[kind](source, known, possible, iterations)
-    to_array = jnp.asarray if isinstance(kernel, jax.Array) else np.asarray
+    to_array = jax.device_put if isinstance(kernel, jax.Array) else np.asarray
     value = Factorized(
         cores=tuple(to_array(core.astype(kernel.dtype)) for core in found), format=source.format
     )
@@ -191,7 +191,7 @@ def truncated(value: Factorized, rank: int) -> Factorized:
     root = np.sqrt(s[:rank])
     cut = (q_left @ (u[:, :rank] * root), (root[:, None] * vt[:rank]) @ q_right.T)
     shapes = ((*left.shape[:-1], rank), (rank, *right.shape[1:]))
-    to_array = jnp.asarray if isinstance(value.cores[0], jax.Array) else np.asarray
+    to_array = jax.device_put if isinstance(value.cores[0], jax.Array) else np.asarray
     return Factorized(
         cores=tuple(
             to_array(core.reshape(shape).astype(value.dtype))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from morph.compress.activations import run
+from morph.kernels.patches import patches
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Variable
 from regularizers.primitives import axes as ax
@@ -127,32 +127,14 @@ def _inputs(variable: Variable, eqn: JaxprEqn, side: int, pair: list[Any]) -> An
 def _as_rows(x: Array, eqn: JaxprEqn, side: int) -> Float[Array, "n m"]:
     """Data with the inputs of a kernel as the last axis, in the kernel's order."""
     if eqn.primitive is p.conv_general_dilated_p:
-        return _patches(x, eqn)
+        kernel = jaxprs.shape_of(eqn.invars[1])
+        window = [kernel[k] for k in eqn.params["dimension_numbers"].rhs_spec[2:]]
+        seen = patches(x, window, eqn.params)
+        return seen.reshape(-1, int(np.prod(seen.shape[1 + len(window) :])))
     (summed, _) = eqn.params["dimension_numbers"]
     axes = [summed[1 - side][i] for i in np.argsort(summed[side])]
     moved = jnp.moveaxis(x, axes, range(-len(axes), 0))
     return moved.reshape(-1, int(np.prod([x.shape[k] for k in axes])))
-
-
-def _patches(x: Array, eqn: JaxprEqn) -> Float[Array, "n m"]:
-    """What the window of a convolution sees at each place: its channels, and of each the window."""
-    params = eqn.params
-    kernel = jaxprs.shape_of(eqn.invars[1])
-    window = [kernel[k] for k in params["dimension_numbers"].rhs_spec[2:]]
-    x = jnp.transpose(x, params["dimension_numbers"].lhs_spec)
-    inside = zip(params["padding"], params["lhs_dilation"], strict=True)
-    pads = [(0, 0, 0), (0, 0, 0), *((low, high, every - 1) for (low, high), every in inside)]
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
-    steps, apart = params["window_strides"], params["rhs_dilation"]
-    ends = [n - gap * (size - 1) for n, gap, size in zip(x.shape[2:], apart, window, strict=True)]
-    seen = []
-    for at in itertools.product(*map(range, window)):
-        starts = [place * gap for place, gap in zip(at, apart, strict=True)]
-        cut = zip(starts, ends, steps, strict=True)
-        own = (slice(low, low + count, step) for low, count, step in cut)
-        seen.append(x[:, :, *own])
-    patches = jnp.moveaxis(jnp.stack(seen, axis=2), (1, 2), (-2, -1))
-    return patches.reshape(-1, patches.shape[-2] * patches.shape[-1])
 
 
 @jax.jit

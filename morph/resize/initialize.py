@@ -140,9 +140,10 @@ def infer_laws(
     total = sum(math.prod(variable.shape) for variable in architecture.variables.values())
     draws = max(1, min(SAMPLES, NUMBERS // max(total, 1)))
 
-    def deviations(key: Any, blank: Any) -> list[Any]:
-        leaves = jax.tree.leaves(init_fn(key, *blank))
-        return [jnp.stack([jnp.mean(x), jnp.mean(jnp.square(x))]) for x in map(_real, leaves)]
+    def deviations(key: Any, blank: Any) -> dict[str, Any]:
+        paths, leaves, _ = flat_paths(init_fn(key, *blank))
+        moments = [jnp.stack([jnp.mean(x), jnp.mean(jnp.square(x))]) for x in map(_real, leaves)]
+        return dict(zip(paths, moments, strict=True))
 
     with jax.ensure_compile_time_eval():  # so that init may be jitted
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tuple(args))
@@ -153,9 +154,8 @@ def infer_laws(
             compiler_options=COMPILE_QUICKLY,
         )
         moments = sample(keys, blank)
-    paths = flat_paths(jax.eval_shape(init_fn, keys[0], *args))[0]
     matches: dict[str, list[str]] = {}
-    for path, moment in zip(paths, moments, strict=True):
+    for path, moment in moments.items():
         mean, square = np.asarray(moment, np.float64).mean(0)
         variance = float(square - mean**2)
         matches[path] = _laws(architecture.variables[path], variance, draws, float(square))

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from morph.kernels.patches import patches
 from morph.tensorize.layers import KernelUse, run
 from regularizers.channels.graph import ChannelGraph
 from regularizers.primitives.jaxprs import primitives as p
@@ -76,7 +77,12 @@ def rows_of(
         labels = [label for k in contracted[use.side] for label in axes[k]]
     else:
         numbers = params["dimension_numbers"]
-        x = _patches(x, [form.shape[k] for k in numbers.rhs_spec[2:]], params)
+        seen = patches(x, [form.shape[k] for k in numbers.rhs_spec[2:]], params)
+        batch, _, *spatial = numbers.out_spec  # rows are as the axes of the result are, C last
+        order = [batch, *spatial]
+        x = np.asarray(seen)
+        rest = range(len(order), x.ndim)
+        x = x.transpose([*(order.index(k) for k in sorted(order)), *rest])
         labels = [label for k in numbers.rhs_spec[1:] for label in axes[k]]
     lengths = [sizes[label] for label in labels]
     x = x.reshape([-1, *lengths])
@@ -85,27 +91,3 @@ def rows_of(
     x = x[chosen].astype(np.float32)
     order = sorted(range(len(labels)), key=lambda k: int(labels[k].split(":")[1]))
     return x.transpose([0, *(1 + k for k in order)]).reshape([len(x), math.prod(lengths)])
-
-
-def _patches(x: Any, window: Sequence[int], params: Mapping[str, Any]) -> np.ndarray:
-    """What each place of the result sees, [N, ..., C * window]."""
-    numbers = params["dimension_numbers"]
-    moved = any(map(any, params["padding"])) or any(n > 1 for n in params["lhs_dilation"])
-    if all(n == 1 for n in window) and not moved:
-        batch, feature, *spatial = numbers.lhs_spec
-        pixels = np.transpose(np.asarray(x), [batch, *spatial, feature])
-        pixels = pixels[:, *(slice(None, None, stride) for stride in params["window_strides"])]
-        batch, feature, *spatial = numbers.out_spec  # as the axes of the result are, but C last
-        order = [batch, *spatial]
-        return np.transpose(pixels, [*(order.index(k) for k in sorted(order)), len(order)])
-    patches = jax.lax.conv_general_dilated_patches(
-        x,
-        window,
-        params["window_strides"],
-        params["padding"],
-        params["lhs_dilation"],
-        params["rhs_dilation"],
-        dimension_numbers=numbers,
-        precision=jax.lax.Precision.HIGHEST,
-    )
-    return np.moveaxis(np.asarray(patches), numbers.out_spec[1], -1)

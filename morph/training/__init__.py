@@ -6,6 +6,7 @@ from regularizers.lazy import lazy
 
 if TYPE_CHECKING:
     from morph.training.data import Batch, Pipeline
+    from morph.training.grain_batches import GrainBatches
     from morph.training.losses import (
         cosine_distance,
         cosine_similarity,
@@ -24,6 +25,7 @@ else:
 
 __all__ = [
     "Batch",
+    "GrainBatches",
     "Metric",
     "Pipeline",
     "Task",

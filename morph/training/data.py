@@ -17,6 +17,7 @@ from morph.errors import DataError
 from regularizers.checks import a
 
 T = TypeVar("T")
+RESIDENT = 2**30  # bytes: a set that is larger is not kept on the devices
 AHEAD = 2  # chunks that wait on the device: one is used, one is there, one is on its way
 
 
@@ -89,6 +90,15 @@ class Pipeline(Protocol):
         ...
 
 
+@runtime_checkable
+class Parted(Pipeline, Protocol):
+    """A pipeline of which several processes each read their part; see `GrainBatches`."""
+
+    def parts(self, start: int, part: int, parts: int) -> Iterator[Batch]:
+        """Of each of the same batches the rows that part `part` of `parts` equal ones has."""
+        ...
+
+
 DATA = a((Batch, Pipeline), "a morph.Batch(x, y), or a pipeline of batches")
 
 
@@ -146,6 +156,8 @@ def chunks(
     seed: int,
     offset: int = 0,
     put: Callable[[Any], Any] = jax.device_put,
+    part: tuple[int, int] = (0, 1),
+    streamed: bool = False,
 ) -> Iterator[Any]:
     """What each chunk of steps of a phase trains on.
 
@@ -156,15 +168,19 @@ def chunks(
         start: the step of the phase that the first chunk starts at.
         seed: of the shuffling of a whole set.
         offset: the steps of the run before this phase: where a pipeline goes on.
-        put: brings a pipeline's chunk to the devices, ahead of its use.
+        put: brings a pipeline's chunk to the devices, ahead of its use; or, of a set that is
+            streamed, the examples of indices.
+        part: of a pipeline whose parts can be read apart: which, of how many.
+        streamed: bring the examples of a whole set, too.
 
     Yields:
         Of a whole set the indices int [k, batch] of its batches, of a pipeline the batches
-        themselves, a `Batch` of [k, batch, ...].
+        themselves, a `Batch` of [k, batch, ...]; what `put` makes of them where it is called.
     """
     lengths = np.diff([start, *ends])
     if isinstance(data, Pipeline):
-        stream = data.batches(offset + start)
+        first = offset + start
+        stream = data.parts(first, *part) if isinstance(data, Parted) else data.batches(first)
         stacked = (
             _stacked(stream, int(k), offset + int(end))
             for k, end in zip(lengths, ends, strict=True)
@@ -172,8 +188,8 @@ def chunks(
         yield from prefetched(map(put, stacked), AHEAD)
     else:
         indices = batches(data.examples, batch_size, seed=seed, start=start)
-        for k in lengths:
-            yield np.stack(list(itertools.islice(indices, int(k))))
+        rows = (np.stack(list(itertools.islice(indices, int(k)))) for k in lengths)
+        yield from prefetched(map(put, rows), AHEAD) if streamed else rows
 
 
 def _stacked(stream: Iterator[Batch], count: int, end: int) -> Batch:
@@ -248,6 +264,11 @@ def nth(data: Batch | None, chunk: Any, i: Any) -> Batch:
 def resident(data: Batch | Pipeline) -> Batch | None:
     """A whole set on the device, or None for a pipeline."""
     return None if isinstance(data, Pipeline) else on_device(data)
+
+
+def is_large(data: Batch | Pipeline) -> bool:
+    """Whether it is a whole set that is not kept on the devices."""
+    return isinstance(data, Batch) and sum(leaf.nbytes for leaf in jax.tree.leaves(data)) > RESIDENT
 
 
 def on_device(batch: Batch) -> Batch:

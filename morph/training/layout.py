@@ -25,6 +25,7 @@ from morph.training.step import TrainState
 from regularizers.channels.calls import flat_paths, joined_path
 from regularizers.channels.graph import ChannelGraph
 from regularizers.messages import near
+from regularizers.objective.sums import SharedSums, Sums
 from regularizers.patterns import matching, parse, spells
 
 FSDP, AXES = "fsdp", ("data", "fsdp", "tensor")
@@ -204,6 +205,11 @@ class Layout:
             if k in variable.produces | variable.consumes
         ]
         return math.lcm(1, *counts)
+
+    @property
+    def sums(self) -> Sums:
+        """How a regularizer sums over variables."""
+        return SharedSums(self.mesh, self.spec) if self.divides else Sums()
 
     @cached_property
     def divides(self) -> bool:

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from morph.training.data import Batch, Pipeline, chunk_ends, chunks, resident
+from morph.training.data import Batch, Parted, Pipeline, chunk_ends, chunks, is_large, resident
 from morph.training.layout import Layout
-from morph.training.mesh import split
+from morph.training.mesh import part_here, rows_of, split
 from morph.training.step import Step, TrainState, check_finite
 from morph.training.task import total
 
@@ -66,7 +66,9 @@ class Loop:
 
     Attributes:
         step: several training steps in one call; of stacked states for runs side by side.
-        data: a whole set, which is kept on the devices; or, for single runs, a pipeline.
+        data: a whole set, which is kept on the devices unless it is large; or, for single runs, a
+            pipeline. Of a large set, and of a pipeline of parts, a process reads what its devices
+            need.
         batch_size: of a whole set.
         every: steps between two looks, which is what one call takes.
         layout: where the arrays of a single run lie; where they are if None.
@@ -118,34 +120,49 @@ class Loop:
             count: how many.
             offset: where a pipeline goes on; its own training takes these batches later, too.
         """
-        cut = self._cut
-        found = next(
-            chunks(self.data, self.batch_size, [count], start=0, seed=seed, offset=offset, put=cut)
-        )
-        return self._data, found if self._data is None else cut(found)
+        found = next(self._stream([count], seed, offset=offset))
+        return self._data, found if self._data is None else self._cut(found)
 
     def _chunks(self, course: Course, ends: Sequence[int]) -> Iterator[Any]:
         """What each chunk of steps trains on, on its devices."""
 
         def stream(seed: int) -> Iterator[Any]:
-            return chunks(
-                self.data,
-                self.batch_size,
-                ends,
-                start=course.start,
-                seed=seed,
-                offset=course.offset,
-                put=self._cut,
-            )
+            return self._stream(ends, seed, start=course.start, offset=course.offset)
 
         if isinstance(course.shuffle, int):
+            indices = self.layout is not None and self._data is not None
             for chunk in stream(course.shuffle):
-                yield chunk if self.layout is None else self._cut(chunk)
+                yield self._cut(chunk) if indices else chunk
             return
         streams = {seed: stream(seed) for seed in course.shuffle}
         for _ in ends:  # a random seed that several runs share is drawn from once
             own = {seed: next(one) for seed, one in streams.items()}
             yield np.stack([own[seed] for seed in course.shuffle])  # [runs, steps, batch]
+
+    def _stream(
+        self, ends: Sequence[int], seed: int, *, start: int = 0, offset: int = 0
+    ) -> Iterator[Any]:
+        put, part = self._cut, (0, 1)
+        if self.layout is not None and self._streamed:
+            put = partial(rows_of, self.data, mesh=self.layout.mesh)
+        elif self.layout is not None and isinstance(self.data, Parted):
+            part = part_here(self.layout.mesh)
+            put = partial(split, mesh=self.layout.mesh, part=part)
+        return chunks(
+            self.data,
+            self.batch_size,
+            ends,
+            start=start,
+            seed=seed,
+            offset=offset,
+            put=put,
+            part=part,
+            streamed=self._streamed,
+        )
+
+    @property
+    def _streamed(self) -> bool:
+        return self.layout is not None and is_large(self.data)
 
     @cached_property
     def _cut(self) -> Callable[[Any], Any]:
@@ -158,5 +175,5 @@ class Loop:
 
     @cached_property
     def _data(self) -> Batch | None:
-        data = resident(self.data)
+        data = None if self._streamed else resident(self.data)
         return data if self.layout is None else self.layout.whole(data)

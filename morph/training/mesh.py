@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import socket
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,6 +27,13 @@ from regularizers.host import on_devices, on_host
 T = TypeVar("T")
 TENSOR = "tensor"  # the axis of a mesh that batches are not divided over
 HEARTBEAT_S = 20  # a process that was not heard of for so long is gone
+JOIN_S = 300  # for so long processes wait for each other at the start
+
+
+def is_one_of_many(*given: Any) -> bool:
+    """Whether there are processes to join: some are given, or Slurm started several tasks."""
+    slurm = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    return slurm > 1 or any(value is not None for value in given)
 
 
 def connect(
@@ -32,7 +41,7 @@ def connect(
     process_id: int | None = None,
     num_processes: int | None = None,
     *,
-    timeout_s: int = 300,
+    timeout_s: float = JOIN_S,
 ) -> bool:
     """Joins the processes of a run; must come before anything else is asked of JAX.
 
@@ -47,23 +56,25 @@ def connect(
         started together are, with what Slurm tells them.
 
     Raises:
-        MeshError: if only some are given, they contradict each other, or the others do not come.
+        MeshError: if only some are given, they contradict each other, or the coordinator does not
+            answer. Where other processes do not come JAX aborts: see `peers.join`.
     """
     given = (coordinator, process_id, num_processes)
-    if all(value is None for value in given):
-        if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
-            return False
-    elif any(value is None for value in given):
+    if not is_one_of_many(*given):
+        return False
+    if None in given and given != (None, None, None):
         raise MeshError(
             "coordinator, process_id and num_processes belong together; found "
             f"coordinator={coordinator}, process_id={process_id}, num_processes={num_processes}"
         )
+    if coordinator and process_id and num_processes and process_id < num_processes:
+        _wait_for(coordinator, timeout_s)
     try:
         jax.distributed.initialize(
             coordinator,
             num_processes,
             process_id,
-            initialization_timeout=timeout_s,
+            initialization_timeout=math.ceil(timeout_s),
             heartbeat_timeout_seconds=HEARTBEAT_S,
         )
     except (RuntimeError, ValueError) as error:
@@ -72,6 +83,32 @@ def connect(
             f"{error}"
         ) from error
     return True
+
+
+def _wait_for(coordinator: str, timeout_s: float) -> None:
+    """Waits until a coordinator can be reached: JAX would end the process where it cannot.
+
+    Raises:
+        MeshError: if it cannot, in time.
+    """
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal():
+        raise MeshError(f"coordinator must be host:port of process 0, found {coordinator!r}")
+    until = time.monotonic() + timeout_s
+    while True:
+        left = until - time.monotonic()
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), max(left, 0.1)).close()
+        except OSError as error:  # it may not have started, or its name not be known yet
+            if left <= 0.0:
+                raise MeshError(
+                    f"the coordinator {coordinator} did not answer for {timeout_s:g} s ({error}); "
+                    "start process 0 on that machine, with the same --coordinator, or give the "
+                    "address of the machine where it runs"
+                ) from error
+            time.sleep(min(left, 0.5))
+        else:
+            return
 
 
 def data_mesh() -> Mesh:
@@ -102,16 +139,71 @@ def replicated(tree: T, mesh: Mesh) -> T:
     return placed(tree, jax.tree.map(lambda _: place, tree))
 
 
-def split(chunk: T, mesh: Mesh) -> T:
-    """Arrays [steps, batch, ...], equal in all processes; each device gets its part of a batch.
+def part_here(mesh: Mesh) -> tuple[int, int]:
+    """Which part of every batch the devices of this process have, of how many equal ones.
+
+    Where they lie apart it is the whole, number 0 of 1.
+    """
+    axes = batch_axes(mesh)
+    count = math.prod(mesh.shape[name] for name in axes)
+    place = NamedSharding(mesh, PartitionSpec(axes))
+    every: Any = place.devices_indices_map((count,)).items()
+    here = jax.process_index()
+    held = {part[0].indices(count)[0] for device, part in every if device.process_index == here}
+    first, own = min(held), max(held) - min(held) + 1
+    return (0, 1) if first % own or count % own else (first // own, count // own)
+
+
+def split(chunk: T, mesh: Mesh, part: tuple[int, int] = (0, 1)) -> T:
+    """Arrays [steps, batch, ...]; each device gets its part of a batch.
+
+    Args:
+        chunk: equal in all processes; or, of each, its part of the batches.
+        mesh: of the devices.
+        part: which part it is, of how many equal ones; see `part_here`.
 
     Raises:
         MeshError: if the batch cannot be cut evenly.
     """
-    for leaf in jax.tree.leaves(chunk):
-        check_divisible(leaf.shape[1], mesh)
+    number, parts = part
     place = NamedSharding(mesh, PartitionSpec(None, batch_axes(mesh)))
-    return placed(chunk, jax.tree.map(lambda _: place, chunk))
+
+    def cut(leaf: Any) -> jax.Array:
+        check_divisible(leaf.shape[1] * parts, mesh)
+        if parts == 1:
+            return on_devices(leaf, place)
+        before = number * leaf.shape[1]
+        shape = (leaf.shape[0], parts * leaf.shape[1], *leaf.shape[2:])
+
+        def own(at: Any) -> Any:
+            start, stop, _ = at[1].indices(shape[1])
+            return leaf[(at[0], slice(start - before, stop - before), *at[2:])]
+
+        return jax.make_array_from_callback(shape, place, own)
+
+    return jax.tree.map(cut, chunk)
+
+
+def rows_of(data: T, indices: Any, mesh: Mesh) -> T:
+    """The rows of a set [steps, batch, ...], cut as by `split`; a process reads its own only.
+
+    Args:
+        data: arrays on the host, equal in all processes.
+        indices: int [steps, batch], likewise.
+        mesh: of the devices.
+    """
+    check_divisible(indices.shape[1], mesh)
+    place = NamedSharding(mesh, PartitionSpec(None, batch_axes(mesh)))
+
+    def cut(leaf: Any) -> jax.Array:
+        shape = (*indices.shape, *leaf.shape[1:])
+
+        def own(at: Any) -> Any:
+            return leaf[indices[at[:2]]]
+
+        return jax.make_array_from_callback(shape, place, own)
+
+    return jax.tree.map(cut, data)
 
 
 def placed(tree: T, places: Any) -> T:

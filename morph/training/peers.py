@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,13 +21,56 @@ from typing import Any, BinaryIO
 
 import jax
 
-from morph.errors import MeshError, MorphError, PeerError
-from morph.training.mesh import gathered
+from morph.errors import LostError, MeshError, MorphError
+from morph.training.mesh import HEARTBEAT_S, JOIN_S, connect, gathered, is_one_of_many
 
 _RECORD = re.compile(rb"[IWEF]\d{4} \d\d:\d\d:")  # the first line of one in the log of JAX's C++
 _NOISE = re.compile(rb"coordination|preemption|distributed")
 _GONE = re.compile(rb"Polled an error from coordination service|Terminating process because")
+_FIRST = re.compile(rb"Failed to send RPC to coordination service")  # which process 0 has
+_NAMED = re.compile(rb"tasks are unhealthy")  # the next line has their numbers
+_NAMING_S = (
+    HEARTBEAT_S + 5
+)  # until JAX tells which process is gone, where something else fails first
 _LOST = ("Gloo", "NCCL", "onnection", "UNAVAILABLE", "DEADLINE", "heartbeat", "coordination")
+
+
+def join(
+    gone: Callable[[str], None],
+    coordinator: str | None = None,
+    process_id: int | None = None,
+    num_processes: int | None = None,
+    *,
+    timeout_s: float = JOIN_S,
+) -> bool:
+    """Joins the processes of a run, as `mesh.connect`, and watches them from then on.
+
+    Args:
+        gone: is told, in words, that one of the others is gone or did not come, in a thread of its
+            own; it should end this process.
+        coordinator: as of `connect`, as are the others.
+        process_id: likewise.
+        num_processes: likewise.
+        timeout_s: likewise.
+
+    Raises:
+        MeshError: likewise.
+    """
+    if not is_one_of_many(coordinator, process_id, num_processes):
+        return False
+    joined = threading.Event()
+
+    def told(cause: str) -> None:
+        missing = (
+            f"not all {num_processes or ''} processes of this run came within {timeout_s:g} s; "
+            "start all of them, with the same --coordinator and --num_processes"
+        )
+        gone(cause if joined.is_set() else missing.replace("  ", " "))
+
+    watch(told)
+    connect(coordinator, process_id, num_processes, timeout_s=timeout_s)
+    joined.set()
+    return True
 
 
 def watch(gone: Callable[[str], None]) -> None:
@@ -40,6 +84,7 @@ def watch(gone: Callable[[str], None]) -> None:
     """
     if os.name != "posix":
         return
+    _watching.set()
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
     libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))  # sleep(SIGABRT): 6 s
@@ -54,27 +99,44 @@ def watch(gone: Callable[[str], None]) -> None:
     threading.Thread(target=_pass_on, args=(log, stderr, gone), daemon=True).start()
 
 
+_watching = threading.Event()
+
+
 def _pass_on(log: BinaryIO, stderr: BinaryIO, gone: Callable[[str], None]) -> None:
-    noise = False
+    noise = named = False
+    silent = "it was not heard of any more"
     for line in log:
+        if named:
+            gone(_told(silent, line.decode(errors="replace").strip()))
         if _RECORD.match(line):
             noise = bool(_NOISE.search(line))
-        if _GONE.search(line):
-            gone(_told("it was not heard of any more"))
+        if _FIRST.search(line):
+            gone(_told(silent, "0"))
+        elif named := bool(_NAMED.search(line)):
+            continue
+        elif _GONE.search(line):  # more may follow
+            later = threading.Timer(1.0, gone, [_told(silent)])
+            later.daemon = True
+            later.start()
         elif not noise:
             stderr.write(line)
 
 
 @contextmanager
 def lost_peers() -> Iterator[None]:
-    """Turns what JAX raises where another process is gone into a `PeerError`."""
+    """Turns what JAX raises where another process is gone into a `LostError`.
+
+    Where `watch` is told which process it is, that comes first.
+    """
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:  # the latter where arrays are placed
         text, ours = str(error), isinstance(error, MorphError)
         if ours or jax.process_count() == 1 or not any(word in text for word in _LOST):
             raise
-        raise PeerError(_told(text.splitlines()[0].rsplit(": ", 1)[-1][:160])) from error
+        if _watching.is_set():
+            time.sleep(_NAMING_S)
+        raise LostError(_told(text.splitlines()[0].rsplit(": ", 1)[-1][:160])) from error
 
 
 def check_alike(facts: Callable[[], Mapping[str, Any]]) -> None:
@@ -106,5 +168,6 @@ def check_alike(facts: Callable[[], Mapping[str, Any]]) -> None:
             )
 
 
-def _told(cause: str) -> str:
-    return f"another process of this run is gone ({cause}); what it said last may tell why"
+def _told(cause: str, numbers: str = "") -> str:
+    which = f"process {numbers}" if numbers else "another process"
+    return f"{which} of this run is gone ({cause}); what it said last may tell why"

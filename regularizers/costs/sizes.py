@@ -52,18 +52,20 @@ class Table:
 
     def __call__(self, values: Any) -> Any:
         """The sums [sums] at a vector, which numpy counts in float64 and JAX in float32."""
-        if isinstance(values, jax.Array):
-            products = _products(jnp, values, self)
-            return jax.ops.segment_sum(products, self.owner, num_segments=self.sums)
-        return np.bincount(self.owner, weights=_products(np, values, self), minlength=self.sums)
+        if not isinstance(values, jax.Array):
+            factors = np.append(values, 1.0)[self.index]
+            return np.bincount(self.owner, self._products(factors), self.sums)
+        padded = jax.lax.pad(values, jnp.ones((), values.dtype), [(0, 1, 0)])
+        products = self._products(padded.at[self.index].get(mode="promise_in_bounds"))
+        if np.array_equal(self.owner, np.arange(self.sums)):  # one addend each
+            return products
+        return jax.ops.segment_sum(products, self.owner, num_segments=self.sums)
 
-
-def _products(xp: Any, values: Any, table: Table) -> Any:
-    padded = xp.concatenate([values, xp.ones(1, values.dtype)])
-    result = xp.asarray(table.scale, values.dtype)
-    for column in table.index.T:
-        result = result * padded[column]
-    return result
+    def _products(self, factors: Any) -> Any:
+        result = self.scale.astype(factors.dtype)
+        for k in range(factors.shape[1]):
+            result = result * factors[:, k]
+        return result
 
 
 @dataclass(kw_only=True)

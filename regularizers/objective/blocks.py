@@ -19,6 +19,7 @@ from regularizers.channels.blocks import Block
 from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Variable
 from regularizers.objective.norms import share
+from regularizers.objective.sums import Total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +37,21 @@ class BlockStrength:
     groups: tuple[str, ...]
     measured: tuple[tuple[str, float], ...]
 
-    def strength(self, leaves: Mapping[str, Any]) -> Float[Array, ""]:
+    def strength(
+        self, leaves: Mapping[str, Any], total: Callable[[str], Total]
+    ) -> Float[Array, ""]:
         """The root mean square of the switch, in units of a freshly drawn one.
 
         Args:
             leaves: the variables, by path.
+            total: how one is summed, by path.
         """
-        # Summed each where it lies: put side by side, arrays that devices share would move.
-        own = [(jnp.asarray(leaves[path], jnp.float32), fresh) for path, fresh in self.measured]
-        squares = [jnp.sum(jnp.square(leaf / fresh)) for leaf, fresh in own]
-        mean = jnp.stack(squares).sum() / max(1, sum(leaf.size for leaf, _ in own))
+        squares, size = [], 0
+        for path, fresh in self.measured:
+            leaf = jnp.asarray(leaves[path], jnp.float32)
+            squares.append(total(path)(jnp.square(leaf / fresh), None))
+            size += leaf.size
+        mean = jnp.stack(squares).sum() / max(1, size)
         return jnp.where(mean > 0.0, jnp.sqrt(jnp.where(mean > 0.0, mean, 1.0)), 0.0)
 
     def pulled(
@@ -117,19 +123,23 @@ def spared(blocks: Collection[BlockStrength], silent: Collection[str]) -> frozen
 Costs = Callable[[Float[Array, " groups"]], Float[Array, ""]]
 
 
-def block_costs(
+def block_pulls(
     blocks: Collection[BlockStrength],
     cost: Costs,
     order: Collection[str],
     alive: Float[Array, " groups"],
+    own: Mapping[str, Any],
+    step: Any,
 ) -> dict[str, Float[Array, ""]]:
-    """What each block costs now, per channel of its own that is alive: its pull at strength 1.
+    """What each block loses: `step` times what it costs now per channel that is alive.
 
     Args:
         blocks: the blocks.
         cost: of widths.
         order: the groups, in the order of the widths.
         alive: the widths now.
+        own: the strengths of channels, by group, blocks not counted: their mean is the unit.
+        step: how much a channel of marginal cost 1 loses.
     """
     whole, names = cost(alive), list(order)
     pulls = {}
@@ -137,5 +147,7 @@ def block_costs(
         inner = jnp.asarray([name in one.block.groups for name in names])
         without = cost(jnp.where(inner, 0.0, alive))
         channels = jnp.where(jnp.asarray([name in one.groups for name in names]), alive, 0.0).sum()
-        pulls[one.block.name] = (whole - without) / jnp.maximum(channels, 1.0)
+        each = (whole - without) / jnp.maximum(channels, 1.0)
+        unit = jnp.mean(jnp.concatenate([own[name] for name in one.groups]))
+        pulls[one.block.name] = step * each / jnp.maximum(unit, 1e-12)
     return pulls

@@ -16,14 +16,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from regularizers.channels.graph import ChannelGraph
+from regularizers.objective.measures import Measures
 from regularizers.objective.norms import root, widened
-from regularizers.objective.slices import Slices, scaled, slices_of
+from regularizers.objective.slices import Slices, scaled, slices_of, slopes_at_one
+from regularizers.objective.sums import Sums, Total, total_here
 
 ORTHOGONAL = 1e-6  # size x cosine^2: rounding is below it (1e-8 before batch norms), chance not
 STEEPEST = 16.0  # times as fast as the strongest channel of a group its weakest decays
@@ -59,39 +60,78 @@ class Decay(NamedTuple):
     regained: dict[str, Float[Array, ""]]
 
 
+class Weights(NamedTuple):
+    """What decay depends on.
+
+    Attributes:
+        channels: the sum of the squares of all that carries a channel, by group.
+        variables: the squared norm of a variable, by path.
+        minded: whether the loss changes with that norm, by path.
+    """
+
+    channels: dict[str, Float[Array, " width"]]
+    variables: dict[str, Float[Array, ""]]
+    minded: dict[str, Bool[Array, ""]]
+
+
+def weigh(
+    measures: Measures,
+    slices: Slices,
+    variables: Mapping[str, Any],
+    gradients: Mapping[str, tuple[Any, Any]],
+    still: Collection[str] = (),
+) -> Weights:
+    """What decay depends on.
+
+    Args:
+        measures: of the network.
+        slices: of `decaying`.
+        variables: by path.
+        gradients: by path, a variable and the loss's gradient there.
+        still: the paths of what stays as it is.
+    """
+    total = measures.total
+    squared = {p: jnp.square(leaf) for p, leaf in _moving(slices, variables, still).items()}
+    groups = {name for path in slices for _, names in slices[path] for name in names}
+    square = {path: total(path)(own, None) for path, own in squared.items()}
+    return Weights(
+        # By a factor on a channel: half of the derivative of the sum of all squares.
+        measures.sums.whole(slopes_at_one(measures.graph, slices, squared, groups, total)),
+        square,
+        {path: minds_norm(*gradients[path], square[path], total(path)) for path in squared},
+    )
+
+
 def find_decay(
-    graph: ChannelGraph,
+    measures: Measures,
     slices: Slices,
     variables: Mapping[str, Any],
     rates: Mapping[str, Float[Array, ""]],
-    gradients: Mapping[str, tuple[Any, Any]],
-    still: Collection[str] = (),
+    weights: Weights,
 ) -> Decay:
     """What one step of relative decay multiplies variables by.
 
     Args:
-        graph: the channel graph.
+        measures: of the network.
         slices: of `decaying`.
         variables: by path.
         rates: by group, the share that its weakest channel loses.
-        gradients: by path, a variable and the loss's gradient there.
-        still: the paths of what stays as it is.
+        weights: of `weigh`.
     """
-    wide = _moving(slices, variables, still)
+    kept = {name: 1.0 - rates[name] * speeds(own) for name, own in weights.channels.items()}
+    kept = measures.sums.whole(kept)
 
-    def half_of_squares(factors: Mapping[str, Any]) -> Float[Array, ""]:
-        every = [scaled(graph, path, leaf, slices, factors) for path, leaf in wide.items()]
-        return 0.5 * jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in every]).sum()
+    def left(sums: Sums) -> dict[str, Float[Array, ""]]:
+        found = {}
+        for path in weights.variables:
+            leaf = scaled(measures.graph, path, widened(variables[path]), slices, kept)
+            found[path] = sums.of(path, leaf.shape)(jnp.square(leaf), None)
+        return found
 
-    # Its derivative by a factor on a channel is the sum of the squares of all that carries it.
-    squares = jax.grad(half_of_squares)({name: jnp.ones(graph.widths[name]) for name in rates})
-    kept = {name: 1.0 - rates[name] * speeds(own) for name, own in squares.items()}
     regained = {}
-    for path, leaf in wide.items():
-        square = jnp.sum(jnp.square(leaf))
-        left = jnp.sum(jnp.square(scaled(graph, path, leaf, slices, kept)))
-        loss = jnp.sqrt(jnp.where(left > 0.0, square / left, 1.0))
-        regained[path] = jnp.where(minds_norm(*gradients[path], square), loss, 1.0)
+    for path, square in measures.sums.together(left).items():
+        loss = jnp.sqrt(jnp.where(square > 0.0, weights.variables[path] / square, 1.0))
+        regained[path] = jnp.where(weights.minded[path], loss, 1.0)
     return Decay(kept, regained)
 
 
@@ -99,6 +139,7 @@ def minds_norm(
     leaf: Float[Array | np.ndarray, "..."],
     gradient: Float[Array | np.ndarray, "..."],
     square: Float[Array, ""],
+    total: Total = total_here,
 ) -> Bool[Array, ""]:
     """Whether a function changes with the norm of a variable, by its gradient there.
 
@@ -108,10 +149,11 @@ def minds_norm(
         leaf: the variable.
         gradient: of the loss.
         square: the variable's squared norm, or nearly so.
+        total: how the variable is summed.
     """
     leaf, gradient = widened(leaf), widened(gradient)
-    along = jnp.square(jnp.sum(leaf * gradient)) * leaf.size
-    return along > ORTHOGONAL * square * jnp.sum(jnp.square(gradient))
+    along = jnp.square(total(leaf * gradient, None)) * leaf.size
+    return along > ORTHOGONAL * square * total(jnp.square(gradient), None)
 
 
 def decayed(

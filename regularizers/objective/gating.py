@@ -14,6 +14,7 @@ from regularizers.objective.gates import CLOSED, OPEN_SHARE, logits_of, path_of,
 from regularizers.objective.lasso import group_lasso
 from regularizers.objective.norms import widened
 from regularizers.objective.penalty import GroupPenalty, Pull, Source, Written
+from regularizers.objective.sums import Total
 
 NAME = "gates"  # of the penalty
 AJAR = 0.55  # a protected gate stays at least as probably open in evaluation, also if it was not
@@ -53,6 +54,5 @@ def gated_groups(groups: Iterable[GroupPenalty]) -> tuple[str, ...]:
     return tuple(g.group for g in groups if g.penalty == NAME)
 
 
-def _open(logits: Float[Array | np.ndarray, "..."], axis: int) -> Float[Array, " n"]:
-    del axis  # there is one
-    return probability(widened(jnp.asarray(logits)))
+def _open(logits: Float[Array | np.ndarray, "..."], axis: int, total: Total) -> Float[Array, " n"]:
+    return probability(total(widened(jnp.asarray(logits)), axis))  # of the one axis there is

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -18,6 +19,23 @@ from regularizers.messages import near
 from regularizers.objective.blocks import BlockStrength
 from regularizers.objective.combinations import Combination
 from regularizers.objective.penalty import GroupPenalty
+from regularizers.objective.sums import Sums, Total
+
+Tree = TypeVar("Tree")
+
+
+class Measured(NamedTuple):
+    """How strong channels and blocks are.
+
+    Attributes:
+        own: of every channel by what produces it, by group.
+        blocks: of every block, by name.
+        past: of every block some time before; None if that was not asked for.
+    """
+
+    own: dict[str, Float[Array, " width"]]
+    blocks: dict[str, Float[Array, ""]]
+    past: dict[str, Float[Array, ""]] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +49,7 @@ class Measures:
         in_fresh: each source counts in units of a freshly drawn layer's.
         scale: a factor on the strengths of a group; 1 where there is none.
         blocks: those that may go; while one weakens its channels count for less.
+        sums: how variables are summed.
     """
 
     graph: ChannelGraph
@@ -39,23 +58,59 @@ class Measures:
     in_fresh: bool = False
     scale: Mapping[str, float] = field(default_factory=dict)
     blocks: tuple[BlockStrength, ...] = ()
+    sums: Sums = field(default_factory=Sums)
 
     def strengths(self, variables: Any) -> dict[str, Float[Array, " width"]]:
         """The strength of every channel, by group; of a channel in a block that weakens, less."""
+        return self.weakened(self.measured(variables))
+
+    def measured(self, variables: Any, before: Any = None) -> Measured:
+        """All that is measured.
+
+        Args:
+            variables: the traced variables, or only their `params`.
+            before: the same some time before, if blocks are to be measured there, too.
+        """
         leaves = self.by_path(variables)
-        own = self.own(leaves)
+        past = self.by_path(before) if self.blocks and before is not None else None
+        found = Measured(
+            self.own(leaves),
+            {one.block.name: one.strength(leaves, self.total) for one in self.blocks},
+            past and {one.block.name: one.strength(past, self.total) for one in self.blocks},
+        )
+        return self.sums.whole(found)
+
+    def of_both(self, variables: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The strengths of all channels, by group, and of all blocks, by name."""
+        found = self.measured(variables)
+        return self.weakened(found), found.blocks
+
+    def weakened(self, measured: Measured) -> dict[str, Float[Array, " width"]]:
+        """The strength of every channel, of what was measured."""
+        found = dict(measured.own)
         for one in self.blocks:
-            share = jnp.minimum(one.strength(leaves), 1.0)
-            own |= {name: own[name] * share for name in one.groups}
-        return own
+            share = jnp.minimum(measured.blocks[one.block.name], 1.0)
+            found |= {name: found[name] * share for name in one.groups}
+        return found
 
     def own(self, leaves: Mapping[str, Any]) -> dict[str, Float[Array, " width"]]:
         """The strength of every channel by what produces it."""
         return {
             g.group: self.scale.get(g.group, 1.0)
-            * g.strength(leaves, self.combine, in_fresh=self.in_fresh)
+            * g.strength(leaves, self.combine, self.total, in_fresh=self.in_fresh)
             for g in self.groups
         }
+
+    def total(self, path: str) -> Total:
+        """How a variable, or an array like it, is summed."""
+        return self.sums.of(path, self._shapes.get(path) or self.graph.variables[path].shape)
+
+    def laid(self, tree: Tree) -> Tree:
+        """Variables, or only their `params`, where they lie within compiled code."""
+        paths, leaves, treedef = flat_paths(tree)
+        moved = [self.sums.laid(self.full(p), leaf) for p, leaf in zip(paths, leaves, strict=True)]
+        found: Tree = jax.tree.unflatten(treedef, moved)
+        return found
 
     def unit(self, g: GroupPenalty) -> float:
         """The strength of a channel of a freshly drawn layer; of a gate that is surely open."""

@@ -11,12 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# (variable, axis) -> the norm of every slice along the axis
-Norm: TypeAlias = Callable[[Float[Array | np.ndarray, "..."], int], Float[Array, " n"]]
+from regularizers.objective.sums import Total, total_here
+
+# (variable, axis, how it is summed) -> the norm of every slice along the axis
+Norm: TypeAlias = Callable[[Float[Array | np.ndarray, "..."], int, Total], Float[Array, " n"]]
 
 
 def rms(
-    leaf: Float[Array | np.ndarray, "..."], axis: int, l1_share: float = 0.0
+    leaf: Float[Array | np.ndarray, "..."],
+    axis: int,
+    total: Total = total_here,
+    l1_share: float = 0.0,
 ) -> Float[Array, " n"]:
     """Root mean square of every slice along `axis`: group lasso, in MorphNet's normalisation.
 
@@ -26,12 +31,11 @@ def rms(
     if not isinstance(leaf, jax.core.Tracer):
         return _rms_now(np.asarray(leaf), axis, l1_share)
     wide = widened(leaf)
-    others = tuple(k for k in range(leaf.ndim) if k != axis)
-    square = jnp.mean(jnp.square(wide), axis=others)
-    norm = root(square)
+    count = max(1, wide.size // max(1, wide.shape[axis]))
+    norm = root(total(jnp.square(wide), axis) / count)
     if not l1_share:
         return norm
-    return (1.0 - l1_share) * norm + l1_share * jnp.mean(jnp.abs(wide), axis=others)
+    return (1.0 - l1_share) * norm + l1_share * total(jnp.abs(wide), axis) / count
 
 
 def _rms_now(leaf: np.ndarray, axis: int, l1_share: float) -> Float[Array, " n"]:

@@ -20,6 +20,7 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.channels.parts import Group, Variable
 from regularizers.objective.combinations import Combination
 from regularizers.objective.norms import Norm, root
+from regularizers.objective.sums import Total, total_here
 from regularizers.primitives import axes as ax
 from regularizers.primitives.axes import Axis
 
@@ -48,10 +49,10 @@ class Source:
     hint: str = ""
 
     def strength(
-        self, leaf: Float[Array | np.ndarray, "..."], width: int
+        self, leaf: Float[Array | np.ndarray, "..."], width: int, total: Total = total_here
     ) -> Float[Array, " width"]:
-        """The strength [width] that this variable gives the channels."""
-        strengths = self.norm(leaf, self.axis)
+        """The strength [width] that this variable, which is so summed, gives the channels."""
+        strengths = self.norm(leaf, self.axis, total)
         if self.channel is None:
             return strengths
         own = self.channel >= 0
@@ -60,8 +61,8 @@ class Source:
             square = np.square(np.asarray(strengths))
             mean = np.bincount(self.channel[own], square[own], width) / count
             return jax.device_put(np.sqrt(mean).astype(square.dtype))
-        total: Array = jax.ops.segment_sum(jnp.square(strengths), self.channel, num_segments=width)
-        return root(total / count.astype(total.dtype))  # the sum drops -1
+        each: Array = jax.ops.segment_sum(jnp.square(strengths), self.channel, num_segments=width)
+        return root(each / count.astype(each.dtype))  # the sum drops -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,18 +160,24 @@ class GroupPenalty:
     pull: Pull
 
     def strength(
-        self, leaves: Mapping[str, Any], combine: Combination, *, in_fresh: bool
+        self,
+        leaves: Mapping[str, Any],
+        combine: Combination,
+        total: Callable[[str], Total],
+        *,
+        in_fresh: bool,
     ) -> Float[Array, " width"]:
         """The strength of every channel.
 
         Args:
             leaves: the variables, by path.
             combine: how what is measured agrees.
+            total: how a variable is summed, by path.
             in_fresh: in units of a freshly drawn layer's.
         """
         return combine(
             [
-                source.strength(leaves[source.path], self.width)
+                source.strength(leaves[source.path], self.width, total(source.path))
                 / (source.fresh if in_fresh else 1.0)
                 for source in self.measured
             ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
+from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from regularizers.objective.frozen import frozen_paths
 from regularizers.objective.norms import is_half
 from regularizers.objective.pulling import Owed, nothing_owed, now_owed
 from regularizers.objective.regularizer import NetworkRegularizer
+from regularizers.objective.sums import Sums
 
 MEMORY = 0.97  # of the average of squared derivatives, per step
 LONGEST = 5  # steps that one measurement stands for in it: of fewer it would be an average of few
@@ -143,7 +145,9 @@ def proximal(
         updates = jax.tree.map(_stay_dead, updates, gradients, params, regularizer.resting(params))
         now = strength(state.steps) if callable(strength) else state.strength
         due = jnp.asarray(_due(state.inner, inner))
-        moved = optax.apply_updates(params, updates)
+        laid, sums = active.measures.laid, active.measures.sums
+        params, gradients = laid(params), laid(gradients)
+        moved = laid(optax.apply_updates(params, updates))
         turn = due & ((state.steps + 1) % every == 0)
         count = jnp.where(turn, float(every), 0.0)  # steps that this one pulls for
         held = jnp.stack([flags.any() for flags in state.held.values()]).any()
@@ -151,30 +155,43 @@ def proximal(
         # All scales, and all is measured before the update: so it makes one pass with it.
         early = decay is not None and all(g.pull.scaled for g in active.groups)
 
+        pulls = (now > 0.0) | held
+
         def measure(here: Any, gradients: Any) -> tuple[Any, Any, Any]:
-            def slope() -> Any:
-                return active.slopes(params, gradients)
+            def first(sums: Sums) -> tuple[Any, Any, Any]:
+                own = active.summed(sums)
 
-            slopes = jax.lax.cond(
-                state.steps >= saliency_from,
-                slope,
-                lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(slope)),
-            )
+                def only_if(flag: Any, make: Callable[..., Any], *given: Any) -> Any:
+                    zeros = partial(_zeros, make, active, *given)
+                    return sums.only_if(flag, partial(make, own, *given), zeros)
+
+                slopes = only_if(state.steps >= saliency_from, _slopes, params, gradients)
+                then, at, by = sums.after((here, params, gradients))
+                if decay is None:
+                    return slopes, _strengths(own, then, at), None
+                weights = own.weigh(then, at, by, known[key])
+                return slopes, only_if(pulls, _strengths, then, at), weights
+
+            slopes, strengths, weights = sums.together(first)
+            pull = partial(pulled, here, strengths)
             if decay is None:
-                return None, pull(here), slopes
+                return None, pull(), slopes
             rate = decay(state.steps) if callable(decay) else decay
-            rate = 1.0 - (1.0 - rate) ** count
-            decaying = active.find_decay(here, rate, params, gradients, known[key])
-            factors = jax.lax.cond(
-                (now > 0.0) | held,
-                lambda: pull(active.decayed(here, decaying, known[key])),
-                lambda: jax.eval_shape(pull, here).idle(active.measures, here),
-            )
-            return decaying, factors, slopes
+            decaying = active.find_decay(here, 1.0 - (1.0 - rate) ** count, weights)
 
-        def pull(here: Any) -> Any:
+            def idle() -> Any:
+                return jax.eval_shape(pull).idle(active.measures, here)
+
+            return decaying, sums.only_if(pulls, pull, idle), slopes
+
+        def pulled(here: Any, strengths: Any) -> Any:
             factors, left = active.factors(
-                here, now * count, state.protected, state.held, params, owed=state.owed
+                here,
+                now * count,
+                state.protected,
+                state.held,
+                owed=state.owed,
+                measured=strengths,
             )
             if watch is not None:
                 watch(left, now, state.steps)
@@ -191,7 +208,8 @@ def proximal(
             decaying, factors, slopes = measure(here, gradients)
         else:
             works = turn | held
-            decaying, factors, slopes = jax.lax.cond(works, measure, leave, here, gradients)
+            found = jax.lax.cond(works, measure, leave, here, gradients)
+            decaying, factors, slopes = sums.whole(found)
         if decaying is not None:
             moved = active.decayed(moved, decaying, known[key])
         wide = active.applied(moved, factors)
@@ -217,6 +235,19 @@ def proximal(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _slopes(regularizer: NetworkRegularizer, params: Any, gradients: Any) -> Any:
+    return regularizer.slopes(params, gradients)
+
+
+def _strengths(regularizer: NetworkRegularizer, variables: Any, before: Any) -> Any:
+    return regularizer.measures.measured(variables, before)
+
+
+def _zeros(make: Callable[..., Any], *given: Any) -> Any:
+    """Zeros in place of what is made."""
+    return jax.tree.map(jnp.zeros_like, jax.eval_shape(partial(make, *given)))
 
 
 def _is_none(strength: Any) -> bool:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from regularizers.channels.calls import flat_paths
-from regularizers.objective.measures import Measures
+from regularizers.objective.measures import Measured, Measures
 from regularizers.objective.norms import is_half, share, widened
 from regularizers.objective.slices import Slices, scaled
 
@@ -62,13 +62,12 @@ class Factors(NamedTuple):
 def find_factors(
     measures: Measures,
     variables: Any,
-    strengths: Mapping[str, Any],
+    measured: Measured,
     pulls: Mapping[str, Any],
     block_pulls: Mapping[str, Any],
     *,
     protected: Mapping[str, Any] | None,
     held: Mapping[str, Any] | None,
-    before: Any,
     owed: Owed | None,
 ) -> tuple[Factors, dict[str, Any]]:
     """What one step does, and all strengths after it.
@@ -76,17 +75,16 @@ def find_factors(
     Args:
         measures: of the network.
         variables: the traced variables, or only their `params`.
-        strengths: of every channel.
+        measured: of them.
         pulls: what a channel loses, by group.
         block_pulls: what a block loses, by name.
-        protected: see `NetworkRegularizer.shrink_step`, as for the next two.
+        protected: see `NetworkRegularizer.shrink_step`.
         held: likewise.
-        before: likewise.
         owed: what rounding has not taken so far.
     """
     by_path = measures.by_path(variables)
     wide = {path: widened(leaf) for path, leaf in by_path.items()}
-    debt = owed.channels if owed else {}
+    strengths, debt = measures.weakened(measured), owed.channels if owed else {}
     found = Factors({}, {}, {}, {})
     after: dict[str, Any] = {}
     for g in measures.groups:
@@ -102,8 +100,8 @@ def find_factors(
         found.channels[name] = share(left, true)
         found.late[name] = share(left, s) if name in debt else found.channels[name]
         found.written.update(g.pull.rewritten(wide, s, left, unit))
-    switches = _switched(measures, by_path, block_pulls, protected, held, before, owed)
-    return found._replace(switches=switches), after
+    switches = _switched(measures, by_path, measured, block_pulls, protected, held, owed)
+    return measures.sums.whole((found._replace(switches=switches), after))
 
 
 def applied(measures: Measures, slices: Slices, variables: Any, factors: Factors) -> Any:
@@ -131,21 +129,20 @@ def applied(measures: Measures, slices: Slices, variables: Any, factors: Factors
 def _switched(
     measures: Measures,
     leaves: Mapping[str, Any],
+    measured: Measured,
     pulls: Mapping[str, Any],
     protected: Mapping[str, Any] | None,
     held: Mapping[str, Any] | None,
-    before: Any,
     owed: Owed | None,
 ) -> dict[str, Float[Array, ""]]:
     """By path, the factor of all that silences a block."""
-    past = measures.by_path(before) if measures.blocks and before is not None else None
     debt = owed.blocks if owed else {}
     factors: dict[str, Any] = {}
     for one in measures.blocks:
-        name, now = one.block.name, one.strength(leaves)
+        name, now = one.block.name, measured.blocks[one.block.name]
         is_held = jnp.asarray(False)
-        if held is not None and past is not None:
-            is_held = held[one.groups[0]].any() & (one.strength(past) == 0.0)
+        if held is not None and measured.past is not None:
+            is_held = held[one.groups[0]].any() & (measured.past[name] == 0.0)
         true = jnp.maximum(now - debt[name], 0.0) if name in debt else now
         factor = one.pulled(true, pulls[name], protected, is_held)
         late = factor * share(true, now) if name in debt else factor
@@ -183,13 +180,8 @@ def now_owed(measures: Measures, variables: Any, wide: Any) -> Owed:
     groups, blocks = coarse(measures, variables)
     if not groups and not blocks:
         return Owed({}, {})
-    now, true = (
-        (
-            measures.strengths(tree),
-            {b.block.name: b.strength(measures.by_path(tree)) for b in measures.blocks},
-        )
-        for tree in (variables, wide)
-    )
+    found = [measures.measured(tree) for tree in (variables, wide)]
+    now, true = ((measures.weakened(one), one.blocks) for one in found)
 
     def difference(i: int, name: str) -> Any:
         return jnp.where(now[i][name] > 0.0, now[i][name] - true[i][name], 0.0)

@@ -29,12 +29,14 @@ from regularizers.costs.cost import COST, Cost
 from regularizers.costs.form import SMOOTH
 from regularizers.errors import InputError
 from regularizers.host import on_host
-from regularizers.objective.blocks import block_costs, spared
-from regularizers.objective.decay import Decay, decayed, decaying, find_decay
+from regularizers.objective.blocks import block_pulls, spared
+from regularizers.objective.decay import Decay, Weights, decayed, decaying, find_decay, weigh
+from regularizers.objective.measures import Measured
 from regularizers.objective.norms import widened
 from regularizers.objective.plan import make_plan
 from regularizers.objective.pulling import Factors, Owed, applied, find_factors
-from regularizers.objective.slices import Slices, scaled, slices_of
+from regularizers.objective.slices import Slices, slices_of, slopes_at_one
+from regularizers.objective.sums import Sums
 
 LEAST = 1e-30  # what a channel that is alive is worth at least
 
@@ -140,12 +142,11 @@ class NetworkRegularizer:
 
     def measured(self, variables: Any) -> dict[str, np.ndarray]:
         """The strengths, on the host; for whoever looks between two steps: compiled once."""
-        found: dict[str, np.ndarray] = on_host(self._compiled(self.measures.read(variables)))
-        return found
+        return on_host(self._compiled(self.measures.read(variables)))[0]
 
     @cached_property
-    def _compiled(self) -> Callable[[Any], Any]:
-        return jax.jit(self.strengths)
+    def _compiled(self) -> Callable[[Any], tuple[dict[str, Any], dict[str, Any]]]:
+        return jax.jit(self.measures.of_both)
 
     def worth(
         self, strengths: Mapping[str, Any], saliency: Mapping[str, Any] | None = None
@@ -177,24 +178,17 @@ class NetworkRegularizer:
             variables: the traced variables, or only their `params`.
             gradients: of the loss, likewise.
         """
-        widths = {g.group: g.width for g in self.groups if g.pull.scaled}
         paths, leaves, _ = flat_paths(variables)
-        own = [
-            (path, widened(leaf), widened(slope))
+        products = {
+            path: widened(leaf) * widened(slope)
             for path, leaf, slope in zip(
                 map(self.measures.full, paths), leaves, jax.tree.leaves(gradients), strict=True
             )
             if path in self._slices
-        ]
-
-        def multiplied(factors: Mapping[str, Any]) -> list[Any]:
-            every = {g.group: factors.get(g.group, jnp.ones(g.width)) for g in self.groups}
-            return [scaled(self.graph, path, leaf, self._slices, every) for path, leaf, _ in own]
-
-        ones = {name: jnp.ones(width) for name, width in widths.items()}
-        _, pull_back = jax.vjp(multiplied, ones)
-        (slopes,) = pull_back([slope for *_, slope in own])
-        return dict(slopes)
+        }
+        names = [g.group for g in self.groups if g.pull.scaled]
+        own = slopes_at_one(self.graph, self._slices, products, names, self.measures.total)
+        return self.measures.sums.whole(own)
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
@@ -214,24 +208,33 @@ class NetworkRegularizer:
         alive = {name: np.asarray(flags) for name, flags in self.alive(variables).items()}
         return self.graph.mask(averages, alive, self.silent_blocks(variables))
 
-    def find_decay(
-        self, variables: Any, rate: Any, params: Any, gradients: Any, still: Collection[str] = ()
-    ) -> Decay:
-        """What one step of relative decay multiplies variables by; see `decay`.
+    def weigh(
+        self, variables: Any, params: Any, gradients: Any, still: Collection[str] = ()
+    ) -> Weights:
+        """What relative decay depends on; see `decay`.
 
         Args:
             variables: the traced variables, or only their `params`.
-            rate: the share that the weakest channel of a group of multiplier 1 loses.
             params: where the gradients were taken, likewise.
             gradients: of the loss, likewise.
             still: the paths, as traced, of what stays as it is.
         """
-        by_path, factor = self.measures.by_path, self.multipliers
+        by_path = self.measures.by_path
+        at, own = by_path(params), jax.tree.leaves(gradients)
+        slopes = {path: (at[path], slope) for path, slope in zip(at, own, strict=True)}
+        return weigh(self.measures, self.decaying, by_path(variables), slopes, still)
+
+    def find_decay(self, variables: Any, rate: Any, weights: Weights) -> Decay:
+        """What one step of relative decay multiplies variables by.
+
+        Args:
+            variables: as of `weigh`, as are the weights.
+            rate: the share that the weakest channel of a group of multiplier 1 loses.
+            weights: what it depends on.
+        """
+        factor, leaves = self.multipliers, self.measures.by_path(variables)
         rates = {g.group: jnp.minimum(rate * factor.get(g.group, 1.0), 1.0) for g in self.groups}
-        at = by_path(params)
-        both = zip(at.values(), jax.tree.leaves(gradients), strict=True)
-        slopes = dict(zip(at, both, strict=True))
-        return find_decay(self.graph, self.decaying, by_path(variables), rates, slopes, still)
+        return find_decay(self.measures, self.decaying, leaves, rates, weights)
 
     def decayed(self, variables: Any, decay: Decay, still: Collection[str] = ()) -> Any:
         """The variables after one step of relative decay, in float32 where in half precision."""
@@ -268,11 +271,19 @@ class NetworkRegularizer:
         made.measures, made.groups = replace(self.measures, groups=groups, blocks=blocks), groups
         return made
 
+    def summed(self, sums: Sums) -> NetworkRegularizer:
+        """The same, of variables that are so summed."""
+        made = copy.copy(self)
+        vars(made).pop("_compiled", None)
+        made.measures = replace(self.measures, sums=sums)
+        return made
+
     def silent_blocks(self, variables: Any) -> frozenset[str]:
         """The names of the blocks that give nothing, and can go."""
-        leaves, blocks = self.measures.by_path(variables), self.measures.blocks
-        silent = [one.block.name for one in blocks if not float(one.strength(leaves))]
-        return spared(blocks, silent)
+        if not (blocks := self.measures.blocks):
+            return frozenset()
+        _, found = on_host(self._compiled(self.measures.read(variables)))
+        return spared(blocks, [name for name, strength in found.items() if not strength])
 
     def alive(self, variables: Any) -> dict[str, Bool[Array, " width"]]:
         """Which channels are alive, by group; never none of a group (its strongest stays)."""
@@ -344,6 +355,7 @@ class NetworkRegularizer:
         before: Any = None,
         *,
         owed: Owed | None = None,
+        measured: Measured | None = None,
     ) -> tuple[Factors, dict[str, Any]]:
         """What `shrink_step` multiplies variables by.
 
@@ -354,49 +366,36 @@ class NetworkRegularizer:
             held: likewise.
             before: likewise.
             owed: how much weaker channels and blocks are than their numbers say.
+            measured: of `measures.measured`, if that is known.
 
         Returns:
             The factors, and by group the strengths that are left, blocks not counted.
         """
-        strengths = self.strengths(variables)
-        marginal = self.marginal_costs(strengths)
-        pulls = {
-            g.group: step * self.multipliers.get(g.group, 1.0) * jnp.maximum(marginal[g.group], 0.0)
-            for g in self.groups
-        }
+        found = measured or self.measures.measured(variables, before)
+        strengths = self.measures.weakened(found)
+        marginal, factor = self.marginal_costs(strengths), self.multipliers
+        pulls = {n: step * factor.get(n, 1.0) * jnp.maximum(marginal[n], 0.0) for n in found.own}
         return find_factors(
             self.measures,
             variables,
-            strengths,
+            found,
             pulls,
-            self._block_pulls(variables, step, strengths),
+            block_pulls(
+                self.measures.blocks,
+                self._smooth,
+                list(self.cost.groups),
+                self.alive_widths(strengths),
+                found.own,
+                step / self.seed_cost,
+            ),
             protected=protected,
             held=held,
-            before=before,
             owed=owed,
         )
 
     def applied(self, variables: Any, factors: Factors) -> Any:
         """The variables after `factors`, in float32 where in half precision."""
         return applied(self.measures, self._slices, variables, factors)
-
-    def _block_pulls(
-        self, variables: Any, step: Any, strengths: Mapping[str, Any]
-    ) -> dict[str, Float[Array, ""]]:
-        """What each block loses, by name."""
-        blocks = self.measures.blocks
-        if not blocks:
-            return {}
-        own = self.measures.own(self.measures.by_path(variables))
-        alive = self.alive_widths(strengths)
-        costs = block_costs(blocks, self._smooth, list(self.cost.groups), alive)
-        pulls = {}
-        for one in blocks:
-            unit = jnp.mean(jnp.concatenate([own[name] for name in one.groups]))
-            pulls[one.block.name] = (
-                step * costs[one.block.name] / self.seed_cost / jnp.maximum(unit, 1e-12)
-            )
-        return pulls
 
     def resting(self, variables: Any) -> Any:
         """For every leaf, the number where `shrink_step` leaves dead channels; NaN if it is none's.

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from small_run import STOP, compiled_once, make
+import pytest
+from small_run import STOPS, Stopped, compiled_once, make
 
 from morph.cycle.workdir import load_variables
+from morph.errors import Interrupted
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,36 +28,47 @@ def records(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_of_four_devices_learn_what_one_device_does(tmp_path):
-    many, one = tmp_path / "many", tmp_path / "one"
+def run(workdir, mesh, count):
+    """Runs it in so many processes until it is stopped; what each said last."""
     coordinator = f"127.0.0.1:{free_port()}"
     processes = [
         subprocess.Popen(
-            [sys.executable, str(ROOT / "tests/small_run.py"), str(many), coordinator, str(i), "2"],
+            [sys.executable, str(ROOT / "tests/small_run.py"), *map(str, arguments), mesh],
             env={
                 **os.environ,
                 "JAX_PLATFORMS": "cpu",
                 "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-                "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+                "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
                 "PYTHONPATH": str(ROOT),
             },
             stdout=subprocess.PIPE,
             text=True,
         )
-        for i in range(2)
+        for arguments in ((workdir, coordinator, i, count) for i in range(count))
     ]
-    with compiled_once(tmp_path / "programs"):
-        straight = make(one).run()
     said = [process.communicate(timeout=300)[0].splitlines()[-1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    phase, step = STOP  # only the second was asked
+    assert [process.returncode for process in processes] == [0] * count
+    return said
+
+
+def test_one_process_then_two_that_share_the_network_then_one_learn_what_one_does(tmp_path):
+    many, one = tmp_path / "many", tmp_path / "one"
+    with compiled_once(tmp_path / "programs"):
+        straight = make(one, mesh="data=1").run()
+        (phase, step), second = STOPS
+        with pytest.raises(Interrupted, match=f"stopped at step {step} of phase {phase!r}"):
+            make(many, Stopped, mesh="data=1").run()
+    said = run(many, "fsdp=4", 2)
+    phase, step = second  # only one of the others was asked
     assert all(f"stopped at step {step} of phase {phase!r}" in line for line in said)
-    assert all(line.endswith("on 8 devices") for line in said)
-    assert f"a checkpoint is in {many}" in said[0]
-    assert records(many)[-1]["step"] == step
+    assert all(line.endswith("on 4 devices") for line in said)
+    assert all(f"a checkpoint is in {many}" in line for line in said)
+    last = records(many)[-1]
+    assert (last["phase"], last["step"]) == ("shrink", 40)
+    assert max((many / "checkpoints").iterdir()).suffix == ".shards"  # each wrote its part
 
     with compiled_once(tmp_path / "programs"):
-        make(many).run()  # goes on where they stopped: one process, one device
+        make(many, mesh="data=1").run()  # goes on where they stopped
     assert {path.name for path in many.iterdir()} == {path.name for path in one.iterdir()}
     mine, theirs = records(many), records(one)
     assert [(r["phase"], r["step"]) for r in mine] == [(r["phase"], r["step"]) for r in theirs]

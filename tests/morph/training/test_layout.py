@@ -189,9 +189,11 @@ def test_a_divided_network_is_trained_and_cut_as_on_one_device(run):
     assert eight["share"] == eight["share_after"] == 1 / 8
 
 
-def test_a_checkpoint_goes_on_on_half_the_devices(run):
+def test_a_checkpoint_goes_on_on_half_the_devices_and_divided_otherwise(run):
     np.testing.assert_allclose(run["four"]["losses"], run["eight"]["losses"][2:], rtol=1e-5)
+    np.testing.assert_allclose(run["fsdp"]["losses"], run["eight"]["losses"][3:], rtol=1e-5)
     assert 0.5 < run["four"]["share"] < 0.8  # most of so small a network lies whole
+    assert run["fsdp"]["share"] < run["four"]["share"]
 
 
 def test_memory_falls_with_the_number_of_devices(run):
@@ -200,13 +202,12 @@ def test_memory_falls_with_the_number_of_devices(run):
     assert eight["peak"] < 1.15 * one["peak"] / 8
 
 
-def test_a_regularized_step_moves_nothing_more_than_vectors_of_channels(run):
-    plain, regularized = (
-        [size for result in run["compiled"][name]["moved"] for size in result]
-        for name in ("plain", "regularized")
-    )
-    least = run["compiled"]["channels"]
-    large = [sorted(s for s in sizes if s > least) for sizes in (plain, regularized)]
-    assert large[0] == large[1] != []
-    more = sum(regularized) - sum(plain)
-    assert 0 < more < 10 * least
+def test_a_regularized_step_adds_one_exchange_of_vectors_and_one_of_a_number_per_variable(run):
+    plain, regularized = (run["compiled"][name]["moved"] for name in ("plain", "regularized"))
+    left = [one for one in regularized if one not in plain or plain.remove(one)]
+    assert plain == []
+    channels, variables = run["compiled"]["channels"], 9
+    (vectors,), (numbers,) = sorted((sizes for _, sizes in left), reverse=True)
+    assert [kind for kind, _ in left] == ["all-reduce"] * 2
+    assert channels < vectors < 10 * channels
+    assert numbers == variables

@@ -9,6 +9,7 @@ import pytest
 
 import morph
 from morph.errors import TrainingDivergedError
+from morph.training import data
 from morph.training.data import Batch
 from morph.training.layout import Layout
 from morph.training.loop import Course, Loop
@@ -49,6 +50,21 @@ def test_it_stops_at_every_look_and_goes_on_from_any(loop):
     assert [one.step for one in rest] == [12]
     assert rest[0].loss == done[-1].loss
     assert_same(rest[0].state, done[-1].state)
+
+
+def test_a_set_that_is_too_large_for_the_devices_gives_the_same_batches(loop, monkeypatch):
+    layout = Layout(mesh=data_mesh())
+    kept = Loop(step=loop.step, data=DATA, batch_size=7, every=5, layout=layout)
+    there, indices = kept.sample(2, 3, offset=5)
+    losses = [one.loss for one in kept.run(state(), course(start=5))]
+    monkeypatch.setattr(data, "RESIDENT", 500)
+    assert data.is_large(DATA)
+    assert not data.is_large(DATA.rows(slice(10)))
+    streamed = Loop(step=loop.step, data=DATA, batch_size=7, every=5, layout=layout)
+    whole, chunk = streamed.sample(2, 3, offset=5)
+    assert whole is None
+    jax.tree.map(np.testing.assert_array_equal, chunk, there.rows(np.asarray(indices)))
+    assert [one.loss for one in streamed.run(state(), course(start=5))] == losses
 
 
 def test_a_look_changes_the_state_and_is_told(loop):

@@ -1,5 +1,7 @@
 """Meshes of devices, and processes that join."""
 
+import socket
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,17 @@ def test_processes_are_joined_only_if_all_is_known(monkeypatch):
         m.connect("here:1", 1)
     with pytest.raises(m.MeshError, match=r"process 2 of 2 cannot join the others at here:1: "):
         m.connect("here:1", 2, 2)
+    with pytest.raises(m.MeshError, match=r"coordinator must be host:port of process 0.*'here'"):
+        m.connect("here", 1, 2)
+
+
+def test_a_coordinator_that_does_not_answer_is_given_up_in_time():
+    with socket.socket() as found:  # bound, and nobody listens
+        found.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{found.getsockname()[1]}"
+        told = f"the coordinator {where} did not answer for 0.2 s .*; start process 0"
+        with pytest.raises(m.MeshError, match=told):
+            m.connect(where, 1, 2, timeout_s=0.2)
 
 
 def test_tasks_of_slurm_are_joined_by_themselves(monkeypatch):

@@ -11,23 +11,21 @@ from pathlib import Path
 import jax
 import pytest
 
-from morph.errors import MeshError, PeerError
+from morph.errors import LostError, MeshError
 from morph.training import peers
 
 ROOT = Path(__file__).parents[3]
 PROCESS = """
 import os, signal, sys, time
 from morph.errors import MeshError
-from morph.training.mesh import connect
-from morph.training.peers import check_alike, watch
+from morph.training.peers import check_alike, join
 
 def gone(cause):
     print("error:", cause, file=sys.stderr)
     os._exit(2)
 
 number = int(sys.argv[2])
-assert connect(sys.argv[1], number, 2, timeout_s=120)
-watch(gone)
+assert join(gone, sys.argv[1], number, 2, timeout_s=int(sys.argv[3]))
 os.write(2, b"passed on\\n")
 check_alike(lambda: {"same": 1, "path": os.curdir})
 try:
@@ -40,21 +38,28 @@ time.sleep(60)
 """
 
 
-def test_processes_are_compared_and_one_that_dies_ends_the_other_with_one_line():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{found.getsockname()[1]}"
-    first, second = (
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, coordinator, str(i)],
-            cwd=ROOT,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
+def started(coordinator, number, timeout_s):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROCESS, coordinator, str(number), str(timeout_s)],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+
+
+def errors_of(error):
+    return [line for line in error.splitlines() if line.startswith(("error", "E", "F", "*"))]
+
+
+def test_processes_are_compared_and_one_that_dies_ends_the_other_with_one_line():
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        both, lone = (f"127.0.0.1:{found.getsockname()[1]}" for found in (one, other))
+    alone = started(lone, 0, 2)  # the second never comes
+    first, second = (started(both, i, 120) for i in range(2))
     told, _ = first.communicate(timeout=200)
     since = time.monotonic()
     said, error = second.communicate(timeout=60)
@@ -67,9 +72,12 @@ def test_processes_are_compared_and_one_that_dies_ends_the_other_with_one_line()
     )
     assert "same:" not in said
     assert "passed on\n" in error
-    errors = [line for line in error.splitlines() if line.startswith(("error", "E", "F", "*"))]
-    assert len(errors) == 1
-    assert "another process of this run is gone" in errors[0]
+    (line,) = errors_of(error)
+    assert "process 0 of this run is gone (it was not heard of any more)" in line
+    _, error = alone.communicate(timeout=60)
+    (line,) = errors_of(error)
+    assert alone.returncode == 2
+    assert "not all 2 processes of this run came within 2 s; start all of them" in line
 
 
 def test_only_what_tells_of_a_lost_process_is_turned(monkeypatch):
@@ -79,13 +87,13 @@ def test_only_what_tells_of_a_lost_process_is_turned(monkeypatch):
             raise kind(text)
 
     lost = "INTERNAL: Gloo all-reduce failed: Read error [::1]:9: Connection reset by peer\nmore"
-    with pytest.raises(PeerError, match=r"is gone \(Connection reset by peer\); what it said"):
+    with pytest.raises(LostError, match=r"is gone \(Connection reset by peer\); what it said"):
         raised(lost, 2)
     for text, processes in ((lost, 1), ("RESOURCE_EXHAUSTED: Out of memory", 2)):
         with pytest.raises(jax.errors.JaxRuntimeError):
             raised(text, processes)
     gathering = "UNKNOWN: Gloo AllGather failed: [pair.cc:538] Read error: Connection reset by peer"
-    with pytest.raises(PeerError, match=r"is gone \(Connection reset by peer\)"):
+    with pytest.raises(LostError, match=r"is gone \(Connection reset by peer\)"):
         raised(gathering, 2, ValueError)
     for kind, text in ((ValueError, "axis 3 is out of bounds"), (MeshError, "no connection")):
         with pytest.raises(kind, match=text):

@@ -38,7 +38,8 @@ def net():
 def find_decay(regularizer, variables, still=()):
     """Where the function minds the norm of nothing."""
     flat = jax.tree.map(jnp.zeros_like, variables)
-    return regularizer.find_decay(variables, 0.1, variables, flat, still)
+    weights = regularizer.weigh(variables, variables, flat, still)
+    return regularizer.find_decay(variables, 0.1, weights)
 
 
 def test_speeds_are_geometric_and_alike_channels_decay_alike():
@@ -94,7 +95,7 @@ def test_a_norm_that_the_function_minds_is_kept(net, rng):
         if "kernel" in layer
     }
     assert mind == {"Dense_0": False, "Dense_1": True, "Dense_2": True, "Dense_3": True}
-    found = regularizer.find_decay(params, 0.1, params, slopes)
+    found = regularizer.find_decay(params, 0.1, regularizer.weigh(params, params, slopes))
     after = regularizer.decayed(params, found)
 
     def norm(tree, name, leaf="kernel"):

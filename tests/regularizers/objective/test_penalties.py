@@ -93,13 +93,13 @@ def test_l1_share_mixes_in_the_mean_of_magnitudes(share):
         (1 - share) * 1.0 + share * 1.0,
         0.0,
     ]
-    np.testing.assert_allclose(rms(kernel, 1, share), by_hand, rtol=1e-6)
+    np.testing.assert_allclose(rms(kernel, 1, l1_share=share), by_hand, rtol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_gradient_is_zero_at_a_channel_of_zeros(share):
     kernel = jnp.array([[3.0, 0.0], [4.0, 0.0]])
-    gradient = jax.grad(lambda k: rms(k, 1, share).sum())(kernel)
+    gradient = jax.grad(lambda k: rms(k, 1, l1_share=share).sum())(kernel)
     root = 12.5**0.5
     by_hand = (1 - share) * np.array([3.0, 4.0]) / (2 * root) + share * 0.5
     np.testing.assert_allclose(gradient[:, 0], by_hand, rtol=1e-6)
