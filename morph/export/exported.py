@@ -143,9 +143,10 @@ def compare(
 
 
 def _top(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """The share of labels with fewer than k logits above their own."""
+    """The share of labels with fewer than k logits above their own, or as large and before it."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)
-    return float(np.mean(np.sum(logits > own, axis=1) < k))
+    ahead = (logits == own) & (np.arange(logits.shape[1]) < labels[:, None])
+    return float(np.mean(np.sum((logits > own) | ahead, axis=1) < k))
 
 
 def batched(run: Callable[[Any], Any], batch: int | None, examples: str) -> Runner:
@@ -207,6 +208,12 @@ def example_struct(example: Any) -> Any:
         raise ExportError(
             "an export needs an example input [N, ...], an array or a jax.ShapeDtypeStruct, or a "
             f"tree of them, with at least 1 example; found {found[0] if len(found) == 1 else found}"
+        )
+    if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in leaves):
+        raise ExportError(
+            "an input is a key of random numbers, which no file takes: pass its numbers "
+            "(jax.random.key_data) and make a key of them in the function "
+            "(jax.random.wrap_key_data), or keep a fixed key in it"
         )
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(

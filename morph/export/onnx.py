@@ -145,7 +145,12 @@ def _feeds(inputs: Any, names: Sequence[str]) -> dict[str, Any]:
         found = dict(zip(names, found.values(), strict=True))
     if found.keys() != set(names):
         raise ExportError(f"the file takes {', '.join(names)}; found {', '.join(found)}")
-    return found
+    return {name: _float32(value) for name, value in found.items()}
+
+
+def _float32(value: Any) -> Any:
+    """What is of bfloat16, in the type that ONNX Runtime takes."""
+    return np.asarray(value, np.float32) if value.dtype == jnp.bfloat16 else value
 
 
 def _named(tree: Any, alone: str, taken: Sequence[str] = ()) -> dict[str, Any]:
@@ -167,12 +172,12 @@ def _converted(fn: Callable[[Any], Any], structs: Any, examples: str) -> Any:
     closed, outputs = jax.make_jaxpr(fn, return_shape=True)(structs)
     own = _named(structs, INPUT)
     inputs = {name: _readable(x) for name, x in own.items()}
-    graph = OnnxGraph.of(inputs)
+    results = _named(outputs, OUTPUT, list(inputs))
+    graph = OnnxGraph.of(inputs, results)
     found = graph.run(
         closed,
         [n if x.dtype == inputs[n].dtype else graph.cast(n, x.dtype) for n, x in own.items()],
     )
-    results = _named(outputs, OUTPUT, list(inputs))
     for (name, x), result in zip(results.items(), found, strict=True):
         as_read = result if x.dtype == _readable(x).dtype else graph.cast(result, np.float32)
         graph.node("Identity", as_read, name=name)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from morph.export.onnx_layout import permutation, used_names
+from morph.export.onnx_layout import permutation, unused, used_names
 
 with contextlib.suppress(ModuleNotFoundError):  # `morph.export.onnx` says so
     from onnx.reference import ReferenceEvaluator
@@ -26,7 +26,7 @@ _AFFINE = ("Add", "Sub", "Mul", "Div")
 def fold(
     nodes: Sequence[Any],
     arrays: MutableMapping[str, np.ndarray],
-    kept: Sequence[str],
+    kept: Collection[str],
     make: Callable[..., Any],
 ) -> list[Any]:
     """The nodes, less those that went into others; the arrays of these are added.
@@ -34,7 +34,7 @@ def fold(
     Args:
         nodes: in order.
         arrays: by name.
-        kept: names that others read: outputs.
+        kept: names that others have: of inputs and outputs.
         make: `(operation, inputs, outputs, **attributes)`, a node.
     """
     return _Fold(nodes, arrays, kept, make).run()
@@ -43,7 +43,7 @@ def fold(
 def compute_known(
     nodes: Sequence[Any],
     arrays: MutableMapping[str, np.ndarray],
-    kept: Sequence[str],
+    kept: Collection[str],
     make: Callable[..., Any],
 ) -> list[Any]:
     """The nodes, less those of small arrays that are known, whose results are added to these.
@@ -71,10 +71,10 @@ def compute_known(
 
 class _Fold:
     def __init__(
-        self, nodes: Sequence[Any], arrays: MutableMapping[str, np.ndarray], kept: Sequence[str],
+        self, nodes: Sequence[Any], arrays: MutableMapping[str, np.ndarray], kept: Collection[str],
         make: Callable[..., Any],
     ) -> None:  # fmt: skip
-        self._nodes, self._arrays, self._make = nodes, arrays, make
+        self._nodes, self._arrays, self._kept, self._make = nodes, arrays, kept, make
         self._uses = Counter([*used_names(nodes), *kept])
         self._by: dict[str, Any] = {}  # what gives a name
         self._gone: list[Any] = []
@@ -149,7 +149,7 @@ class _Fold:
             node = self._by.get(node.input[0]) if ahead and len(found) == 1 else None
 
     def _new(self, value: np.ndarray) -> str:
-        name = f"folded_{len(self._arrays)}"
+        name = unused(f"folded_{len(self._arrays)}", self._kept)
         self._arrays[name] = np.ascontiguousarray(value)
         return name
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from morph.errors import ExportError
 from morph.export.onnx_fold import compute_known, fold
-from morph.export.onnx_layout import cancel_transposes, used_names
+from morph.export.onnx_layout import cancel_transposes, unused, used_names
 from morph.export.onnx_rules.graph import Graph, Typed, Unsupported, computed
 from morph.export.onnx_rules.table import AS_IT_IS, MOVED, MOVES, RULES, TOLD
 from regularizers.primitives import jaxprs
@@ -39,12 +39,17 @@ class _File:
     """What all graphs of a file share."""
 
     places: Mapping[str, tuple[str, int]]  # of a size: the input and its axis
+    taken: frozenset[str]  # names of inputs and outputs
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     known: dict[Any, str] = field(default_factory=dict)
     number: Any = field(default_factory=itertools.count)
     layer: str = ""  # whose equation is written
     sizes: dict[str, str] = field(default_factory=dict)
     top: Any = None
+
+    def new(self, kind: str) -> str:
+        """A name that nothing has."""
+        return unused(f"{kind}_{next(self.number)}", self.taken)
 
 
 class OnnxGraph:
@@ -56,11 +61,12 @@ class OnnxGraph:
         self._casts: dict[tuple[str, Any], str] = {}
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Typed]) -> OnnxGraph:
+    def of(cls, inputs: Mapping[str, Typed], outputs: Collection[str]) -> OnnxGraph:
         """An empty graph of a file.
 
         Args:
             inputs: by name; sizes that may vary have names.
+            outputs: their names.
         """
         places = {
             str(n): (name, axis)
@@ -68,7 +74,7 @@ class OnnxGraph:
             for axis, n in enumerate(x.shape)
             if str(n).isidentifier()
         }
-        file = _File(places=places)
+        file = _File(places=places, taken=frozenset((*inputs, *outputs)))
         file.top = cls(file)
         return file.top
 
@@ -81,7 +87,7 @@ class OnnxGraph:
         self, op: str, outputs: int, *inputs: str, name: str = "", **attributes: Any
     ) -> list[str]:
         """One node of several results."""
-        made = [name or f"{op}_{next(self._file.number)}" for _ in range(outputs)]
+        made = [name or self._file.new(op) for _ in range(outputs)]
         label = "/".join(filter(None, (self._file.layer, made[0] if made else op)))
         self._nodes.append(helper.make_node(op, list(inputs), made, name=label, **attributes))
         return made
@@ -92,7 +98,7 @@ class OnnxGraph:
         key = (value.shape, value.dtype.str, value.tobytes()) if value.size <= SMALL else None
         if key in self._file.known:
             return self._file.known[key]
-        name = f"constant_{next(self._file.number)}"
+        name = self._file.new("constant")
         self._file.arrays[name] = value
         if key is not None:
             self._file.known[key] = name
@@ -226,11 +232,11 @@ class OnnxGraph:
     ) -> Any:
         """A graph inside of this file."""
         inner = OnnxGraph(self._file)
-        given = {f"given_{next(self._file.number)}": x for x in inputs}
+        given = {self._file.new("given"): x for x in inputs}
         names = [inner.node("Identity", name) for name in write(inner, list(given))]
         return helper.make_graph(
             inner._nodes,
-            f"body_{next(self._file.number)}",
+            self._file.new("body"),
             [_described(name, x) for name, x in given.items()],
             [_typed(name, x) for name, x in zip(names, outputs, strict=True)],
         )
@@ -240,7 +246,7 @@ class OnnxGraph:
         arrays = self._file.arrays
         nodes = self._nodes
         for change in (compute_known, cancel_transposes, fold):
-            nodes = change(nodes, arrays, list(outputs), helper.make_node)
+            nodes = change(nodes, arrays, self._file.taken, helper.make_node)
         used = set(used_names(nodes))
         stored = [numpy_helper.from_array(a, n) for n, a in arrays.items() if n in used]
         graph = helper.make_graph(

@@ -7,7 +7,7 @@ and other readers remove none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ _PLACED = {"Pad": 0, "Slice": 2}  # which of its further inputs says something o
 def cancel_transposes(
     nodes: Sequence[Any],
     arrays: MutableMapping[str, np.ndarray],
-    kept: Sequence[str],
+    kept: Collection[str],
     make: Callable[..., Any],
 ) -> list[Any]:
     """The nodes with fewer transposes, or as they are; arrays in another order are added.
@@ -34,16 +34,23 @@ def cancel_transposes(
     Args:
         nodes: in order; they are left as they are.
         arrays: by name.
-        kept: names that others read: outputs.
+        kept: names that others have: of inputs and outputs.
         make: `(operation, inputs, outputs, **attributes)`, a node.
     """
-    found = _read(_Layout(arrays, make).run(nodes), kept)
+    found = _read(_Layout(arrays, kept, make).run(nodes), kept)
     return found if _transposes(found) < _transposes(nodes) else list(nodes)
 
 
 def permutation(node: Any) -> list[int]:
     """The order of axes that a transpose gives."""
     return list(next(a.ints for a in node.attribute if a.name == "perm"))
+
+
+def unused(name: str, taken: Collection[str]) -> str:
+    """That name, or a longer one."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def used_names(nodes: Sequence[Any]) -> Iterator[str]:
@@ -56,7 +63,7 @@ def used_names(nodes: Sequence[Any]) -> Iterator[str]:
                 yield from (own.name for own in attribute.g.output)
 
 
-def _read(nodes: Sequence[Any], kept: Sequence[str]) -> list[Any]:
+def _read(nodes: Sequence[Any], kept: Collection[str]) -> list[Any]:
     """The nodes whose results others read."""
     used, found = set(kept), []
     for node in reversed(nodes):
@@ -73,8 +80,13 @@ def _transposes(nodes: Sequence[Any]) -> int:
 class _Layout:
     """Transposes are written where their results are needed: until then they are `_late`."""
 
-    def __init__(self, arrays: MutableMapping[str, np.ndarray], make: Callable[..., Any]) -> None:
-        self._arrays, self._make = arrays, make
+    def __init__(
+        self,
+        arrays: MutableMapping[str, np.ndarray],
+        kept: Collection[str],
+        make: Callable[..., Any],
+    ) -> None:
+        self._arrays, self._kept, self._make = arrays, kept, make
         self._late: dict[str, tuple[str, list[int]]] = {}  # name: what it is a transpose of
         self._there: set[str] = set()  # those that were needed
         self._makers: dict[str, Any] = {}
@@ -171,7 +183,8 @@ class _Layout:
 
     def _small(self, name: str, order: list[int]) -> str | None:
         """What has axes of size 1, as a number for each channel: with them in other places."""
-        node, base = self._makers.get(name), f"{name}_{'_'.join(map(str, order))}"
+        node = self._makers.get(name)
+        base = unused(f"{name}_{'_'.join(map(str, order))}", self._kept)
         if node is None or base in self._makers:
             return node and base
         if node.op_type in _EACH:
@@ -196,7 +209,10 @@ class _Layout:
         self, node: Any, inputs: Sequence[str], changed: dict[str, Any], after: list[int]
     ) -> bool:
         (name,) = node.output
-        self._late[name] = self._again(node, inputs, f"{name}_t", changed).output[0], after
+        self._late[name] = (
+            self._again(node, inputs, unused(f"{name}_t", self._kept), changed).output[0],
+            after,
+        )
         return True
 
     def _again(
@@ -210,7 +226,7 @@ class _Layout:
         return own
 
     def _new(self, value: np.ndarray) -> str:
-        name = f"turned_{len(self._arrays)}"
+        name = unused(f"turned_{len(self._arrays)}", self._kept)
         self._arrays[name] = np.ascontiguousarray(value)
         return name
 

@@ -206,14 +206,14 @@ class Scan(NamedTuple):
     Attributes:
         constants: how many operands come first.
         carry: how many come next, and of the results first.
-        length: steps.
+        length: steps; an expression where a size may vary.
         reverse: whether from the last entry on.
         unroll: steps in one iteration of the compiled loop.
     """
 
     constants: int
     carry: int
-    length: int
+    length: Any
     reverse: bool
     unroll: int
 
@@ -234,7 +234,7 @@ def scan_of(eqn: JaxprEqn) -> Scan:
     return Scan(
         constants=constants,
         carry=carry,
-        length=int(_param(eqn, "length")),
+        length=_param(eqn, "length"),
         reverse=bool(_param(eqn, "reverse")),
         unroll=_param(eqn, "unroll"),
     )

@@ -48,7 +48,7 @@ def _scan(graph: Graph, eqn: JaxprEqn, *operands: str) -> list[str]:
     first = scan.constants + scan.carry
     constants, carry = operands[: scan.constants], list(operands[scan.constants : first])
     entries = operands[first:]
-    if scan.length * len(body.jaxpr.eqns) > UNROLLED:
+    if not isinstance(scan.length, int) or scan.length * len(body.jaxpr.eqns) > UNROLLED:
         return _looped(graph, eqn, constants, carry, entries)
     rows: list[list[str]] = []
     order = range(scan.length)[::-1] if scan.reverse else range(scan.length)
@@ -77,7 +77,8 @@ def _looped(
 ) -> list[str]:
     scan, (body,) = jaxprs.scan_of(eqn), jaxprs.bodies_of(eqn)
     avals = list(map(_struct, body.jaxpr.invars[scan.constants : scan.constants + scan.carry]))
-    last = graph.constant(np.asarray(scan.length - 1, np.int64))
+    steps = reshaped(graph, graph.shape([scan.length]), [])
+    last = graph.node("Sub", steps, graph.constant(np.asarray(1, np.int64)))
 
     def write(inner: Graph, names: list[str]) -> list[str]:
         at, going, *carried = names
@@ -87,7 +88,6 @@ def _looped(
 
     results = list(map(_struct, body.jaxpr.outvars))
     written = graph.body([_INDEX, _TRUTH, *avals], write, [_TRUTH, *results])
-    steps = graph.constant(np.asarray(scan.length, np.int64))
     found = graph.nodes("Loop", len(eqn.outvars), steps, "", *carry, body=written)
     if scan.reverse:
         turn = [integers(graph, own) for own in (-1, LEAST, 0, -1)]

@@ -261,14 +261,15 @@ def _scatter(reduction: str) -> Rule:
 
 
 def _sort(graph: Graph, eqn: JaxprEqn, *operands: str) -> list[str]:
-    """By the first operand; ties stay in order."""
-    axis, keys = eqn.params["dimension"], eqn.params["num_keys"]
-    if keys != 1:
-        raise Unsupported(f"sorting by {keys} keys")
-    n = jaxprs.shape_of(eqn.invars[0])[axis]
-    values, order = graph.nodes("TopK", 2, operands[0], graph.shape([n]), axis=axis, largest=0)
+    """By the last key, then by those in front of it: ties stay in order."""
+    axis, keys = eqn.params["dimension"], operands[: eqn.params["num_keys"]]
+    n, order = graph.shape([jaxprs.shape_of(eqn.invars[0])[axis]]), ""
+    for key in reversed(keys):
+        now = graph.node("GatherElements", key, order, axis=axis) if order else key
+        found, places = graph.nodes("TopK", 2, now, n, axis=axis, largest=0)
+        order = graph.node("GatherElements", order, places, axis=axis) if order else places
     others = [graph.node("GatherElements", x, order, axis=axis) for x in operands[1:]]
-    return [values, *others]
+    return [found, *others]
 
 
 def _top_k(graph: Graph, eqn: JaxprEqn, x: str) -> list[str]:

@@ -34,6 +34,23 @@ def messages(kernel, graph):
 
 
 @pytest.mark.promotes
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_recurrence_over_any_length(tmp_path, reverse):
+    def fn(kernel, x):
+        def step(state, own):
+            state = jnp.tanh(state @ kernel + own)
+            return state, 2 * state
+
+        last, every = jax.lax.scan(step, x[:, 0], x.swapaxes(0, 1), reverse=reverse)
+        return last + every.mean(0)
+
+    kernel, x = RNG.normal(size=(3, 3)).astype(np.float32), RNG.normal(size=(2, 5, 3))
+    path = onnx.to_onnx(fn, kernel, x, tmp_path / "a", shapes="batch, length, ...").path
+    longer = RNG.normal(size=(3, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(onnx.load(path)(longer), fn(kernel, jnp.asarray(longer)), atol=1e-5)
+
+
+@pytest.mark.promotes
 @pytest.mark.parametrize(("write", "load"), TARGETS, ids=["onnx", "stablehlo"])
 def test_sequences_and_graphs_of_any_size(tmp_path, write, load):
     tokens = RNG.integers(0, 11, (2, 5)).astype(np.int32)

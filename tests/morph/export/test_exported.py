@@ -30,3 +30,10 @@ def test_agreement_counts_by_hand():
         compare(reference, reference[:1], np.asarray([1, 0]))
     with pytest.raises(ExportError, match="as many labels"):
         compare(reference, reference, np.asarray([1]))
+
+
+def test_of_equal_logits_the_first_is_the_class():
+    """As argmax has it: 8 bits make many of them equal."""
+    reference, equal = np.eye(3), np.ones((3, 3))
+    found = compare(reference, equal, np.arange(3), top=(1, 2))
+    assert found.accuracy == {1: 1 / 3, 2: 2 / 3}

@@ -11,6 +11,7 @@ pytest.importorskip("onnx")
 
 
 pytest.importorskip("onnxruntime")
+RNG = np.random.default_rng(0)
 
 
 class Everything(nn.Module):
@@ -133,3 +134,36 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"no such thing")
     with pytest.raises(ExportError, match="cannot read"):
         onnx.load(tmp_path / "a.onnx")
+
+
+def test_inputs_may_be_called_as_what_is_inside_of_a_file(tmp_path):
+    names = ["constant_0", "Mul_1", "given_2", "folded_4", "turned_3"]
+    x = {name: RNG.normal(size=(2, 4, 4, 3)).astype(np.float32) for name in names}
+    kernel = RNG.normal(size=(3, 3, 3, 3)).astype(np.float32)
+
+    def fn(kernel, x):
+        y = sum(x[name] * (3.0 + k) for k, name in enumerate(names))
+        for _ in range(2):
+            y = 2.0 * jax.lax.conv_general_dilated(
+                y, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        return {"Conv_9": y, "Add_3": x["Mul_1"] + 1.0}
+
+    onnx.to_onnx(fn, kernel, x, tmp_path / "a.onnx")
+    found = onnx.load(tmp_path / "a.onnx")(x)
+    for name, wanted in fn(kernel, x).items():
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_inputs_of_types_that_become_others(tmp_path, dtype):
+    x, kernel = np.ones((2, 3)), np.full((3, 2), 0.5, np.float32)
+    x = x if dtype == "float64" else jnp.asarray(x, dtype)
+    onnx.to_onnx(lambda w, x: x @ w, kernel, x, tmp_path / "a.onnx")
+    np.testing.assert_array_equal(onnx.load(tmp_path / "a.onnx")(x), np.full((2, 2), 1.5))
+
+
+def test_a_key_is_no_input(tmp_path):
+    keys = jax.random.split(jax.random.key(0), 2)
+    with pytest.raises(ExportError, match=r"a key of random numbers, .*\(jax\.random\.key_data\)"):
+        onnx.to_onnx(lambda _, x: jax.random.normal(x[0]), None, keys, tmp_path / "a.onnx")

@@ -15,7 +15,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 @pytest.fixture
 def graph():
     batch, length = export.symbolic_shape("batch, length")
-    return batch, length, OnnxGraph.of({"x": jax.ShapeDtypeStruct((batch, length), np.float32)})
+    return batch, length, OnnxGraph.of({"x": jax.ShapeDtypeStruct((batch, length), np.float32)}, ())
 
 
 def test_small_arrays_are_kept_once(graph):
