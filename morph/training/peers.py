@@ -36,9 +36,7 @@ _NOISE = re.compile(rb"coordination|preemption|distributed")
 _GONE = re.compile(rb"Polled an error from coordination service|Terminating process because")
 _FIRST = re.compile(rb"Failed to send RPC to coordination service")  # which process 0 has
 _NAMED = re.compile(rb"tasks are unhealthy")  # the next line has their numbers
-_NAMING_S = (
-    HEARTBEAT_S + 5
-)  # until JAX tells which process is gone, where something else fails first
+_NAMING_S = HEARTBEAT_S + 5  # until JAX tells which process is gone, at most
 _ABORT = re.compile(rb"terminate called|Check failure stack trace")  # a sleep of 6 s begins
 _TELLING_S = 2
 _LOST = ("Gloo", "NCCL", "onnection", "UNAVAILABLE", "DEADLINE", "heartbeat", "coordination")
