@@ -5,15 +5,15 @@
 
 No weight exists: steps with Adam are compiled for eight devices from shapes alone, and nothing
 runs. ResNet-50 with its batches divided (data=8), ViT-L/16 with its variables divided, too
-(data=2,fsdp=4), and Llama 3 8B with rules (fsdp=4,tensor=2). The regularized step is that of a run:
-channels decay (`morph.Budget`), and every tenth step measures what all ten do. Counted is such a
-step; the nine others have neither its sums nor its exchanges.
+(data=2,fsdp=4), Llama 3 8B and a small one with rules (fsdp=4,tensor=2). The regularized step is
+that of a run: channels decay (`morph.Budget`), and every tenth step measures what all ten do.
+Counted is such a step; the nine others have neither its sums nor its exchanges.
 
 FLOPs are those of all devices, memory is of one: arguments and temporary arrays. The even share is
 what one device alone would need, over eight; the state is weights and moments. `moved` is what
-collective operations give on each device. Transformers are compiled with one and two blocks; what
-the second one added is added for every other: all blocks are alike. Numbers are of float32. About
-five minutes of one core.
+collective operations give on each device. Large transformers are compiled with one and two blocks;
+what the second one added is added for every other: all blocks are alike. Numbers are of float32.
+About five minutes of one core.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from timing import report
 
 import morph
 import regularizers as reg
-from experiments.pretrained.llama import LLAMA3_8B, Llama
+from experiments.pretrained.llama import LLAMA3_8B, Llama, LlamaConfig
 from morph.training.data import Batch
 from morph.training.layout import Layout, mesh_named, rules_named
 from morph.training.mesh import batch_axes
@@ -75,6 +75,11 @@ def tokens(count: int, length: int) -> Batch:
     return Batch(ids, ids)
 
 
+SMALL = LlamaConfig(
+    vocabulary=512, width=512, blocks=2, heads=8, kv_heads=4, head_width=64, hidden=1536
+)  # whose weights outweigh its activations
+
+
 def llama(blocks: int) -> nn.Module:
     """Llama 3 8B with another number of blocks."""
     return Llama(replace(LLAMA3_8B, blocks=blocks))
@@ -86,6 +91,9 @@ CASES = {
         lambda blocks: ViT(blocks, 1024, 16), 24, "data=2,fsdp=4", "", images(64), "train"
     ),
     "Llama 3 8B": Case(llama, 32, "fsdp=4,tensor=2", RULES, tokens(4, 2048), None),
+    "small Llama": Case(
+        lambda blocks: Llama(SMALL), 2, "fsdp=4,tensor=2", RULES, tokens(4, 8), None
+    ),
 }
 
 
@@ -161,9 +169,9 @@ def moved(text: str) -> dict[str, float]:
 
 def row(name: str, case: Case) -> dict[str, Any]:
     """One network at its full depth."""
-    found = measured(case, 1)
-    if case.blocks > 1:
-        second = measured(case, 2)
+    found = measured(case, min(2, case.blocks))
+    if case.blocks > 2:
+        found, second = measured(case, 1), found
         found = jax.tree.map(lambda one, two: one + (case.blocks - 1) * (two - one), found, second)
     plain, regularized = found["plain"], found["regularized"]
     count = jax.device_count()

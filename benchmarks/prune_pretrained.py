@@ -1,10 +1,10 @@
-"""A trained CNN pruned in one call: 70 % of its FLOPs without training, 50 % with 40 steps of it.
+"""A trained CNN pruned and refit without training, and at half its FLOPs with 40 steps of it.
 
     python benchmarks/prune_pretrained.py --out results/prune_pretrained.json
 
 The weights and MNIST come with `.ci/fetch_data`. Calibration takes 1,024 training pictures; the
 settings were chosen on 5,000 others of the training set (`held_out` in the table). The test set is
-counted once, at the end. Ours to beat: at 70 % at least 99.0 %, at 50 % at least 98.7 %. About two
+counted once, at the end. Ours to beat: at 70 % at least 99.0 %, at 50 % at least 98.7 %. About three
 minutes on one core.
 """
 
@@ -80,13 +80,17 @@ def main() -> None:
         for i in range(0, CALIBRATION, BATCH)
     ]
     networks = {"as it is": (jax.jit(model.apply), variables, 1.0, 0)}
-    for budget, steps in ((0.7, 0), (0.5, STEPS)):
-        loss = loss_of(model.apply)
+    loss = loss_of(model.apply)
+    for budget in (0.7, 0.5, 0.25):
         arch = morph.prune(graph, variables, cost, budget, loss=loss, batches=batches)
-        small, apply = arch.take(variables), morph.compact(model.apply, arch)
-        if steps:
+        apply, ratio = morph.compact(model.apply, arch), cost(arch.widths) / cost()
+        small = morph.refit(graph, arch, variables, fn=loss, batches=batches)
+        predict = jax.jit(apply)
+        networks[f"{budget:.0%}, cut"] = (predict, arch.take(variables), ratio, 0)
+        networks[f"{budget:.0%}, refit"] = (predict, small, ratio, 0)
+        if budget == 0.5:
             small = trained(apply, small, x[CALIBRATION:], y[CALIBRATION:])
-        networks[f"{budget:.0%}"] = (jax.jit(apply), small, cost(arch.widths) / cost(), steps)
+            networks[f"{budget:.0%}, trained"] = (predict, small, ratio, STEPS)
     rows = [
         {
             "network": name,

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import flax.linen as nn
+import jax
 from flax import nnx
 
 from morph.architecture.architecture import Architecture
 from morph.resize.compact import compact
 from morph.resize.initialize import init
+from regularizers.channels.calls import joined_path
 from regularizers.channels.flax_values import framework_of
 from regularizers.checks import FUNCTION, NAME, NONE, Rule, a, check, checked
 from regularizers.errors import InputError
-from regularizers.nnx import nnx_function
+from regularizers.nnx import divided_by, nnx_function
 
 Variables: TypeAlias = dict[str, Any]  # by collection: {"params": ..., "batch_stats": ...}
 
@@ -129,6 +131,17 @@ def _check_takes(kind: type, train_kwarg: str) -> None:
         )
 
 
+def _boxed(variables: Variables, divided: Mapping[str, tuple[Any, ...]]) -> Variables:
+    """Parameters with what the model says of how they are divided, in the boxes that Linen has."""
+
+    def boxed(path: Any, leaf: Any) -> Any:
+        names = divided.get(joined_path(path))
+        return leaf if names is None else nn.Partitioned(leaf, names)
+
+    found: Variables = jax.tree.map_with_path(boxed, variables)
+    return found
+
+
 BUILD = Rule(
     asked="a function of random streams that makes an NNX model: lambda rngs: Model(rngs=rngs)",
     kind=lambda value: callable(value) and not framework_of(value),
@@ -152,9 +165,13 @@ def nnx_network(
         ValueError: from the network's functions, if the model takes no such argument.
     """
 
+    def built(key: Any) -> nnx.Module:
+        with nnx.use_eager_sharding(False):  # a layout says where, and on which mesh
+            return build(nnx.Rngs(key))
+
     @functools.cache
     def function() -> Callable[..., Any]:
-        model = build(nnx.Rngs(0))
+        model = built(0)
         if train_kwarg is not None:
             _check_takes(type(model), train_kwarg)
         return nnx_function(model)[0]
@@ -164,17 +181,18 @@ def nnx_network(
 
     def predict(variables: Variables, x: Any) -> Any:
         args, kwargs = arguments(x)
-        return function()(variables, *args, **kwargs, **mode(False))
+        return function()(nn.meta.unbox(variables), *args, **kwargs, **mode(False))
 
     def forward(variables: Variables, x: Any, key: Any) -> tuple[Any, Variables]:
         mutable = _mutable(variables)
         args, kwargs = arguments(x)
         static: dict[str, Any] = {"mutable": mutable, "rngs": {"dropout": key}, **mode(True)}
-        result = function()(variables, *args, **kwargs, **static)
+        result = function()(nn.meta.unbox(variables), *args, **kwargs, **static)
         return result if mutable else (result, {})
 
     def initialise(key: Any, x: Any) -> Variables:
         del x
-        return nnx_function(build(nnx.Rngs(key)))[1]
+        model = built(key)
+        return _boxed(nnx_function(model)[1], divided_by(model))
 
     return Network(init=initialise, predict=predict, forward=forward)

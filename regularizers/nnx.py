@@ -157,6 +157,20 @@ def collections_of(state: Any) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
     return nested, places
 
 
+def divided_by(model: nnx.Module) -> dict[str, tuple[Any, ...]]:
+    """What a model says of how its parameters are divided: axes of a mesh, by path of a variable.
+
+    As `nnx.with_partitioning` and `nnx.Param(sharding=)` do.
+    """
+    found = {}
+    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        told = variable.get_metadata()
+        names = told.get("out_sharding", told.get("sharding"))
+        if names is not None:
+            found["/".join(("params", *map(str, path)))] = tuple(names)
+    return found
+
+
 def leaves_at(variables: Any, places: Sequence[tuple[str, ...]]) -> list[Any]:
     """The leaves at the places that `collections_of` tells, of a state or of dictionaries.
 

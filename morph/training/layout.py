@@ -27,6 +27,7 @@ from regularizers.channels.graph import ChannelGraph
 from regularizers.messages import near
 from regularizers.objective.sums import SharedSums, Sums
 from regularizers.patterns import matching, parse, spells
+from regularizers.primitives.axes import groups_of
 
 FSDP, AXES = "fsdp", ("data", "fsdp", "tensor")
 SMALL = 1024  # numbers: smaller arrays lie whole, unless a rule says otherwise
@@ -202,7 +203,7 @@ class Layout:
             self._devices(_names(entry))
             for path, variable in graph.variables.items()
             for k, entry in enumerate(self.spec(path, tuple(variable.shape)))
-            if k in variable.produces | variable.consumes
+            if any(groups_of(variable.axes[k]))
         ]
         return math.lcm(1, *counts)
 

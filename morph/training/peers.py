@@ -22,7 +22,14 @@ from typing import Any, BinaryIO
 import jax
 
 from morph.errors import LostError, MeshError, MorphError
-from morph.training.mesh import HEARTBEAT_S, JOIN_S, connect, gathered, is_one_of_many
+from morph.training.mesh import (
+    HEARTBEAT_S,
+    JOIN_S,
+    connect,
+    gathered,
+    is_first,
+    is_one_of_many,
+)
 
 _RECORD = re.compile(rb"[IWEF]\d{4} \d\d:\d\d:")  # the first line of one in the log of JAX's C++
 _NOISE = re.compile(rb"coordination|preemption|distributed")
@@ -32,6 +39,7 @@ _NAMED = re.compile(rb"tasks are unhealthy")  # the next line has their numbers
 _NAMING_S = (
     HEARTBEAT_S + 5
 )  # until JAX tells which process is gone, where something else fails first
+_TELLING_S = 2
 _LOST = ("Gloo", "NCCL", "onnection", "UNAVAILABLE", "DEADLINE", "heartbeat", "coordination")
 
 
@@ -107,6 +115,8 @@ def _pass_on(log: BinaryIO, stderr: BinaryIO, gone: Callable[[str], None]) -> No
     silent = "it was not heard of any more"
     for line in log:
         if named:
+            if is_first():  # who tells the others: not to be gone before they are told
+                time.sleep(_TELLING_S)
             gone(_told(silent, line.decode(errors="replace").strip()))
         if _RECORD.match(line):
             noise = bool(_NOISE.search(line))

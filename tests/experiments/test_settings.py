@@ -9,7 +9,7 @@ import json
 import pickle
 import shutil
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -243,6 +243,7 @@ def world(tmp_path_factory):
         yield made
 
 
+@cache
 def variables_of():
     return jax.jit(Net().init)(jax.random.key(0), tiny_data(False).train_images[:1])
 

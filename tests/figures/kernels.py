@@ -122,12 +122,14 @@ def llama_scale_in_full(told):
 
 @says("prune_pretrained")
 def prune_pretrained(told):
-    _, more, half = told["rows"]
-    test = [share(one["test"], digits=2) for one in told["rows"]]
+    rows = {row["network"]: row for row in told["rows"]}
+    test = {name: share(row["test"], digits=2) for name, row in rows.items()}
+    steps = rows["50%, trained"]["training_steps"]
     yield (
-        f"Its test accuracy is {test[0]}; at {share(more['flops_ratio'])} of the FLOPs, without "
-        f"training, it is {test[1]}, and at {share(half['flops_ratio'])}, after "
-        f"{half['training_steps']} steps, {test[2]}."
+        f"Its test accuracy is {test['as it is']}. Pruned and refit without training it is "
+        f"{test['70%, refit']} at 70 % of the FLOPs, {test['50%, refit']} at 50 % and "
+        f"{test['25%, refit']} at 25 % (only cut: {test['70%, cut']}, {test['50%, cut']} and "
+        f"{test['25%, cut']}); at 50 %, after {steps} steps, it is {test['50%, trained']}."
     )
 
 

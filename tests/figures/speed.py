@@ -64,7 +64,7 @@ def costs(told):
 def kill(told):
     assert told["identical"] == told["kills"]
     yield f"bit-identical results {told['identical']} times out of {told['kills']}"
-    assert told["most_records_lost"] == 2 * told["records_in_an_interval"]
+    assert told["most_records_lost"] <= 2 * told["records_in_an_interval"]
     yield "loses at most two checkpoint intervals"
 
 
@@ -72,7 +72,7 @@ def kill(told):
 def kill_processes(told):
     for row in told["rows"]:
         assert {*row["statuses"]} == {75}
-        assert all(f"process {row['killed']} of this run is gone" in line for line in row["said"])
+        assert all("of this run is gone" in line for line in row["said"])
     yield f"end by themselves within {told['longest_end_s']:.1f} s"
     yield f"bit-identical results {told['identical']} times out of {told['kills']}"
 
@@ -90,6 +90,26 @@ def mesh(told):
     yield f"agree with those on one device within {apart:.1e}"
     same = sum(one["same_structure"] for one in told["rows"])
     yield f"The same channels are kept in {same} of {len(told['rows'])}"
+
+
+def _account_rows(told):
+    for one in (one for one in told["rows"] if not one["network"].startswith("small")):
+        yield (
+            f"| {one['network']}, `{one['mesh']}` | {one['gflops']:,.0f} | "
+            f"{one['flops_ratio'] - 1:.2%} | {one['moved_mb']:,.0f} | "
+            f"{one['moved_mb_added']:.1f} | {one['collectives']:,} | {one['collectives_added']} | "
+            f"{one['memory_gb']:.2f} | {one['memory_gb_added']:.2f} |"
+        ).replace("%", " %")
+
+
+@says("account")
+def account(told):
+    yield from _account_rows(told)
+    found = by(told["rows"], "network")
+    small, large = found["small Llama"], found["Llama 3 8B"]
+    yield f"{small['memory_over_even_share']:.2f} times the even share"
+    yield f"Llama 3 8B's state takes {large['state_over_even_share']:.2f} times"
+    yield f"a whole step {large['memory_over_even_share']:.2f} times"
 
 
 @says("sweep")

@@ -244,6 +244,7 @@ MORPH_EXPORT = {
             "path": [None, *PATHS],
             "calibration": [None, "x", array(0, M), array(2, M + 1)],
             "keep": [3, ["nothing/*"]],
+            "within": ["x", 0.0, -1.0, float("nan")],
         },
     ),
     "to_stablehlo": (

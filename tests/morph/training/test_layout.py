@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from eight_devices import report_of
+from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -120,6 +121,30 @@ def test_a_model_says_itself_how_it_is_divided():
     assert not Layout.of(AbstractMesh((8,), ("data",)), {}, variables).divides
 
 
+def test_an_nnx_model_says_so_by_its_metadata():
+    def boxed(*names):
+        return nnx.with_partitioning(nnx.initializers.ones, names)
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.a = nnx.Linear(4, 8, kernel_init=boxed("fsdp", "tensor"), rngs=rngs)
+            self.b = nnx.Linear(8, 2, kernel_init=boxed("tensor", None), rngs=rngs)
+
+        def __call__(self, x):
+            return self.b(nnx.relu(self.a(x)))
+
+    network, x = morph.nnx_network(Net), jnp.ones((2, 4))
+    variables = jax.eval_shape(network.init, jax.random.key(0), x)
+    layout = Layout.of(MESH, {}, variables)
+    assert layout.spec("params/a/kernel", (4, 8)) == P(("fsdp",), ("tensor",))
+    assert layout.spec("params/b/kernel", (8, 2)) == P(("tensor",), None)
+    assert layout.spec("params/a/bias", (8,)) == P()
+    graph = reg.trace_channels(network.predict, variables, x)
+    assert (graph.widths, layout.round_to(graph)) == ({"a": 8}, 2)
+    outputs, updates = jax.eval_shape(network.forward, variables, x, jax.random.key(0))
+    assert (outputs.shape, updates) == ((2, 2), {})
+
+
 def test_optimizers_keep_what_they_keep_where_the_parameter_lies():
     mesh = Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), ("fsdp", "tensor"))
     rng = np.random.default_rng(0)
@@ -205,7 +230,7 @@ def test_memory_falls_with_the_number_of_devices(run):
 def test_a_regularized_step_adds_one_exchange_of_vectors_and_one_of_a_number_per_variable(run):
     plain, regularized = (run["compiled"][name]["moved"] for name in ("plain", "regularized"))
     left = [one for one in regularized if one not in plain or plain.remove(one)]
-    assert plain == []
+    assert {kind for kind, _ in plain} <= {"all-gather"}  # of which there are rather less
     channels, variables = run["compiled"]["channels"], 9
     (vectors,), (numbers,) = sorted((sizes for _, sizes in left), reverse=True)
     assert [kind for kind, _ in left] == ["all-reduce"] * 2
