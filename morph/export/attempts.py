@@ -21,6 +21,7 @@ from morph.export.exported import (
     has_batch,
     open_sizes,
     opened,
+    place_of,
     sizes_at,
     written,
 )
@@ -60,6 +61,7 @@ def attempt(
     Raises:
         ExportError: if it cannot be written, or gives something else.
     """
+    place_of(path)
     structs = example_struct(example)
     trial = Trial(fn, variables, example, structs)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,6 +303,22 @@ def sizes_at(given: Any, known: Mapping[str, int]) -> Any:
     )
 
 
+def place_of(path: Any) -> Path:
+    """Where a file is to be; asked before any work.
+
+    Raises:
+        ExportError: if no file can be there.
+    """
+    found = Path(path)
+    if not found.name or found.is_dir():
+        raise ExportError(f"{str(path)!r} is a folder; the export is one file, e.g. 'network.onnx'")
+    if not found.parent.is_dir():
+        raise ExportError(f"{path} cannot be written: there is no folder {found.parent}; make it")
+    if not os.access(found.parent, os.W_OK):
+        raise ExportError(f"{path} cannot be written: the folder {found.parent} is read-only")
+    return found
+
+
 def written(
     target: str,
     path: Any,
@@ -322,15 +340,16 @@ def written(
         note: see `Exported`.
         check: opens the draft and raises where it is not right.
     """
-    path = Path(path)
+    path = place_of(path)
     draft = path.with_name(path.name + ".part")
-    draft.write_bytes(data)
     try:
+        draft.write_bytes(data)
         check(draft)
+        draft.replace(path)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # whatever is in the way
+            draft.unlink(missing_ok=True)
         raise
-    draft.replace(path)
     return Exported(
         target=target, path=path, size_bytes=len(data), batch=batch, examples=examples, note=note
     )

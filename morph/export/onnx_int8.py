@@ -23,7 +23,7 @@ from morph.errors import ExportError, need
 from morph.export import onnx as floats
 from morph.export import onnx_ranges
 from morph.export.clipping import spread
-from morph.export.exported import Exported, example_struct, written
+from morph.export.exported import Exported, example_struct, place_of, written
 from morph.export.onnx_lean import lean
 from morph.export.trial import Trial, norm_difference
 from regularizers import json_files
@@ -109,6 +109,7 @@ def to_onnx_int8(
         >>> to_onnx_int8(predict, variables, x, "net.onnx", calibration=images)  # doctest: +SKIP
     """
     check_installed()
+    place_of(path)
     structs = example_struct(example)
     given, trial = _like(calibration, structs), Trial(fn, variables, example, structs)
     with tempfile.TemporaryDirectory() as folder:

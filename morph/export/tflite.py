@@ -34,6 +34,7 @@ from morph.export.exported import (
     Runner,
     batched,
     example_struct,
+    place_of,
     written,
 )
 from morph.export.flatbuffer import Operation
@@ -103,6 +104,7 @@ def to_tflite(
         >>> load("net.tflite")(images)                                          # doctest: +SKIP
     """
     check_installed()
+    place_of(path)
     struct = example_struct(example)
     if not isinstance(struct, jax.ShapeDtypeStruct) or len(jax.tree.leaves(
         jax.eval_shape(fn, variables, struct)

@@ -7,7 +7,7 @@ import pytest
 
 import morph
 import regularizers as reg
-from morph.export import ExportError, onnx, stablehlo
+from morph.export import ExportError, onnx, stablehlo, to_onnx_int8, to_tflite, trial
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("flatbuffers")
@@ -149,3 +149,32 @@ def test_a_shrunk_network_takes_sequences_of_any_length(tmp_path):
     longer = RNG.integers(0, 11, (3, 9)).astype(np.int32)
     found = onnx.load(written.path)(longer)
     np.testing.assert_allclose(found, small(own, longer), rtol=2e-5, atol=1e-5)
+
+
+PLACES = {
+    ".": "is a folder; the export is one file",
+    "none/a.onnx": "there is no folder .*none; make it",
+    "file/a.onnx": "there is no folder .*file; make it",
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("write", [write for write, _ in TARGETS] + [to_onnx_int8, to_tflite])
+def test_where_no_file_can_be_is_told_before_any_work(tmp_path, name, write):
+    (tmp_path / "file").touch()
+    options = {"calibration": NODES} if write in (to_onnx_int8, to_tflite) else {}
+    with pytest.raises(ExportError, match=PLACES[name]):
+        write(lambda _, x: 1 / 0, {}, NODES, tmp_path / name, **options)
+
+
+def test_what_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trial.Trial, "check", stop)
+    with pytest.raises(KeyboardInterrupt):
+        onnx.to_onnx(lambda _, x: x * 2, {}, NODES, tmp_path / "a.onnx")
+    (tmp_path / "b.part").mkdir()
+    with pytest.raises(OSError, match=r"b\.part"):
+        stablehlo.to_stablehlo(lambda _, x: x * 2, {}, NODES, tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b.part"]
