@@ -22,4 +22,5 @@ def test_files_that_are_none_are_refused(tmp_path):
     with pytest.raises(ExportError, match="cannot read"):
         tflite.load(tmp_path / "a.tflite")
     with pytest.raises(ExportError, match="floats"):
-        tflite.to_tflite(lambda v, x: x, 0, np.ones((1, 2), np.int32), "", calibration=[[1, 2]])
+        whole = np.ones((1, 2), np.int32)
+        tflite.to_tflite(lambda v, x: x, 0, whole, tmp_path / "b.tflite", calibration=[[1, 2]])
