@@ -4,8 +4,8 @@
 
 The weights and MNIST come with `.ci/fetch_data`. Calibration takes 1,024 training pictures; the
 settings were chosen on 5,000 others of the training set (`held_out` in the table). The test set is
-counted once, at the end. Ours to beat: at 70 % at least 99.0 %, at 50 % at least 98.7 %. About three
-minutes on one core.
+counted once, at the end. Ours to beat: at 70 % at least 99.0 %, at 50 % at least 98.7 %. About
+three minutes on one core.
 """
 
 import argparse
