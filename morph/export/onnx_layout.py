@@ -121,7 +121,7 @@ class _Layout:
             base, order = (small, []) if small else (base, order)
             known = {"perm": order} if order != sorted(order) else {}
             op = "Transpose" if known else "Identity"
-            self._found.append(self._make(op, [base], [name], name=name, **known))
+            self._found.append(self._make(op, [base], [name], name=f"{op} of {base}", **known))
 
     def _moved(self, node: Any) -> bool:
         """Whether it was written in front of the transposes of what it takes."""
@@ -203,6 +203,7 @@ class _Layout:
         if len(known) < len(inputs):
             return None
         self._makers[base] = self._again(node, known, base)
+        self._makers[base].name = f"{node.name} of {base}"
         return base
 
     def _write(
