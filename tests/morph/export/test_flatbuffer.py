@@ -21,6 +21,6 @@ def test_files_that_are_none_are_refused(tmp_path):
         edge_tpu.placement(tmp_path / "a.tflite")
     with pytest.raises(ExportError, match="cannot read"):
         tflite.load(tmp_path / "a.tflite")
+    whole = np.ones((1, 2), np.int32)
     with pytest.raises(ExportError, match="floats"):
-        whole = np.ones((1, 2), np.int32)
         tflite.to_tflite(lambda v, x: x, 0, whole, tmp_path / "b.tflite", calibration=[[1, 2]])
