@@ -70,10 +70,14 @@ def kill(told):
 
 @says("kill_processes")
 def kill_processes(told):
-    for row in told["rows"]:
-        assert {*row["statuses"]} == {75}
-        assert all("of this run is gone" in line for line in row["said"])
+    ends = [
+        (status, f"process {row['killed']} of this run is gone" in line)
+        for row in told["rows"]
+        for status, line in zip(row["statuses"], row["said"], strict=True)
+    ]
     yield f"end by themselves within {told['longest_end_s']:.1f} s"
+    yield f"{ends.count((75, True))} of {len(ends)} with status 75"
+    yield f"The other {len(ends) - ends.count((75, True))} were aborted"
     yield f"bit-identical results {told['identical']} times out of {told['kills']}"
 
 
