@@ -121,7 +121,7 @@ class _Layout:
             base, order = (small, []) if small else (base, order)
             known = {"perm": order} if order != sorted(order) else {}
             op = "Transpose" if known else "Identity"
-            self._found.append(self._make(op, [base], [name], name=f"{op} of {base}", **known))
+            self._found.append(self._make(op, [base], [name], name=f"{op} to {name}", **known))
 
     def _moved(self, node: Any) -> bool:
         """Whether it was written in front of the transposes of what it takes."""
