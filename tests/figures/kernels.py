@@ -58,7 +58,7 @@ def minilm_distilled(told):
     yield f"(mean reciprocal rank {ranks[0]:.3f}, the original's {ranks[1]:.3f})"
     yield f"it is {told['onnxruntime']['batch 1']['speedup']:.2f} times as fast"
     yield f"embeddings are {small['cosine_senses']:.3f} of senses"
-    yield f"{small['cosine_sentences']:.3f} of other sentences (the goal, 0.95, was missed)"
+    yield f"{small['cosine_sentences']:.3f} of other sentences (the goal, 0.95, was missed there)"
 
 
 @says("distill_minilm", "real_networks")
@@ -81,7 +81,9 @@ def minilm_distilled_in_full(told):
         milliseconds = map("{:.1f}".format, time[batch]["cpu_milliseconds"].values())
         yield row(name, *milliseconds, f"{time[batch]['speedup']:.2f}")
     yield "goals were 1.7 times as fast"
-    yield f"a cosine of 0.95, which was missed: the senses have {rows[2]['cosine_senses']:.4f}"
+    assert min(rows[2]["cosine_senses"], rows[2]["cosine_words"]) > 0.95
+    yield "for senses and words, a cosine of 0.95, which were met"
+    yield f"have {rows[2]['cosine_sentences']:.3f}: the same goal, missed"
     yield "the files were less than 1.7 times as fast"
 
 
