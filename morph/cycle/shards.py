@@ -28,6 +28,7 @@ from morph.cycle.saved import Saved, TornError
 from morph.files import sync, write_text
 from morph.training.mesh import any_of, data_mesh, from_first
 from regularizers import json_files
+from regularizers.host import on_devices
 from regularizers.json_files import JsonError
 
 SHARDS = ".shards"  # of the names of folders
@@ -154,9 +155,7 @@ def _global(leaf: Any, mesh: Mesh) -> jax.Array:
     """An array of all processes."""
     if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) == mesh.size:
         return leaf
-    value = np.asarray(leaf)
-    place = NamedSharding(mesh, PartitionSpec())
-    return jax.make_array_from_callback(value.shape, place, lambda part: value[part])
+    return on_devices(leaf, NamedSharding(mesh, PartitionSpec()))
 
 
 def _spread(mesh: Mesh, shape: list[int]) -> NamedSharding:

@@ -41,20 +41,12 @@ def fold(
 
 
 def compute_known(
-    nodes: Sequence[Any],
-    arrays: MutableMapping[str, np.ndarray],
-    kept: Collection[str],
-    make: Callable[..., Any],
+    nodes: Sequence[Any], arrays: MutableMapping[str, np.ndarray], kept: Collection[str]
 ) -> list[Any]:
     """The nodes, less those of small arrays that are known, whose results are added to these.
 
-    Args:
-        nodes: see `fold`.
-        arrays: see `fold`.
-        kept: see `fold`.
-        make: see `fold`.
+    Takes what `fold` takes.
     """
-    del make
     found = []
     for node in nodes:
         given = {name: arrays.get(name) for name in node.input if name}

@@ -244,8 +244,8 @@ class OnnxGraph:
     def model(self, inputs: Mapping[str, Typed], outputs: Mapping[str, Typed], **facts: str) -> Any:
         """The finished model; arrays that nothing uses are left out."""
         arrays = self._file.arrays
-        nodes = self._nodes
-        for change in (compute_known, cancel_transposes, fold):
+        nodes = compute_known(self._nodes, arrays, self._file.taken)
+        for change in (cancel_transposes, fold):
             nodes = change(nodes, arrays, self._file.taken, helper.make_node)
         used = set(used_names(nodes))
         stored = [numpy_helper.from_array(a, n) for n, a in arrays.items() if n in used]

@@ -128,8 +128,8 @@ def compare_traced(
         }
 
     expected, expected_slopes, masked = dense(variables, inputs)
-    sliced = arch.take(jax.device_get((masked, expected_slopes)))  # by NumPy: nothing is compiled
-    small, expected_slopes = sliced
+    # By NumPy: nothing is compiled.
+    small, expected_slopes = arch.take(jax.device_get((masked, expected_slopes)))
     found, slopes = compacted(small, inputs)
     return Comparison(
         values=values_apart(found, expected),
