@@ -39,6 +39,8 @@ _NAMED = re.compile(rb"tasks are unhealthy")  # the next line has their numbers
 _NAMING_S = HEARTBEAT_S + 5  # until JAX tells which process is gone, at most
 _ABORT = re.compile(rb"terminate called|Check failure stack trace")  # a sleep of 6 s begins
 _TELLING_S = 2
+_Handler = ctypes.CFUNCTYPE(None)
+_handlers: list[Any] = []  # C has only their addresses
 _LOST = ("Gloo", "NCCL", "onnection", "UNAVAILABLE", "DEADLINE", "heartbeat", "coordination")
 
 
@@ -80,18 +82,22 @@ def join(
     return True
 
 
-def watch(gone: Callable[[str], None]) -> None:
+def watch(gone: Callable[[str], None], *, held_s: float = _NAMING_S + 5) -> None:
     """Calls a function once JAX finds that another process is gone; it should end this one.
 
     JAX only says so in its log, and aborts at once. So the log is read here, and passed on without
-    what is about other processes; and an abort first sleeps some seconds.
+    what is about other processes; and an abort first sleeps some seconds. An exception of C++ that
+    nothing catches waits until JAX has said which process is gone: Gloo throws one in a thread of
+    its own, where it gets what belongs to a later exchange from a process that gave up this one.
 
     Args:
         gone: takes what is known, in words; called in a thread of its own.
+        held_s: for so long such an exception waits, before it aborts as it would have.
     """
     if os.name != "posix":
         return
     _watching.set()
+    _hold_exceptions(held_s)
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
     libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))  # sleep(SIGABRT): 6 s
@@ -104,6 +110,22 @@ def watch(gone: Callable[[str], None]) -> None:
     )
     log = os.fdopen(read, "rb")
     threading.Thread(target=_pass_on, args=(log, stderr, gone), daemon=True).start()
+
+
+def _hold_exceptions(seconds: float) -> None:
+    """Lets exceptions of C++ that nothing catches wait; other threads go on meanwhile."""
+    try:
+        set_terminate = ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE
+    except (OSError, AttributeError):  # another library of C++
+        return
+    set_terminate.argtypes, set_terminate.restype = (_Handler,), _Handler
+
+    def wait() -> None:
+        time.sleep(seconds)
+        before()  # says what it was, and aborts
+
+    _handlers.append(_Handler(wait))
+    before = set_terminate(_handlers[-1])
 
 
 _watching, _aborting = threading.Event(), threading.Event()

@@ -37,6 +37,21 @@ if number == 0:
 time.sleep(60)
 """
 
+TERMINATED = """
+import ctypes, os, signal, sys, threading
+from morph.training.peers import watch
+
+def gone(cause):
+    print("error:", cause, file=sys.stderr)
+    os._exit(75)
+
+watch(gone, held_s=float(sys.argv[1]))
+signal.signal(signal.SIGTERM, lambda *_: None)
+says = b"E1201 01:02:03.4 5 client.cc:6] Failed to send RPC to coordination service\\n"
+threading.Timer(float(sys.argv[2]), os.write, (2, says)).start()
+ctypes.CDLL("libstdc++.so.6")._ZSt9terminatev()
+"""
+
 
 def started(coordinator, number, timeout_s):
     return subprocess.Popen(
@@ -78,6 +93,22 @@ def test_processes_are_compared_and_one_that_dies_ends_the_other_with_one_line()
     (line,) = errors_of(error)
     assert alone.returncode == 2
     assert "not all 2 processes of this run came within 2 s; start all of them" in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libstdc++")
+def test_an_exception_of_cpp_waits_until_it_is_known_who_is_gone_and_aborts_if_nobody_is():
+    def terminated(*seconds):
+        command = [sys.executable, "-c", TERMINATED, *map(str, seconds)]
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+    told, held = terminated(60, 0.1), terminated(0.1, 60)
+    _, error = told.communicate(timeout=60)
+    assert told.returncode == 75
+    assert error.startswith("error: process 0 of this run is gone") and error.count("\n") == 1
+    assert "terminate called without an active exception" in held.stderr.readline()
+    held.terminate()  # wakes an abort from its sleep
+    assert held.wait(timeout=60) == -signal.SIGABRT
+    held.stderr.close()
 
 
 def test_only_what_tells_of_a_lost_process_is_turned(monkeypatch):
