@@ -11,6 +11,7 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -167,6 +168,29 @@ def compiled():
     return {**found, "channels": sum(graph.widths.values())}
 
 
+def halved():
+    """Updates in half precision, on eight devices and on one: what they move, and what is owed."""
+    model = nn.Sequential([nn.Dense(64), nn.relu, nn.Dense(24)])
+    x = np.ones((1, 40), np.float32)
+    variables = jax.device_get(model.init(KEY, x))
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables["params"])
+    still = jax.tree.map(np.zeros_like, params)  # else it depends on what XLA rounds in between
+    graph = reg.trace_channels(model.apply, variables, x)
+    found = {}
+    for name, mesh in (("eight", mesh_of(fsdp=4, tensor=2)), ("one", mesh_of(data=1))):
+        rules = rules_named("*/kernel=fsdp:tensor" if name == "eight" else "")
+        layout = Layout.of(mesh, rules, variables)
+        regularizer = reg.NetworkRegularizer(graph, reg.flops(graph)).summed(layout.sums)
+        tx = reg.proximal(optax.sgd(0.1), regularizer, strength=1e-3)
+        laid = [layout.variables({"params": tree})["params"] for tree in (params, still)]
+        state = layout.whole(tx.init(params))
+        update = jax.jit(tx.update).lower(laid[1], state, laid[0]).compile()
+        state = update(laid[1], state, laid[0])[1]
+        owed = {name: on_host(one).tolist() for name, one in state.owed.channels.items()}
+        found[name] = {"moved": moved(update.as_text()), "owed": owed}
+    return found
+
+
 def moved(text):
     """Of every collective operation its name, and how many numbers each array that it gives has."""
     found = []
@@ -187,6 +211,7 @@ if __name__ == "__main__":
             "four": train(mesh_of(data=2, fsdp=2), "", saves, start=4),
             "fsdp": train(mesh_of(fsdp=4), "", saves, start=6),
             "compiled": compiled(),
+            "halved": halved(),
         }
         for checkpoints in saves.values():
             checkpoints.close()

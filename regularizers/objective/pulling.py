@@ -8,6 +8,7 @@ optimizer's state, and added to the next pull (error feedback, Seide et al. 2014
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from regularizers.channels.calls import flat_paths
 from regularizers.objective.measures import Measured, Measures
 from regularizers.objective.norms import is_half, share, widened
 from regularizers.objective.slices import Slices, scaled
+from regularizers.objective.sums import Sums
 
 
 class Owed(NamedTuple):
@@ -175,12 +177,17 @@ def now_owed(measures: Measures, variables: Any, wide: Any) -> Owed:
     Args:
         measures: of the network.
         variables: as they are now.
-        wide: what they were rounded from, see `pulled`.
+        wide: what they were rounded from, see `applied`.
     """
     groups, blocks = coarse(measures, variables)
     if not groups and not blocks:
         return Owed({}, {})
-    found = [measures.measured(tree) for tree in (variables, wide)]
+
+    def both(sums: Sums) -> list[Measured]:
+        own = replace(measures, sums=sums)
+        return [own.measured(tree) for tree in (variables, wide)]
+
+    found = measures.sums.whole(measures.sums.together(both))
     now, true = ((measures.weakened(one), one.blocks) for one in found)
 
     def difference(i: int, name: str) -> Any:

@@ -236,3 +236,12 @@ def test_a_regularized_step_adds_one_exchange_of_vectors_and_one_of_a_number_per
     assert [kind for kind, _ in left] == ["all-reduce"] * 2
     assert channels < vectors < 10 * channels
     assert numbers == variables
+
+
+def test_what_rounding_leaves_owed_is_one_more_exchange_and_the_same_on_one_device(run):
+    eight, one = run["halved"]["eight"], run["halved"]["one"]
+    assert [kind for kind, _ in eight["moved"]] == ["all-reduce"] * 2
+    ((owed, other),) = zip(one["owed"].values(), eight["owed"].values(), strict=True)
+    assert len(owed) == 64
+    assert np.abs(owed).min() > 0.0
+    np.testing.assert_allclose(other, owed, rtol=1e-3, atol=1e-7)

@@ -104,7 +104,8 @@ def test_an_exception_of_cpp_waits_until_it_is_known_who_is_gone_and_aborts_if_n
     told, held = terminated(60, 0.1), terminated(0.1, 60)
     _, error = told.communicate(timeout=60)
     assert told.returncode == 75
-    assert error.startswith("error: process 0 of this run is gone") and error.count("\n") == 1
+    assert error.startswith("error: process 0 of this run is gone")
+    assert error.count("\n") == 1
     assert "terminate called without an active exception" in held.stderr.readline()
     held.terminate()  # wakes an abort from its sleep
     assert held.wait(timeout=60) == -signal.SIGABRT
