@@ -4,6 +4,7 @@ small_run.py WORKDIR COORDINATOR PROCESS PROCESSES MESH
 """
 
 import itertools
+import json
 import os
 import signal
 import sys
@@ -21,7 +22,10 @@ import morph
 from morph.cycle.config import CycleConfig
 from morph.cycle.cycle import Cycle
 from morph.errors import Interrupted
-from morph.training.mesh import connect
+from morph.training.evaluate import Evaluator
+from morph.training.layout import Layout
+from morph.training.mesh import connect, data_mesh
+from morph.training.metrics import METRICS
 from morph.training.step import Batch
 
 CONFIG = CycleConfig(
@@ -103,6 +107,35 @@ def make(workdir, cycle=Cycle, mesh=None):
     )
 
 
+@dataclass
+class Numbered:
+    """Test batches of growing sizes; remembers the numbers of those that were read."""
+
+    read: list[int]
+
+    def __len__(self):
+        return 5
+
+    def __iter__(self):
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, number):
+        self.read.append(number)
+        x = np.random.default_rng(number).normal(size=(3 * number + 1, 7)).astype(np.float32)
+        return x, (x.sum(-1) > 0.0).astype(np.int32)
+
+
+def measured():
+    """What an indexed test set comes to on all devices, and on this process which were read."""
+    test, weights = Numbered([]), np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    layout = Layout(mesh=data_mesh())
+    metrics = {name: METRICS[name] for name in ("accuracy", "log_likelihood")}
+    evaluator = Evaluator(test, metrics, layout=layout, decide=lambda logits: logits.argmax(-1))
+    networks = [(lambda v, x: x @ v, layout.whole(one)) for one in (weights, 1.01 * weights)]
+    found, apart = evaluator.compare(*networks)
+    return {**found, **apart._asdict()}, test.read
+
+
 @dataclass(frozen=True)
 class Stopping:
     """A phase in which one process, not the first if there are others, is asked to stop."""
@@ -139,10 +172,11 @@ def main():
     """Runs it until it is stopped."""
     workdir, coordinator, process, count, mesh = sys.argv[1:]
     connect(coordinator, int(process), int(count), timeout_s=120)
+    found = measured()
     try:
         make(workdir, Stopped, mesh).run()
     except Interrupted as stop:
-        print(f"{stop} on {jax.device_count()} devices", flush=True)
+        print(json.dumps(found), f"{stop} on {jax.device_count()} devices", sep="\n", flush=True)
 
 
 if __name__ == "__main__":

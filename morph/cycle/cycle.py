@@ -57,7 +57,7 @@ from morph.cycle.workdir import claim_workdir, locked, stop_on_signals, switches
 from morph.errors import Interrupted
 from morph.facts import facts_of, own_command, write_facts
 from morph.network import Network, Variables
-from morph.training.data import Batch, Pipeline, first_of, on_device
+from morph.training.data import Batch, Parted, Pipeline, first_of, on_device
 from morph.training.evaluate import Evaluator
 from morph.training.layout import Layout, rules_named
 from morph.training.loop import Loop
@@ -216,8 +216,7 @@ class Cycle:
         if start is not None:
             identity["start_fingerprint"] = stamp_of(start)
             check_alike(lambda: identity)
-        if isinstance(self.train, Batch):
-            check_divisible(self.config.batch_size, mesh)
+        self._check_batches(mesh)
         with ExitStack() as held:
             resumed = from_first(partial(self._claim, held, identity))
             prices = Prices(traces=traces, target=partial(target_cost, self.config))
@@ -230,7 +229,7 @@ class Cycle:
                     evaluator=Evaluator(
                         self.test,
                         recipe.metrics,
-                        put=layout.batch,
+                        layout=layout,
                         decide=recipe.decide,
                     ),
                 ),
@@ -255,6 +254,17 @@ class Cycle:
             result = self._walk(run, checkpoints, saved)
             self._write_results(result, time.monotonic() - began)
             return result
+
+    def _check_batches(self, mesh: Mesh) -> None:
+        """Raises if batches cannot be divided; says if every process has to read all of them."""
+        if isinstance(self.train, Batch):
+            check_divisible(self.config.batch_size, mesh)
+        elif jax.process_count() > 1 and is_first() and not isinstance(self.train, Parted):
+            logger.warning(
+                "every process reads whole batches: %s has no parts(start, part, parts), as "
+                "morph.training.GrainBatches has",
+                type(self.train).__name__,
+            )
 
     def _even(self, layout: Layout, graph: ChannelGraph) -> CycleConfig:
         """The configuration, with widths that the devices divide."""

@@ -6,6 +6,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -97,6 +98,41 @@ class Parted(Pipeline, Protocol):
     def parts(self, start: int, part: int, parts: int) -> Iterator[Batch]:
         """Of each of the same batches the rows that part `part` of `parts` equal ones has."""
         ...
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """Batches of an evaluation set by their numbers: a list, a `grain.MapDataset`."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, number: int, /) -> Any:
+        """One of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Share:
+    """Every so many batches of an evaluation set; of one that is indexed no other is read.
+
+    Attributes:
+        batches: what `passes` takes, but no whole set.
+        first: the number of the first one.
+        step: how many there are from one to the next.
+    """
+
+    batches: Iterable[Any]
+    first: int
+    step: int
+
+    def __iter__(self) -> Iterator[Any]:
+        """One pass."""
+        every = self.batches
+        if isinstance(every, Indexed):
+            return (every[number] for number in range(self.first, len(every), self.step))
+        return itertools.islice(every, self.first, None, self.step)
 
 
 DATA = a((Batch, Pipeline), "a morph.Batch(x, y), or a pipeline of batches")

@@ -249,19 +249,40 @@ def from_first(produce: Callable[[], Any]) -> Any:
     """
     if jax.process_count() == 1:
         return produce()
-    sent, failure = b"", None
-    if is_first():
-        try:
-            sent = pickle.dumps((produce(), None))
-        except Exception as error:  # it goes on below, in every process
-            failure = error
-            sent = pickle.dumps((None, f"{type(error).__name__}: {error}"))
+    sent, failure = _made(produce) if is_first() else (b"", None)
     value, message = pickle.loads(_broadcast(sent))
     if failure is not None:
         raise failure
     if message is not None:
         raise PeerError(f"process 0 failed: {message}")
     return value
+
+
+def from_each(produce: Callable[[], T]) -> list[T]:
+    """What every process makes, in their order, for all processes; exchanged once.
+
+    Raises:
+        Exception: what `produce` raises, in the process where it does.
+        PeerError: with its message, in the others.
+    """
+    if jax.process_count() == 1:
+        return [produce()]
+    sent, failure = _made(produce)
+    found = list(map(pickle.loads, gathered(sent)))
+    if failure is not None:
+        raise failure
+    for number, (_, message) in enumerate(found):
+        if message is not None:
+            raise PeerError(f"process {number} failed: {message}")
+    return [value for value, _ in found]
+
+
+def _made(produce: Callable[[], Any]) -> tuple[bytes, Exception | None]:
+    """What is made, to be sent, with None; or with what it raises, its message."""
+    try:
+        return pickle.dumps((produce(), None)), None
+    except Exception as error:  # it goes on where it was raised, once all have been told
+        return pickle.dumps((None, f"{type(error).__name__}: {error}")), error
 
 
 def _broadcast(data: bytes) -> bytes:

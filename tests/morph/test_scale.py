@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small_run import STOPS, Stopped, compiled_once, make
+from small_run import STOPS, Stopped, compiled_once, make, measured
 
 from morph.cycle.workdir import load_variables
 from morph.errors import Interrupted
@@ -29,7 +29,7 @@ def records(workdir):
 
 
 def run(workdir, mesh, count):
-    """Runs it in so many processes until it is stopped; what each said last."""
+    """Runs it in so many processes until it is stopped; what each measured, and said last."""
     coordinator = f"127.0.0.1:{free_port()}"
     processes = [
         subprocess.Popen(
@@ -46,9 +46,9 @@ def run(workdir, mesh, count):
         )
         for arguments in ((workdir, coordinator, i, count) for i in range(count))
     ]
-    said = [process.communicate(timeout=300)[0].splitlines()[-1] for process in processes]
+    said = [process.communicate(timeout=300)[0].splitlines()[-2:] for process in processes]
     assert [process.returncode for process in processes] == [0] * count
-    return said
+    return [json.loads(found) for found, _ in said], [line for _, line in said]
 
 
 def test_one_process_then_two_that_share_the_network_then_one_learn_what_one_does(tmp_path):
@@ -58,7 +58,11 @@ def test_one_process_then_two_that_share_the_network_then_one_learn_what_one_doe
         (phase, step), second = STOPS
         with pytest.raises(Interrupted, match=f"stopped at step {step} of phase {phase!r}"):
             make(many, Stopped, mesh="data=1").run()
-    said = run(many, "fsdp=4", 2)
+    found, said = run(many, "fsdp=4", 2)
+    (metrics, read), whole = zip(*found, strict=True), measured()
+    assert (read, whole[1]) == (([0, 2, 4], [1, 3]), [0, 1, 2, 3, 4])
+    assert metrics == (pytest.approx(whole[0]),) * 2
+    assert whole[0]["difference"] > 0.0
     phase, step = second  # only one of the others was asked
     assert all(f"stopped at step {step} of phase {phase!r}" in line for line in said)
     assert all(line.endswith("on 4 devices") for line in said)

@@ -1,10 +1,12 @@
 """What a run is given besides its settings: each mistake is one error of ours, before any work."""
 
+import itertools
 import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -15,6 +17,7 @@ from morph.cycle.config import CycleConfig
 from morph.cycle.sweep import Sweep
 from morph.errors import ConfigError, DataError, MeshError, WorkdirError
 from morph.training.data import Batch
+from morph.training.mesh import data_mesh
 from morph.training.task import Task
 from regularizers.errors import MorphError
 
@@ -133,3 +136,19 @@ def test_a_calibration_comes_after_all_that_can_be_refused(cycle, monkeypatch):
         config = replace(cycle.config, **{"target": "here", **change})
         with pytest.raises(MorphError, match=told):
             replace(cycle, config=config).run()
+
+
+class Whole:
+    """A pipeline without parts."""
+
+    def batches(self, start):
+        return itertools.repeat(Batch(np.ones((4, 7)), np.ones(4)))
+
+
+def test_a_pipeline_that_every_process_reads_whole_is_told(tmp_path, monkeypatch, caplog):
+    cycle = make(tmp_path, mesh="data=1")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    cycle._check_batches(data_mesh())
+    assert not caplog.text
+    replace(cycle, train=Whole())._check_batches(data_mesh())
+    assert "every process reads whole batches: Whole has no parts(start, part, " in caplog.text

@@ -8,6 +8,7 @@ import pytest
 from morph.errors import DataError
 from morph.training.data import (
     Batch,
+    Share,
     batches,
     chunks,
     prefetched,
@@ -106,3 +107,16 @@ def test_prefetching_hands_errors_on_and_stops_when_it_is_left():
     assert len(made) <= 7
     with pytest.raises(OSError, match="the disk is gone"):
         list(prefetched(items(), ahead=2))
+
+
+def test_a_share_of_an_evaluation_set_reads_no_other_batches_where_these_have_numbers():
+    def stream():
+        yield from "abcde"
+
+    class Stream:
+        def __iter__(self):
+            return stream()
+
+    assert list(Share(Stream(), 1, 2)) == ["b", "d"]
+    assert list(Share("abcde", 0, 2)) == ["a", "c", "e"]
+    assert list(Share("abcde", 5, 6)) == []
