@@ -67,8 +67,10 @@ def connect(
             "coordinator, process_id and num_processes belong together; found "
             f"coordinator={coordinator}, process_id={process_id}, num_processes={num_processes}"
         )
-    if coordinator and process_id and num_processes and process_id < num_processes:
-        _wait_for(coordinator, timeout_s)
+    if coordinator is not None:
+        address = _address_of(coordinator)
+        if process_id and num_processes and process_id < num_processes:
+            _wait_for(coordinator, address, timeout_s)
     try:
         jax.distributed.initialize(
             coordinator,
@@ -78,27 +80,40 @@ def connect(
             heartbeat_timeout_seconds=HEARTBEAT_S,
         )
     except (RuntimeError, ValueError) as error:
+        taken = "; choose a free port of this machine" if "RPC server" in str(error) else ""
         raise MeshError(
             f"process {process_id} of {num_processes} cannot join the others at {coordinator}: "
-            f"{error}"
+            f"{error}{taken}"
         ) from error
     return True
 
 
-def _wait_for(coordinator: str, timeout_s: float) -> None:
+def _address_of(coordinator: str) -> tuple[str, int]:
+    """The host and the port of a coordinator.
+
+    Raises:
+        MeshError: if it is something else.
+    """
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise MeshError(
+            f"coordinator must be host:port of process 0, with a port from 1 to {2**16 - 1}, found "
+            f"{coordinator!r}"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _wait_for(coordinator: str, address: tuple[str, int], timeout_s: float) -> None:
     """Waits until a coordinator can be reached: JAX would end the process where it cannot.
 
     Raises:
         MeshError: if it cannot, in time.
     """
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal():
-        raise MeshError(f"coordinator must be host:port of process 0, found {coordinator!r}")
     until = time.monotonic() + timeout_s
     while True:
         left = until - time.monotonic()
         try:
-            socket.create_connection((host.strip("[]"), int(port)), max(left, 0.1)).close()
+            socket.create_connection(address, max(left, 0.1)).close()
         except OSError as error:  # it may not have started, or its name not be known yet
             if left <= 0.0:
                 raise MeshError(

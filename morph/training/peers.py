@@ -72,7 +72,8 @@ def join(
     def told(cause: str) -> None:
         missing = (
             f"not all {num_processes or ''} processes of this run came within {timeout_s:g} s; "
-            "start all of them, with the same --coordinator and --num_processes"
+            "start all of them, with the same --num_processes and --coordinator, an address of the "
+            "machine of process 0"
         )
         gone(cause if joined.is_set() else missing.replace("  ", " "))
 

@@ -30,6 +30,7 @@ def test_arrays_of_one_process_go_to_the_mesh_and_back_unchanged():
 def test_one_process_needs_no_agreement():
     assert m.any_of(True, False) == (True, False)
     assert m.from_first(lambda: 7) == 7
+    assert m.from_each(lambda: 7) == [7]
     assert m.is_first()
 
 
@@ -40,8 +41,18 @@ def test_processes_are_joined_only_if_all_is_known(monkeypatch):
         m.connect("here:1", 1)
     with pytest.raises(m.MeshError, match=r"process 2 of 2 cannot join the others at here:1: "):
         m.connect("here:1", 2, 2)
-    with pytest.raises(m.MeshError, match=r"coordinator must be host:port of process 0.*'here'"):
-        m.connect("here", 1, 2)
+    for process, address in enumerate(("here", ":1", "here:0", "here:65536", "here:http", "")):
+        with pytest.raises(m.MeshError, match=rf"must be host:port of process 0.*'{address}'"):
+            m.connect(address, process % 2, 2)
+
+
+def test_a_port_that_is_taken_is_told(monkeypatch):
+    def initialize(*_, **__):
+        raise RuntimeError("UNKNOWN: Failed to start RPC server")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(m.MeshError, match=r"RPC server; choose a free port of this machine"):
+        m.connect("here:1", 0, 2)
 
 
 def test_a_coordinator_that_does_not_answer_is_given_up_in_time():
