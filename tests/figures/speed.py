@@ -77,7 +77,6 @@ def kill_processes(told):
     ]
     yield f"end by themselves within {told['longest_end_s']:.1f} s"
     yield f"{ends.count((75, True))} of {len(ends)} with status 75"
-    yield f"The other {len(ends) - ends.count((75, True))} were aborted"
     yield f"bit-identical results {told['identical']} times out of {told['kills']}"
 
 
