@@ -177,7 +177,7 @@ def proximal(
             if decay is None:
                 return None, pull(), slopes
             rate = decay(state.steps) if callable(decay) else decay
-            decaying = active.find_decay(here, 1.0 - (1.0 - rate) ** count, weights)
+            decaying = active.find_decay(1.0 - (1.0 - rate) ** count, weights)
 
             def idle() -> Any:
                 return jax.eval_shape(pull).idle(active.measures, here)

@@ -224,17 +224,16 @@ class NetworkRegularizer:
         slopes = {path: (at[path], slope) for path, slope in zip(at, own, strict=True)}
         return weigh(self.measures, self.decaying, by_path(variables), slopes, still)
 
-    def find_decay(self, variables: Any, rate: Any, weights: Weights) -> Decay:
+    def find_decay(self, rate: Any, weights: Weights) -> Decay:
         """What one step of relative decay multiplies variables by.
 
         Args:
-            variables: as of `weigh`, as are the weights.
             rate: the share that the weakest channel of a group of multiplier 1 loses.
-            weights: what it depends on.
+            weights: of `weigh`.
         """
-        factor, leaves = self.multipliers, self.measures.by_path(variables)
+        factor = self.multipliers
         rates = {g.group: jnp.minimum(rate * factor.get(g.group, 1.0), 1.0) for g in self.groups}
-        return find_decay(self.measures, self.decaying, leaves, rates, weights)
+        return find_decay(self.measures, rates, weights)
 
     def decayed(self, variables: Any, decay: Decay, still: Collection[str] = ()) -> Any:
         """The variables after one step of relative decay, in float32 where in half precision."""

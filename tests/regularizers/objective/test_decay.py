@@ -39,7 +39,7 @@ def find_decay(regularizer, variables, still=()):
     """Where the function minds the norm of nothing."""
     flat = jax.tree.map(jnp.zeros_like, variables)
     weights = regularizer.weigh(variables, variables, flat, still)
-    return regularizer.find_decay(variables, 0.1, weights)
+    return regularizer.find_decay(0.1, weights)
 
 
 def test_speeds_are_geometric_and_alike_channels_decay_alike():
@@ -70,7 +70,7 @@ def test_all_that_carries_a_channel_decays_and_nothing_else(net):
         np.testing.assert_array_equal(now, before)
 
 
-def test_a_norm_that_the_function_minds_is_kept(net, rng):
+def test_what_the_function_minds_the_norm_of_stays(net, rng):
     variables, regularizer = net
     x, wanted = rng.normal(size=(9, 4)), rng.normal(size=(9, 3))
     x, wanted = x.astype(np.float32), wanted.astype(np.float32)
@@ -95,16 +95,14 @@ def test_a_norm_that_the_function_minds_is_kept(net, rng):
         if "kernel" in layer
     }
     assert mind == {"Dense_0": False, "Dense_1": True, "Dense_2": True, "Dense_3": True}
-    found = regularizer.find_decay(params, 0.1, regularizer.weigh(params, params, slopes))
+    found = regularizer.find_decay(0.1, regularizer.weigh(params, params, slopes))
     after = regularizer.decayed(params, found)
 
-    def norm(tree, name, leaf="kernel"):
-        return float(jnp.linalg.norm(tree[name][leaf]))
-
-    assert norm(after, "Dense_0") < 0.99 * norm(params, "Dense_0")  # before the batch norm
-    for name, leaf in [("Dense_1", "kernel"), ("Dense_3", "kernel"), ("BatchNorm_0", "scale")]:
-        assert norm(after, name, leaf) == pytest.approx(norm(params, name, leaf), rel=1e-5)
-    assert np.any(after["Dense_1"]["kernel"] != params["Dense_1"]["kernel"])
+    for name in ("Dense_1", "Dense_2", "Dense_3"):
+        np.testing.assert_array_equal(after[name]["kernel"], params[name]["kernel"])
+    np.testing.assert_array_equal(after["BatchNorm_0"]["scale"], params["BatchNorm_0"]["scale"])
+    ratio = after["Dense_0"]["kernel"] / params["Dense_0"]["kernel"]  # before the batch norm
+    assert 0.9 <= float(ratio.min()) < float(ratio.max()) < 1.0
 
 
 def test_rates_go_by_multipliers_and_what_stands_still_stays(net):
