@@ -84,7 +84,7 @@ def parse(text: str, what: str, value: Callable[[str], T]) -> dict[str, T]:
         value: from a string to a value, e.g. `int`.
 
     Raises:
-        ValueError: if it is none; the message shows one.
+        ValueError: if it is none, or a pattern is given twice; the message shows one.
 
     Example:
         >>> parse("Conv_0=8,Block_*=4", "floors", int)
@@ -92,12 +92,14 @@ def parse(text: str, what: str, value: Callable[[str], T]) -> dict[str, T]:
     """
     found: dict[str, T] = {}
     for part in filter(None, text.split(",")):
-        pattern, equals, said = part.rpartition("=")
+        pattern, equals, said = (piece.strip() for piece in part.rpartition("="))
+        if pattern in found:
+            raise InputError(f"{what}: {pattern!r} is given twice; the first that matches counts")
         try:
-            found[pattern.strip()] = value(said.strip())
+            found[pattern] = value(said)
         except ValueError:
             equals = ""
-        if not equals or not pattern.strip():
+        if not equals or not pattern:
             raise InputError(
                 f"{what}: {part!r} is not PATTERN=VALUE; e.g. 'Conv_0=...,Block_*=...,*=...'"
             )

@@ -49,10 +49,13 @@ def mesh_named(text: str) -> Mesh:
     """
     if not text:
         return data_mesh()
+    none = MeshError(f"mesh={text!r} is not a mesh; write e.g. data=4,fsdp=2, each axis once")
     try:
         sizes = parse(text, "mesh", int)
     except ValueError as error:
-        raise MeshError(f"mesh={text!r} is not a mesh; write e.g. data=4,fsdp=2") from error
+        raise none from error
+    if not sizes:
+        raise none
     for name, size in sizes.items():
         if name not in AXES:
             raise MeshError(

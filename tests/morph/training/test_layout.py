@@ -87,6 +87,8 @@ def test_rules_that_make_no_sense_are_refused(rules, words):
         ("fdsp=1", "there is no axis 'fdsp'.*'fsdp'"),
         ("data=0", "data must be at least 1"),
         ("data", "is not a mesh; write e.g. data=4,fsdp=2"),
+        ("data=1,data=1", "is not a mesh; .* each axis once"),
+        (",", "is not a mesh; write e.g. data=4,fsdp=2"),
     ],
 )
 def test_meshes_that_make_no_sense_are_refused(text, words):

@@ -378,6 +378,8 @@ def test_patterns_match_groups_by_module_and_by_variable(conv_net):
     for wrong in ("Conv_0", "Conv_0=x", "=3"):
         with pytest.raises(ValueError, match=f"floors: '{wrong}' is not PATTERN=VALUE"):
             parse(wrong, "floors", int)
+    with pytest.raises(ValueError, match="floors: 'a' is given twice; the first"):
+        parse("a=1,b=2,a=3", "floors", int)
 
 
 def test_a_protected_group_does_not_vanish(dense_net):
