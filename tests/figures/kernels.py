@@ -36,7 +36,8 @@ def smollm2_distilled(told):
     yield f"at {share(only['budget'])} of its parameters, taught by itself"
     yield f"{only['distill_cpu_s'] / 60:.1f} minutes of CPU bring the perplexity"
     yield f"from {only['times_before']:.2f} times the original's to {only['times']:.2f} times"
-    assert only["times"] <= 1.2 and only["distill_cpu_s"] <= 3600
+    assert only["times"] <= 1.2
+    assert only["distill_cpu_s"] <= 3600
     yield "(the goal was 1.2 after 60 minutes)"
 
 
