@@ -80,7 +80,7 @@ class Evaluator:
             DataError: if there is nothing to measure, or a metric is of no use: it changes shape
                 from batch to batch, or comes to no number.
         """
-        found = self._of_each(Evaluator._seen, (predict, variables))
+        found = self._of_each((predict, variables))
         return self._computed(self._merged(one.states for one in found))
 
     def compare(
@@ -92,25 +92,23 @@ class Evaluator:
             dense: the other network.
             small: the one that is measured.
         """
-        found = self._of_each(Evaluator._seen, small, dense)
+        found = self._of_each(small, dense)
         apart, largest = max(one.apart for one in found), max(one.largest for one in found)
         difference = float(apart / largest) if apart else 0.0
         same = None if self.decide is None else all(one.same for one in found)
         metrics = self._computed(self._merged(one.states for one in found))
         return metrics, Comparison(difference, same)
 
-    def _of_each(
-        self, see: Callable[..., _Seen], *networks: tuple[Predict, Variables]
-    ) -> list[_Seen]:
+    def _of_each(self, *networks: tuple[Predict, Variables]) -> list[_Seen]:
         """What each process sees of its share of the batches; or all, where they share none."""
         leaves = jax.tree.leaves([variables for _, variables in networks])
         whole = all(x.is_fully_replicated for x in leaves if isinstance(x, jax.Array))
         is_run = self.layout is not None and jax.process_count() > 1
         if not is_run or not whole or isinstance(self.data, Batch):
-            return [see(self, *networks)]
+            return [self._seen(*networks)]
         own, layout = self._own
         here = [(predict, layout.whole(on_host(variables))) for predict, variables in networks]
-        return from_each(partial(see, own, *here))
+        return from_each(partial(own._seen, *here))
 
     def _seen(
         self, small: tuple[Predict, Variables], dense: tuple[Predict, Variables] | None = None

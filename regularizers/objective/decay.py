@@ -95,10 +95,7 @@ def weigh(
     return Weights(
         # By a factor on a channel: half of the derivative of the sum of all squares.
         measures.sums.whole(slopes_at_one(measures.graph, slices, squared, groups, total)),
-        {
-            path: minds_norm(*gradients[path], total(path)(own, None), total(path))
-            for path, own in squared.items()
-        },
+        {path: minds_norm(*gradients[path], total(path)) for path in squared},
     )
 
 
@@ -119,7 +116,6 @@ def find_decay(
 def minds_norm(
     leaf: Float[Array | np.ndarray, "..."],
     gradient: Float[Array | np.ndarray, "..."],
-    square: Float[Array, ""],
     total: Total = total_here,
 ) -> Bool[Array, ""]:
     """Whether a function changes with the norm of a variable, by its gradient there.
@@ -129,12 +125,12 @@ def minds_norm(
     Args:
         leaf: the variable.
         gradient: of the loss.
-        square: the variable's squared norm, or nearly so.
         total: how the variable is summed.
     """
     leaf, gradient = widened(leaf), widened(gradient)
     along = jnp.square(total(leaf * gradient, None)) * leaf.size
-    return along > ORTHOGONAL * square * total(jnp.square(gradient), None)
+    across = total(jnp.square(leaf), None) * total(jnp.square(gradient), None)
+    return along > ORTHOGONAL * across
 
 
 def decayed(
@@ -153,13 +149,8 @@ def decayed(
         decay: of `find_decay`.
         still: the paths of what stays as it is.
     """
-
-    def kept(path: str) -> dict[str, Float[Array, " width"]]:
-        minded = decay.minded[path]
-        return {name: jnp.where(minded, 1.0, own) for name, own in decay.kept.items()}
-
     moved = {
-        path: scaled(graph, path, leaf, slices, kept(path))
+        path: jnp.where(decay.minded[path], leaf, scaled(graph, path, leaf, slices, decay.kept))
         for path, leaf in _moving(slices, variables, still).items()
     }
     return {**variables, **moved}

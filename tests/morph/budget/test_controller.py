@@ -85,10 +85,8 @@ def test_what_goes_is_gone_by_the_next_look_and_what_stays_is_not_touched(graph,
     assert not look.obeyed(state).held["a"].any()
 
 
-@pytest.mark.parametrize(
-    ("target", "budgets"), [("flops", (0.5, 0.1)), ("activation_peak", (0.25, 0.1))]
-)
-def test_the_cost_follows_the_schedule_down_to_the_budget(small, target, budgets):
+@pytest.mark.parametrize("target", ["flops", "activation_peak"])
+def test_the_cost_follows_the_schedule_down_to_the_budget(small, target):
     """The real proximal step, with noise for a task: a walk down to each budget."""
     variables, graph = small
     cost = cost_named(graph, target)
@@ -108,7 +106,7 @@ def test_the_cost_follows_the_schedule_down_to_the_budget(small, target, budgets
 
         return jax.lax.scan(one, (params, state), jax.random.split(key, 10))[0]
 
-    for budget in budgets:
+    for budget in (0.75, 0.5, 0.25, 0.1):
         params, state = variables["params"], tx.init(variables["params"])
         schedule = Schedule(budget_ratio=budget, start=10, end=200)
         controller = Controller(regularizer=regularizer, schedule=schedule)
